@@ -1,0 +1,28 @@
+// Package testutil holds what tests of several packages need: the guards for
+// root and kernel features. A guard skips on a developer's machine and fails
+// under CI=true, where everything must run.
+package testutil
+
+import (
+	"os"
+	"testing"
+)
+
+// Root ends the test unless it runs as root.
+func Root(t testing.TB) {
+	t.Helper()
+	Need(t, os.Geteuid() == 0, "root")
+}
+
+// Need ends the test unless have is true: a skip that names what is missing, or
+// a failure under CI=true.
+func Need(t testing.TB, have bool, what string) {
+	t.Helper()
+	if have {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("needs %s, which CI must have", what)
+	}
+	t.Skipf("needs %s", what)
+}
