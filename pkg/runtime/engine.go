@@ -1,0 +1,76 @@
+package runtime
+
+import (
+	"context"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Engine makes processes from OCI specs, without stdio logic, logs, exit
+// records or clients: those are the supervisor's. libct is the real one.
+//
+// Its life: Create returns a process that waits; Start lets it go; the
+// supervisor sees its end by the pidfd and calls Destroy. After a restart of
+// the worker every method works on containers that an earlier worker made,
+// from what Create left in the engine's directory.
+type Engine interface {
+	Create(ctx context.Context, id string, spec *specs.Spec, io ProcessIO) (Process, error)
+	// Start lets the created process execute its program.
+	Start(ctx context.Context, id string) error
+	// Exec starts one more process in the container; see ExecProcess.
+	Exec(ctx context.Context, id, execID string, p *specs.Process, io ProcessIO) (ExecProcess, error)
+	// Destroy kills what still runs and removes cgroup and state. It is
+	// idempotent.
+	Destroy(ctx context.Context, id string) error
+	EngineControl
+	EnginePods
+}
+
+// EngineControl changes what runs.
+type EngineControl interface {
+	// Signal sends sig to the first process, or to all.
+	Signal(ctx context.Context, id string, sig int, all bool) error
+	Update(ctx context.Context, r UpdateRequest) error
+	// Freeze pauses or resumes all processes.
+	Freeze(ctx context.Context, id string, frozen bool) error
+	// OOMKills returns how many of the container's processes the kernel has
+	// killed for memory since its cgroup was made.
+	OOMKills(id string) (int, error)
+}
+
+// EnginePods makes a pod's shared namespaces.
+type EnginePods interface {
+	// CreatePod is Pods.CreatePod; the returned pid is that of the pod's
+	// PID 1, or 0 where it needs none.
+	CreatePod(ctx context.Context, r PodRequest) (initPID int, err error)
+	DeletePod(ctx context.Context, r PodRequest, initPID int) error
+}
+
+// ProcessIO is what a new process gets as stdin, stdout and stderr; nil means
+// /dev/null. The files stay the caller's, who closes them once the call has
+// returned. With Console set the process gets a new terminal instead, whose
+// master is sent over that socket (SCM_RIGHTS), as OCI runtimes do.
+type ProcessIO struct {
+	Stdin, Stdout, Stderr *os.File
+	Console               *os.File
+	// Width and Height are the first size of the terminal.
+	Width, Height uint16
+}
+
+// Process is a started process: a child of the caller. PIDFD is the caller's
+// to close, and is open before anybody may have reaped the process.
+type Process struct {
+	PID   int
+	PIDFD *os.File
+}
+
+// ExecProcess is a process started by Engine.Exec. Its end is seen by the
+// pidfd; the caller reaps it by waitid(P_PIDFD) and then calls Release.
+type ExecProcess struct {
+	Process
+	// Kill ends the process and everything that it started, and nothing else.
+	Kill func() error
+	// Release frees what the exec held (its sub-cgroup). Call it once.
+	Release func() error
+}
