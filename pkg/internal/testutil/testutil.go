@@ -8,9 +8,13 @@ import (
 	"testing"
 )
 
-// Root ends the test unless it runs as root.
+// Root ends the test unless it runs as root. With BERTH_TEST_UNPRIVILEGED set
+// (make check) it skips even then: those tests are make test-root's.
 func Root(t testing.TB) {
 	t.Helper()
+	if os.Getenv("BERTH_TEST_UNPRIVILEGED") != "" {
+		t.Skip("needs root: see make test-root")
+	}
 	Need(t, os.Geteuid() == 0, "root")
 }
 

@@ -1,0 +1,120 @@
+# Berth: everything that is done to this tree is done by a target here.
+# `make` alone lists them.
+
+SHELL       := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+
+GO          ?= go
+BIN         := $(CURDIR)/bin
+CACHE       := $(CURDIR)/.cache
+PREFIX      ?= /usr/local
+FUZZTIME    ?= 30s
+BENCHFLAGS  ?=
+RUNS        ?= 1
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
+
+# Everything but berth-runtime is pure Go; berth-runtime needs C for the
+# namespace switch and for libseccomp, which is linked statically.
+PURE        := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+RUNTIME     := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo' \
+               -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
+
+# The tests link libct as the binary does.
+TEST        := $(GO) test -tags seccomp
+UNITS       := ./pkg/... ./cmd/... ./test/arch/... ./test/bench/...
+
+.PHONY: help
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Build
+
+.PHONY: build
+build: ## compile bin/berthd, bin/berth-runtime, bin/berth, bin/berth-bench and bin/cni/*
+	@mkdir -p $(BIN)/cni
+	$(PURE) -o $(BIN)/ ./cmd/berthd ./cmd/berth ./cmd/berth-bench
+	$(RUNTIME) -o $(BIN)/berth-runtime ./cmd/berth-runtime
+	@$(PURE) -o $(BIN)/cni/ $$($(GO) list tool | grep '^github.com/containernetworking/plugins/')
+
+.PHONY: install
+install: build ## put binaries, plugins, configuration and units under PREFIX (/usr/local) and /etc
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' contrib/install.sh install
+
+.PHONY: uninstall
+uninstall: ## take away what install put there; data under /var/lib/berth stays
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' contrib/install.sh uninstall
+
+.PHONY: gen
+gen: ## generate the Go code of pkg/api/v1 from its proto
+	@contrib/setup.sh gen
+	$(GO) generate ./pkg/api/...
+
+.PHONY: clean
+clean: ## remove bin/ and .cache/
+	rm -rf $(BIN) $(CACHE)
+
+##@ Try
+
+.PHONY: demo
+demo: setup build ## set up what is missing, then run a pod and talk to it, with every command shown
+	test/demo/run.sh
+
+##@ Test
+
+.PHONY: setup
+setup: ## install the Debian packages that building and testing need, where they are missing
+	@contrib/setup.sh
+
+.PHONY: test
+test: setup build check test-root e2e crash ## set up what is missing, then everything that CI runs
+
+.PHONY: check
+check: lint unit ## lint, unit tests and architecture rules: no root, under 2 minutes
+
+.PHONY: lint
+lint: $(GOLANGCI) ## run the linters of .golangci.yml
+	$(GOLANGCI) run ./...
+
+# BERTH_TEST_UNPRIVILEGED makes testutil.Root skip, so that root's and other
+# people's `make check` are the same; test-root runs what was skipped.
+.PHONY: unit
+unit: ## unit tests and architecture rules
+	BERTH_TEST_UNPRIVILEGED=1 $(TEST) $(UNITS)
+
+.PHONY: test-root
+test-root: ## the tests of the same packages that need root: kernel, mounts, namespaces
+	CI=true $(TEST) -timeout 15m ./pkg/... ./cmd/...
+
+.PHONY: e2e
+e2e: build ## end-to-end tests over the real socket (root)
+	CI=true BERTH_BIN=$(BIN) $(TEST) -count=1 -timeout 20m ./test/e2e/...
+
+.PHONY: crash
+crash: build ## kill daemons in the middle of their work and look for losses (root); RUNS=20 repeats
+	CI=true BERTH_BIN=$(BIN) $(TEST) -count=$(RUNS) -timeout $$((15 * $(RUNS)))m ./test/crash/...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@test/fuzz.sh $(FUZZTIME)
+
+##@ Measure
+
+.PHONY: bench
+bench: build ## measure Berth alone, on a private root and network namespace (root)
+	$(GO) run ./test/bench/peers --bin $(BIN) --only berth $(BENCHFLAGS)
+
+.PHONY: bench-peers
+bench-peers: setup build ## measure Berth and containerd in turn and print the ratios (root)
+	$(GO) run ./test/bench/peers --bin $(BIN) --cache $(CACHE)/peers $(BENCHFLAGS)
+
+$(GOLANGCI):
+	@mkdir -p $(CACHE)/bin
+	@echo "building golangci-lint $(GOLANGCI_VERSION) into .cache/bin (some minutes, once)"
+	@cd $(CACHE)/bin && GOBIN=$(CACHE)/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION) \
+	  || { echo "make check needs golangci-lint $(GOLANGCI_VERSION), and 'go install' could not get it" >&2; exit 1; }
+	@mv $(CACHE)/bin/golangci-lint $@

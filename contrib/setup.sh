@@ -1,0 +1,50 @@
+#!/bin/bash
+# Installs the Debian packages that building, testing and measuring Berth need,
+# and names each before it does. With nothing missing it only looks, in
+# milliseconds.
+#
+#   contrib/setup.sh        what build, demo and test need
+#   contrib/setup.sh gen    also what `make gen` needs
+set -euo pipefail
+
+missing=()
+
+# need PACKAGE TEST...: PACKAGE is missing where the TEST fails.
+need() {
+	local package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+header() { echo "#include <$1>" | "${CC:-gcc}" -E -x c -; }
+trusted() { test -s /etc/ssl/certs/ca-certificates.crt; }
+
+# sbin is not in everybody's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+need gcc command -v "${CC:-gcc}"
+need libc6-dev header stdlib.h
+need libseccomp-dev header seccomp.h
+need pkg-config command -v pkg-config
+need git command -v git
+need ca-certificates trusted
+need iptables command -v iptables
+need iproute2 command -v ip
+need busybox-static test -x /bin/busybox
+need curl command -v curl
+need mmdebstrap command -v mmdebstrap
+if [ "${1-}" = gen ]; then
+	need protobuf-compiler command -v protoc
+fi
+
+if [ ${#missing[@]} -eq 0 ]; then
+	exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+	echo "setup: install these first (Debian's names): ${missing[*]}" >&2
+	exit 1
+fi
+echo "setup: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}"
