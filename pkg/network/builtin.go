@@ -1,0 +1,161 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/vishvananda/netlink"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/statefile"
+)
+
+// Builtin describes the network that Berth brings along for a machine without
+// any CNI configuration: a bridge with a subnet of its own, masquerade and host
+// ports. The kernel's nftables is used for both, and IP forwarding is switched
+// on. The zero value works.
+type Builtin struct {
+	// Bridge is the bridge's name; default berth0.
+	Bridge string
+	// Subnet is the pods' IPv4 subnet. Where it is not given, Open picks one
+	// that no local route overlaps, and keeps to it.
+	Subnet netip.Prefix
+	// Subnet6 is the pods' IPv6 subnet; without it pods have IPv4 alone.
+	Subnet6 netip.Prefix
+	// MTU of the pods' interfaces; zero leaves it to the kernel.
+	MTU int
+}
+
+const (
+	builtinName   = "berth"
+	builtinFile   = "builtin.json" // in the directory of the records
+	defaultBridge = "berth0"
+)
+
+// builtinState is what must stay the same across restarts.
+type builtinState struct {
+	Version int          `json:"version"`
+	Subnet  netip.Prefix `json:"subnet"`
+}
+
+func (s *Service) openBuiltin(context.Context) error {
+	b := *s.opts.Builtin
+	if b.Bridge == "" {
+		b.Bridge = defaultBridge
+	}
+	if !b.Subnet.IsValid() {
+		var err error
+		if b.Subnet, err = s.ownSubnet(b.Bridge); err != nil {
+			return fmt.Errorf("open built-in network: %w", err)
+		}
+	}
+	if !b.Subnet.Addr().Is4() || b.Subnet6.IsValid() && !b.Subnet6.Addr().Is6() {
+		return fmt.Errorf("open built-in network: subnets %s and %s: %w", b.Subnet, b.Subnet6, errs.Invalid)
+	}
+	list, err := b.conflist(filepath.Join(s.dir, "ipam"))
+	if err != nil {
+		return fmt.Errorf("open built-in network: %w", err)
+	}
+	s.builtin = &b
+	s.conf.Store(&configuration{networks: []network{{list: list}}})
+	return nil
+}
+
+// ownSubnet returns the subnet of the last run or picks a new one.
+func (s *Service) ownSubnet(bridge string) (netip.Prefix, error) {
+	path := filepath.Join(s.dir, builtinFile)
+	var state builtinState
+	err := statefile.Read(path, &state)
+	if err == nil && state.Subnet.IsValid() {
+		return state.Subnet, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, statefile.ErrCorrupt) {
+		return netip.Prefix{}, err
+	}
+	used, err := localPrefixes(bridge)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	state = builtinState{Version: recordVersion}
+	if state.Subnet, err = freeSubnet(used); err != nil {
+		return netip.Prefix{}, err
+	}
+	return state.Subnet, statefile.WriteDurable(path, state)
+}
+
+// freeSubnet returns the first of 10.88.0.0/16 to 10.127.0.0/16 that overlaps
+// nothing.
+func freeSubnet(used []netip.Prefix) (netip.Prefix, error) {
+next:
+	for second := byte(88); second < 128; second++ {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, second}), 16)
+		for _, u := range used {
+			if u.Overlaps(p) {
+				continue next
+			}
+		}
+		return p, nil
+	}
+	return netip.Prefix{}, fmt.Errorf("every subnet from 10.88.0.0/16 to 10.127.0.0/16 is routed elsewhere, choose one: %w", errs.Conflict)
+}
+
+// localPrefixes returns what the main routing table routes, but for default
+// routes and those of the bridge itself.
+func localPrefixes(bridge string) ([]netip.Prefix, error) {
+	own := -1
+	if link, err := netlink.LinkByName(bridge); err == nil {
+		own = link.Attrs().Index
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var used []netip.Prefix
+	for _, r := range routes {
+		if r.Dst == nil || r.LinkIndex == own {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(r.Dst.IP)
+		if ones, _ := r.Dst.Mask.Size(); ok && ones > 0 {
+			used = append(used, netip.PrefixFrom(addr.Unmap(), ones))
+		}
+	}
+	return used, nil
+}
+
+// conflist describes the network as a CNI configuration, so that DEL needs
+// nothing but the record whatever changes here later.
+func (b *Builtin) conflist(ipamDir string) (*libcni.NetworkConfigList, error) {
+	type object = map[string]any
+	ranges := [][]object{{{"subnet": b.Subnet.Masked().String()}}}
+	routes := []object{{"dst": "0.0.0.0/0"}}
+	if b.Subnet6.IsValid() {
+		ranges = append(ranges, []object{{"subnet": b.Subnet6.Masked().String()}})
+		routes = append(routes, object{"dst": "::/0"})
+	}
+	bridge := object{
+		"type": "bridge", "bridge": b.Bridge, "isGateway": true, "hairpinMode": true,
+		"ipMasq": true, "ipMasqBackend": "nftables",
+		"ipam": object{"type": "host-local", "dataDir": ipamDir, "ranges": ranges, "routes": routes},
+	}
+	if b.MTU > 0 {
+		bridge["mtu"] = b.MTU
+	}
+	data, err := json.Marshal(object{
+		"cniVersion": "1.1.0", "name": builtinName, "plugins": []object{
+			bridge,
+			{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": object{"portMappings": true}},
+			{"type": "bandwidth", "capabilities": object{"bandwidth": true}},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return libcni.NetworkConfFromBytes(data)
+}

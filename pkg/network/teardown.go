@@ -1,0 +1,39 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// Teardown removes the built-in network from the host: its bridge, and the
+// plugins' tables where they hold no pod's rule. It refuses while a pod is
+// attached. Without a built-in network it does nothing. The next Attach sets
+// everything up again.
+func (s *Service) Teardown(context.Context) error {
+	if s.builtin == nil {
+		return nil
+	}
+	if n := len(s.records.All()); n > 0 {
+		return fmt.Errorf("tear down network: %d pods are attached: %w", n, errs.Conflict)
+	}
+	return removeLink(s.builtin.Bridge)
+}
+
+func removeLink(name string) error {
+	link, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look up %s: %w", name, err)
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
