@@ -1,0 +1,188 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/rpc"
+)
+
+func serve(t testing.TB, h rpc.Handler) (path string, s *rpc.Server) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "s")
+	l, err := rpc.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = rpc.NewServer(h)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if !s.Shutdown(ctx, 10*time.Second) {
+			t.Error("calls did not end")
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return path, s
+}
+
+type text struct{ S string }
+
+func echo(_ context.Context, c *rpc.Call) (any, error) {
+	var v text
+	err := c.Decode(&v)
+	return v, err
+}
+
+func TestCallsAnswerWhateverTheirSize(t *testing.T) {
+	path, _ := serve(t, echo)
+	for _, size := range []int{0, 1, 4090, 4096, 32 << 10, 1 << 20, 20 << 20} {
+		want := strings.Repeat("x", size)
+		var got text
+		if err := rpc.Do(t.Context(), path, "Echo", text{want}, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.S != want {
+			t.Errorf("%d bytes came back as %d", size, len(got.S))
+		}
+	}
+}
+
+func TestErrorsKeepTheirKind(t *testing.T) {
+	path, _ := serve(t, func(context.Context, *rpc.Call) (any, error) {
+		return nil, fmt.Errorf("container c: %w", errs.Conflict)
+	})
+	err := rpc.Do(t.Context(), path, "X", nil, nil)
+	if !errors.Is(err, errs.Conflict) || err.Error() != "container c: conflict" {
+		t.Errorf("got %v", err)
+	}
+	if err := rpc.Do(t.Context(), path+"-none", "X", nil, nil); !errors.Is(err, errs.Unavailable) {
+		t.Errorf("no server: %v", err)
+	}
+}
+
+func TestMalformedRequestIsInvalid(t *testing.T) {
+	path, _ := serve(t, echo)
+	if err := rpc.Do(t.Context(), path, "Echo", 1, nil); !errors.Is(err, errs.Invalid) {
+		t.Errorf("got %v", err)
+	}
+	if err := rpc.Do(t.Context(), path, "", text{}, nil); !errors.Is(err, errs.Invalid) {
+		t.Errorf("no verb: %v", err)
+	}
+}
+
+func TestClosingCancelsTheCall(t *testing.T) {
+	started, cancelled := make(chan bool), make(chan bool)
+	path, _ := serve(t, func(ctx context.Context, _ *rpc.Call) (any, error) {
+		close(started)
+		<-ctx.Done()
+		close(cancelled)
+		return nil, ctx.Err()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-started; cancel() }()
+	if err := rpc.Do(ctx, path, "Wait", nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	<-cancelled
+}
+
+func TestFilesArriveAndAreClosed(t *testing.T) {
+	path, _ := serve(t, func(_ context.Context, c *rpc.Call) (any, error) {
+		files := c.TakeFiles()
+		if len(files) != 1 {
+			return nil, fmt.Errorf("%d files", len(files))
+		}
+		defer files[0].Close()
+		_, err := files[0].WriteString("hello")
+		return nil, err
+	})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := rpc.Do(t.Context(), path, "Write", nil, nil, w); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	got, err := io.ReadAll(r)
+	if err != nil || string(got) != "hello" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestItemsComeInOrderBeforeTheAnswer(t *testing.T) {
+	path, _ := serve(t, func(_ context.Context, c *rpc.Call) (any, error) {
+		for i := range 3 {
+			if err := c.Send(i); err != nil {
+				return nil, err
+			}
+		}
+		return "end", nil
+	})
+	var items []string
+	var last string
+	err := rpc.Stream(t.Context(), path, "Count", nil, &last, func(b []byte) error {
+		items = append(items, strings.TrimSpace(string(b)))
+		return nil
+	})
+	if err != nil || strings.Join(items, "") != "012" || last != "end" {
+		t.Errorf("got %v %q %v", items, last, err)
+	}
+}
+
+func TestShutdownCancelsLongCallsAndAwaitsOthers(t *testing.T) {
+	release, running := make(chan bool), make(chan bool, 2)
+	path, s := serve(t, func(ctx context.Context, c *rpc.Call) (any, error) {
+		if c.Verb == "Events" {
+			c.Long()
+			running <- true
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		running <- true
+		<-release
+		return text{"done"}, ctx.Err()
+	})
+	errEvents, errCall := make(chan error, 1), make(chan error, 1)
+	var got text
+	go func() { errEvents <- rpc.Do(t.Context(), path, "Events", nil, nil) }()
+	go func() { errCall <- rpc.Do(t.Context(), path, "Call", nil, &got) }()
+	<-running
+	<-running
+	ended := make(chan bool)
+	go func() { ended <- s.Shutdown(t.Context(), time.Second) }()
+	if err := <-errEvents; err == nil {
+		t.Error("the long call was not cancelled")
+	}
+	close(release)
+	if err := <-errCall; err != nil || got.S != "done" {
+		t.Errorf("the short call: %q, %v", got.S, err)
+	}
+	if !<-ended {
+		t.Error("calls are left")
+	}
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	path, _ := serve(b, echo)
+	var got text
+	for b.Loop() {
+		if err := rpc.Do(b.Context(), path, "Echo", text{"x"}, &got); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
