@@ -1,0 +1,161 @@
+// Package admin serves Berth's own small gRPC API (package api/v1), which
+// stands beside CRI on the same socket: what people need and CRI has no words
+// for.
+//
+// It is stateless and translates: images go to the image service, signals and
+// streams to berth-runtime, manifests to their controller. What it owns on disk
+// are two plain trees under the root directory: volumes/NAME, the named volumes
+// of `berth run -v`, and logs/UID, the log directories of pods that have no
+// kubelet. It starts goroutines only within a request, and waits for them.
+package admin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// Images is what the API needs of the image service; see FromImages.
+type Images interface {
+	// Pull calls progress from one goroutine at a time until it returns.
+	Pull(ctx context.Context, r *apiv1.PullRequest, progress func(*apiv1.PullProgress)) (*apiv1.Image, error)
+	Load(ctx context.Context, archive io.Reader) ([]*apiv1.Image, error)
+	Save(ctx context.Context, refs []string, format string, archive io.Writer) error
+	Tag(ctx context.Context, source, target string) error
+	Untag(ctx context.Context, ref string) error
+}
+
+// Manifests is what the API needs of the manifest controller.
+type Manifests interface {
+	Apply(ctx context.Context, r *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error)
+	Delete(ctx context.Context, r *apiv1.DeleteManifestRequest) (*apiv1.DeleteManifestResponse, error)
+	List(ctx context.Context) (*apiv1.ListManifestsResponse, error)
+}
+
+// Checker is one store's consistency check.
+type Checker struct {
+	// Store names it, such as "image".
+	Store string
+	// Check looks for problems and, with repair, mends what it can.
+	Check func(ctx context.Context, repair bool) ([]Problem, error)
+}
+
+// Problem is one thing that a check found.
+type Problem struct {
+	Object, What string
+	Repaired     bool
+}
+
+// Fact is one line that `berth info` shows.
+type Fact struct{ Name, Value string }
+
+// Deps is all that a Server needs. Manifests may be nil: its calls are then
+// answered errs.Unsupported.
+type Deps struct {
+	Version   string
+	Started   time.Time
+	Root      string
+	State     string
+	Runtime   runtime.Runtime
+	Images    Images
+	Manifests Manifests
+	Checkers  []Checker
+	// Facts returns more lines for `berth info`; nil means none.
+	Facts func(ctx context.Context) []Fact
+}
+
+// Server answers the API. Its methods may be called concurrently.
+type Server struct {
+	apiv1.UnimplementedAdminServer
+	deps Deps
+}
+
+// New returns a Server.
+func New(d Deps) *Server { return &Server{deps: d} }
+
+// Register adds the API to a gRPC server.
+func (s *Server) Register(g grpc.ServiceRegistrar) { apiv1.RegisterAdminServer(g, s) }
+
+// Info tells what the daemon is.
+func (s *Server) Info(ctx context.Context, _ *apiv1.InfoRequest) (*apiv1.InfoResponse, error) {
+	info := &apiv1.InfoResponse{
+		Version:   s.deps.Version,
+		Pid:       int32(os.Getpid()),
+		StartedAt: s.deps.Started.UnixNano(),
+		Root:      s.deps.Root,
+		State:     s.deps.State,
+		Runtime:   s.runtimeInfo(ctx),
+	}
+	if s.deps.Facts != nil {
+		for _, f := range s.deps.Facts(ctx) {
+			info.Facts = append(info.Facts, &apiv1.Fact{Name: f.Name, Value: f.Value})
+		}
+	}
+	return info, nil
+}
+
+func (s *Server) runtimeInfo(ctx context.Context) *apiv1.InfoResponse_Runtime {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	v, err := s.deps.Runtime.Version(ctx)
+	if err != nil {
+		return &apiv1.InfoResponse_Runtime{Error: err.Error()}
+	}
+	return &apiv1.InfoResponse_Runtime{
+		Version:      v.Version,
+		AnchorPid:    int32(v.AnchorPID),
+		WorkerPid:    int32(v.WorkerPID),
+		CgroupDriver: v.CgroupDriver,
+		Limits:       v.Limits,
+	}
+}
+
+// Check runs every checker; one that cannot run is itself a problem, and the
+// others still run.
+func (s *Server) Check(ctx context.Context, r *apiv1.CheckRequest) (*apiv1.CheckResponse, error) {
+	resp := &apiv1.CheckResponse{}
+	for _, c := range s.deps.Checkers {
+		problems, err := c.Check(ctx, r.Repair)
+		for _, p := range problems {
+			resp.Problems = append(resp.Problems, &apiv1.Problem{Store: c.Store, Object: p.Object, What: p.What, Repaired: p.Repaired})
+		}
+		if err != nil {
+			resp.Problems = append(resp.Problems, &apiv1.Problem{Store: c.Store, What: "check did not finish: " + err.Error()})
+		}
+	}
+	return resp, ctx.Err()
+}
+
+// Apply runs the pods of a manifest.
+func (s *Server) Apply(ctx context.Context, r *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
+	if s.deps.Manifests == nil {
+		return nil, errNoManifests
+	}
+	return s.deps.Manifests.Apply(ctx, r)
+}
+
+// DeleteManifest ends and removes applied pods.
+func (s *Server) DeleteManifest(ctx context.Context, r *apiv1.DeleteManifestRequest) (*apiv1.DeleteManifestResponse, error) {
+	if s.deps.Manifests == nil {
+		return nil, errNoManifests
+	}
+	return s.deps.Manifests.Delete(ctx, r)
+}
+
+// ListManifests tells how applied pods are.
+func (s *Server) ListManifests(ctx context.Context, _ *apiv1.ListManifestsRequest) (*apiv1.ListManifestsResponse, error) {
+	if s.deps.Manifests == nil {
+		return &apiv1.ListManifestsResponse{}, nil
+	}
+	return s.deps.Manifests.List(ctx)
+}
+
+var errNoManifests = fmt.Errorf("manifests: this daemon runs without their controller: %w", errs.Unsupported)
