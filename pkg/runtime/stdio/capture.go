@@ -1,0 +1,85 @@
+package stdio
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Capture keeps the output of an exec in memory.
+type Capture struct {
+	outputs [2]captured
+	readers sync.WaitGroup
+}
+
+type captured struct {
+	read  *os.File
+	child *os.File
+	data  bytes.Buffer
+}
+
+// NewCapture makes two pipes.
+func NewCapture() (*Capture, error) {
+	c := &Capture{}
+	for i := range c.outputs {
+		var fds [2]int
+		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("make pipe: %w", err)
+		}
+		c.outputs[i].child = os.NewFile(uintptr(fds[1]), "child")
+		if err := unix.SetNonblock(fds[0], true); err != nil {
+			_ = unix.Close(fds[0]) // a read end
+			c.Close()
+			return nil, fmt.Errorf("make pipe: %w", err)
+		}
+		c.outputs[i].read = os.NewFile(uintptr(fds[0]), "capture")
+	}
+	return c, nil
+}
+
+// Child returns what to give to the process. The files stay the Capture's.
+func (c *Capture) Child() (stdout, stderr *os.File) {
+	return c.outputs[0].child, c.outputs[1].child
+}
+
+// Begin closes the process's ends, which it has now, and begins to read. Up to
+// limit bytes of each stream are kept, the rest is read and dropped.
+func (c *Capture) Begin(limit int64) {
+	for i := range c.outputs {
+		o := &c.outputs[i]
+		_ = o.child.Close() // nothing was written through it
+		o.child = nil
+		c.readers.Go(func() {
+			// A read error is the end of what can be captured.
+			_, _ = o.data.ReadFrom(io.LimitReader(o.read, limit))
+			_, _ = io.Copy(io.Discard, o.read)
+		})
+	}
+}
+
+// End returns what was captured. It waits until the pipes end, or for at most
+// grace: a process that the exec left behind may hold them open.
+func (c *Capture) End(grace time.Duration) (stdout, stderr []byte) {
+	for i := range c.outputs {
+		_ = c.outputs[i].read.SetReadDeadline(time.Now().Add(grace)) // pipes have deadlines
+	}
+	c.readers.Wait()
+	return c.outputs[0].data.Bytes(), c.outputs[1].data.Bytes()
+}
+
+// Close closes the pipes. Call it after End, or instead of Begin.
+func (c *Capture) Close() {
+	for i := range c.outputs {
+		for _, f := range []*os.File{c.outputs[i].read, c.outputs[i].child} {
+			if f != nil {
+				_ = f.Close() // nothing was written through it
+			}
+		}
+	}
+}

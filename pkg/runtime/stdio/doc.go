@@ -1,0 +1,21 @@
+// Package stdio moves the output of containers into their logs and to attached
+// clients, and the output of execs into memory.
+//
+// A container writes into FIFOs under the state directory. Its ends are opened
+// for reading and writing, so that it never sees EPIPE, and what it wrote stays
+// in the kernel until it is in the log: the pump looks at the data (tee),
+// appends whole lines to the log and only then takes them out of the FIFO. An
+// unfinished line waits in the FIFO. A pump that dies at any instruction
+// therefore loses nothing, and the next one repeats nothing, because the step
+// it was at is in a slot, a page of memory shared with a file:
+//
+//	idle ──▶ writing {stream, bytes, time, log offset} ──log written──▶
+//	         taking ──bytes moved from the FIFO to the stage──▶ idle
+//
+// A terminal's output goes from its master through one more FIFO, the rest is
+// the same.
+//
+// Goroutines: one per Pump, for all containers together; it owns every stream's
+// state. An idle container has none, and no buffer. Each attached client has
+// two. Lock order: Stdio.mu is a leaf.
+package stdio
