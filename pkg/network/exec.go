@@ -13,6 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/berth-run/berth/pkg/network/native"
 )
 
 const (
@@ -32,6 +34,12 @@ type executor struct {
 }
 
 var _ invoke.Exec = (*executor)(nil)
+
+// newExec returns what runs plugins: in process where that makes no difference,
+// as processes otherwise. The built-in network's need not be installed.
+func newExec(bundled bool) invoke.Exec {
+	return &native.Exec{Exec: &executor{}, Bundled: bundled}
+}
 
 // FindInPath returns the path of a plugin's binary.
 func (*executor) FindInPath(plugin string, paths []string) (string, error) {

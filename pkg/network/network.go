@@ -106,7 +106,7 @@ type DNS struct {
 // is set aside and reported by Check; a missing or broken configuration is
 // reported by Status. Neither is an error.
 func Open(ctx context.Context, o Options) (*Service, error) {
-	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: &executor{}}
+	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: newExec(o.Builtin != nil)}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}

@@ -1,0 +1,78 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/ip"
+	"github.com/containernetworking/plugins/pkg/utils"
+)
+
+// The packet filters that the plugins know.
+const (
+	backendNFT      = "nftables"
+	backendIPTables = "iptables"
+)
+
+// filter is what is known of the host's packet filter.
+type filter struct {
+	mu sync.Mutex // one transaction at a time: each looks before it adds
+	// choose returns the plugins' own choice where the configuration has none:
+	// iptables, unless only nftables works. Asking starts processes, so once.
+	once   sync.Once
+	choice string
+}
+
+func (f *filter) backend(configured *string) string {
+	if configured != nil {
+		return *configured
+	}
+	f.once.Do(func() {
+		f.choice = backendIPTables
+		if !utils.SupportsIPTables() && utils.SupportsNFTables() {
+			f.choice = backendNFT
+		}
+	})
+	return f.choice
+}
+
+// masquerade lets the pod's traffic leave its subnet with the host's address.
+func (e *Exec) masquerade(ctx context.Context, c *call, conf *bridgeConf, ips []*current.IPConfig) error {
+	var nets []*net.IPNet
+	for _, i := range ips {
+		nets = append(nets, &i.Address)
+	}
+	backend := e.filter.backend(conf.IPMasqBackend)
+	var err error
+	if backend == backendNFT {
+		err = e.filter.addMasquerade(conf.Name, c.ifName, c.container, nets)
+	} else {
+		err = iptablesMasquerade(ctx, conf.Name, c.container, nets)
+	}
+	if err != nil { // the plugin's own code knows more ways
+		err = ip.SetupIPMasqForNetworks(&backend, nets, conf.Name, c.ifName, c.container)
+	}
+	if err != nil {
+		return fmt.Errorf("masquerade: %w", err)
+	}
+	return nil
+}
+
+func (e *Exec) unmasquerade(ctx context.Context, c *call, conf *bridgeConf, nets []*net.IPNet) error {
+	if err := e.filter.delMasquerade(conf.Name, c.ifName, c.container); err != nil {
+		return fmt.Errorf("stop masquerading: %w", err)
+	}
+	if e.filter.backend(conf.IPMasqBackend) == backendNFT {
+		return nil
+	}
+	if err := iptablesUnmasquerade(ctx, conf.Name, c.container, nets); err == nil {
+		return nil
+	}
+	if err := ip.TeardownIPMasqForNetworks(nets, conf.Name, c.ifName, c.container); err != nil {
+		return fmt.Errorf("stop masquerading: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package native
+
+import (
+	"errors"
+	"fmt"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+)
+
+// allocate does host-local's ADD with that plugin's own store and allocator.
+func (e *Exec) allocate(c *call) (*current.Result, error) {
+	conf, store, err := openStore(c)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	if conf.ResolvConf != "" {
+		return nil, errDecline
+	}
+	e.ipam.Lock()
+	defer e.ipam.Unlock()
+	res := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: conf.Routes}
+	for i := range conf.Ranges {
+		a := allocator.NewIPAllocator(&conf.Ranges[i], store, i)
+		got, err := a.Get(c.container, c.ifName, nil)
+		if err != nil {
+			if i > 0 {
+				err = errors.Join(err, store.ReleaseByID(c.container, c.ifName))
+			}
+			return nil, fmt.Errorf("failed to allocate for range %d: %w", i, err)
+		}
+		res.IPs = append(res.IPs, got)
+	}
+	return res, nil
+}
+
+// release does host-local's DEL.
+func (e *Exec) release(c *call) error {
+	_, store, err := openStore(c)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	e.ipam.Lock()
+	defer e.ipam.Unlock()
+	if err := store.Lock(); err != nil {
+		return err
+	}
+	defer func() { _ = store.Unlock() }() // closing the file unlocks as well
+	return store.ReleaseByID(c.container, c.ifName)
+}
+
+func openStore(c *call) (*allocator.IPAMConfig, *disk.Store, error) {
+	conf, _, err := allocator.LoadIPAMConfig(c.conf, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := disk.New(conf.Name, conf.DataDir)
+	return conf, store, err
+}
