@@ -37,7 +37,7 @@ var _ invoke.Exec = (*executor)(nil)
 
 // newExec returns what runs plugins: in process where that makes no difference,
 // as processes otherwise. The built-in network's need not be installed.
-func newExec(bundled bool) invoke.Exec {
+func newExec(bundled bool) *native.Exec {
 	return &native.Exec{Exec: &executor{}, Bundled: bundled}
 }
 

@@ -38,10 +38,10 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/table"
+	"github.com/berth-run/berth/pkg/network/native"
 )
 
 // Options says where a Service finds its configuration and keeps its records.
@@ -70,7 +70,7 @@ type Service struct {
 	dir     string // of the records
 	opts    Options
 	cni     *libcni.CNIConfig
-	exec    invoke.Exec
+	exec    *native.Exec
 	pods    keylock.Locks
 	records table.Table[record]
 	conf    atomic.Pointer[configuration]
@@ -138,6 +138,14 @@ func withDefaults(o Options) Options {
 		o.Timeout = time.Minute
 	}
 	return o
+}
+
+// Close waits for clean-ups that Detach left to the background, within a bound.
+// Pods stay attached.
+func (s *Service) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.opts.Timeout)
+	defer cancel()
+	return s.exec.Close(ctx)
 }
 
 // Result returns what the pod was given by its last successful Attach, without

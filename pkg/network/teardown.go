@@ -14,14 +14,17 @@ import (
 // plugins' tables where they hold no pod's rule. It refuses while a pod is
 // attached. Without a built-in network it does nothing. The next Attach sets
 // everything up again.
-func (s *Service) Teardown(context.Context) error {
+func (s *Service) Teardown(ctx context.Context) error {
 	if s.builtin == nil {
 		return nil
 	}
 	if n := len(s.records.All()); n > 0 {
 		return fmt.Errorf("tear down network: %d pods are attached: %w", n, errs.Conflict)
 	}
-	return removeLink(s.builtin.Bridge)
+	if err := s.exec.Close(ctx); err != nil {
+		return fmt.Errorf("tear down network: %w", err)
+	}
+	return errors.Join(removeLink(s.builtin.Bridge), s.exec.RemoveTables())
 }
 
 func removeLink(name string) error {

@@ -91,7 +91,7 @@ func (e *Exec) bridgeAdd(ctx context.Context, c *call, conf *bridgeConf, steps *
 	} else {
 		masqueraded <- nil
 	}
-	err = e.connect(c, conf, netns, res, steps)
+	err = e.connect(ctx, c, conf, netns, res, steps)
 	if filterErr := <-masqueraded; err == nil {
 		err = filterErr
 	}
@@ -105,12 +105,15 @@ func (e *Exec) bridgeAdd(ctx context.Context, c *call, conf *bridgeConf, steps *
 }
 
 // connect makes the links, gives them their addresses and completes res.
-func (e *Exec) connect(c *call, conf *bridgeConf, netns *os.File, res *current.Result, steps *undo.Stack) error {
+func (e *Exec) connect(ctx context.Context, c *call, conf *bridgeConf, netns *os.File, res *current.Result, steps *undo.Stack) error {
 	br, err := e.ensureBridge(conf)
 	if err != nil {
 		return err
 	}
 	hostName, err := addVeth(c, conf, br, netns)
+	if errors.Is(err, errTaken) && e.reaper.wait(ctx) == nil { // a DEL of the same pod
+		hostName, err = addVeth(c, conf, br, netns)
+	}
 	if err != nil {
 		return err
 	}
@@ -152,6 +155,9 @@ func configure(ifName string, res *current.Result) error {
 	return ipam.ConfigureIface(ifName, res)
 }
 
+// errTaken says that the pod has an interface of that name.
+var errTaken = errors.New("container veth name already exists")
+
 // addVeth makes the pair in one request: the host's end up and in the bridge,
 // the other end in the pod's namespace.
 func addVeth(c *call, conf *bridgeConf, br *netlink.Bridge, netns *os.File) (string, error) {
@@ -169,7 +175,7 @@ func addVeth(c *call, conf *bridgeConf, br *netlink.Bridge, netns *os.File) (str
 			if _, taken := netlink.LinkByName(name); taken == nil {
 				continue
 			}
-			return "", fmt.Errorf("container veth name (%q) already exists", c.ifName)
+			return "", fmt.Errorf("%w: %q", errTaken, c.ifName)
 		}
 		if err != nil {
 			return "", fmt.Errorf("make veth pair: %w", err)

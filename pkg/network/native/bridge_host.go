@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/plugins/pkg/ip"
 	"github.com/containernetworking/plugins/pkg/utils/sysctl"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -135,7 +134,7 @@ func (e *Exec) bridgeDel(ctx context.Context, c *call, conf *bridgeConf) error {
 	} else {
 		unfiltered <- nil
 	}
-	err = delLink(c, prev)
+	err = e.delLink(c, conf, prev)
 	if err == nil {
 		err = e.release(c)
 	}
@@ -144,7 +143,7 @@ func (e *Exec) bridgeDel(ctx context.Context, c *call, conf *bridgeConf) error {
 
 // delLink removes the pod's interface, by the host's end where the namespace is
 // not there any more but a process still holds it.
-func delLink(c *call, prev *current.Result) error {
+func (e *Exec) delLink(c *call, conf *bridgeConf, prev *current.Result) error {
 	if c.netns == "" {
 		return delHostEnd(prev)
 	}
@@ -160,7 +159,7 @@ func delLink(c *call, prev *current.Result) error {
 	if unix.Fstatfs(int(netns.Fd()), &fs) == nil && fs.Type != unix.NSFS_MAGIC {
 		return delHostEnd(prev)
 	}
-	return inNetNS(netns, func() error { return ignoreMissing(ip.DelLinkByName(c.ifName)) })
+	return e.retire(netns, c.ifName, conf.Bridge)
 }
 
 func delHostEnd(prev *current.Result) error {

@@ -9,6 +9,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/pkg/ip"
 	"github.com/containernetworking/plugins/pkg/utils"
+	"github.com/google/nftables"
 )
 
 // The packet filters that the plugins know.
@@ -20,6 +21,10 @@ const (
 // filter is what is known of the host's packet filter.
 type filter struct {
 	mu sync.Mutex // one transaction at a time: each looks before it adds
+	// conn stays open: closing an nftables socket waits for the RCU work of all
+	// earlier deletions (nft_rcv_nl_event, Linux 5.0 and later), 4-13 ms.
+	conn *nftables.Conn
+
 	// choose returns the plugins' own choice where the configuration has none:
 	// iptables, unless only nftables works. Asking starts processes, so once.
 	once   sync.Once
@@ -37,6 +42,41 @@ func (f *filter) backend(configured *string) string {
 		}
 	})
 	return f.choice
+}
+
+// transact runs change, which looks and queues changes, and then makes them all at
+// once. An error drops what is queued.
+func (f *filter) transact(change func(*nftables.Conn) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn == nil {
+		conn, err := nftables.New(nftables.AsLasting())
+		if err != nil {
+			return err
+		}
+		f.conn = conn
+	}
+	err := change(f.conn)
+	if err == nil {
+		err = f.conn.Flush()
+	}
+	if err != nil {
+		_ = f.conn.CloseLasting() // what matters is err
+		f.conn = nil
+	}
+	return err
+}
+
+// close gives up the connection.
+func (f *filter) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn == nil {
+		return nil
+	}
+	err := f.conn.CloseLasting()
+	f.conn = nil
+	return err
 }
 
 // masquerade lets the pod's traffic leave its subnet with the host's address.

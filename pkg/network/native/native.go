@@ -38,6 +38,7 @@ type Exec struct {
 
 	binaries sync.Map // path → *seenFile
 	filter   filter
+	reaper   reaper
 	// ipam serializes address allocation: the file lock of host-local excludes
 	// processes, not goroutines that share nothing else.
 	ipam sync.Mutex
@@ -82,6 +83,16 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	}
 	return e.Exec.ExecPlugin(ctx, path, stdin, environ)
 }
+
+// Close waits for the interfaces that DEL left behind, as long as ctx lives,
+// and gives up what is open. The Exec can still be used.
+func (e *Exec) Close(ctx context.Context) error {
+	return errors.Join(e.reaper.wait(ctx), e.filter.close())
+}
+
+// RemoveTables removes the plugins' nftables tables where no pod has a rule in
+// them.
+func (e *Exec) RemoveTables() error { return e.filter.removeTables() }
 
 func (e *Exec) run(ctx context.Context, plugin string, c *call) ([]byte, error) {
 	switch c.command {

@@ -34,34 +34,32 @@ func masqComment(network, ifName, container string) (prefix, comment string) {
 }
 
 func (f *filter) addMasquerade(network, ifName, container string, nets []*net.IPNet) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	pods := &nftables.Chain{Name: masqChain, Table: masqTable}
-	if err := ensureMasqTable(conn, pods); err != nil {
-		return err
-	}
 	prefix, comment := masqComment(network, ifName, container)
-	if err := deleteRules(conn, masqTable, masqChain, func(c string) bool { return strings.HasPrefix(c, prefix) }); err != nil {
-		return err
-	}
-	for _, n := range nets {
-		conn.AddRule(&nftables.Rule{
-			Table: masqTable, Chain: pods, UserData: asComment(comment),
-			Exprs: concat(matchFamily(n.IP), matchSource(n.IP), matchOutside(n), []expr.Any{&expr.Masq{}}),
-		})
-	}
-	return conn.Flush()
+	return f.transact(func(conn *nftables.Conn) error {
+		pods := &nftables.Chain{Name: masqChain, Table: masqTable}
+		ensureMasqTable(conn, pods)
+		if err := deleteRules(conn, masqTable, masqChain, beginsWith(prefix)); err != nil {
+			return err
+		}
+		for _, n := range nets {
+			conn.AddRule(&nftables.Rule{
+				Table: masqTable, Chain: pods, UserData: asComment(comment),
+				Exprs: concat(matchFamily(n.IP), matchSource(n.IP), matchOutside(n), []expr.Any{&expr.Masq{}}),
+			})
+		}
+		return nil
+	})
+}
+
+func beginsWith(prefix string) func(string) bool {
+	return func(comment string) bool { return strings.HasPrefix(comment, prefix) }
 }
 
 // ensureMasqTable adds what all pods share, unless it is there.
-func ensureMasqTable(conn *nftables.Conn, pods *nftables.Chain) error {
+func ensureMasqTable(conn *nftables.Conn, pods *nftables.Chain) {
 	post := natChain(masqTable, "postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	if rules, err := conn.GetRules(masqTable, post); err == nil && len(rules) == 3 {
-		return nil
+		return
 	}
 	conn.AddTable(masqTable)
 	conn.AddChain(pods)
@@ -77,21 +75,13 @@ func ensureMasqTable(conn *nftables.Conn, pods *nftables.Chain) error {
 		})
 	}
 	conn.AddRule(&nftables.Rule{Table: masqTable, Chain: post, Exprs: verdict(expr.VerdictGoto, masqChain)})
-	return nil
 }
 
 func (f *filter) delMasquerade(network, ifName, container string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
 	prefix, _ := masqComment(network, ifName, container)
-	if err := deleteRules(conn, masqTable, masqChain, func(c string) bool { return strings.HasPrefix(c, prefix) }); err != nil {
-		return err
-	}
-	return conn.Flush()
+	return f.transact(func(conn *nftables.Conn) error {
+		return deleteRules(conn, masqTable, masqChain, beginsWith(prefix))
+	})
 }
 
 // deleteRules queues the removal of a chain's rules by their comments. A chain

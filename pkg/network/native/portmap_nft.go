@@ -26,12 +26,13 @@ func portsTable(v6 bool) *nftables.Table {
 }
 
 func (f *filter) addPorts(container string, conf *portmapConf, pod net.IP) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
+	return f.transact(func(conn *nftables.Conn) error {
+		queuePorts(conn, container, conf, pod)
+		return nil
+	})
+}
+
+func queuePorts(conn *nftables.Conn, container string, conf *portmapConf, pod net.IP) {
 	v6 := pod.To4() == nil
 	t := portsTable(v6)
 	ensurePortsTable(conn, t, conf.snat())
@@ -58,7 +59,6 @@ func (f *filter) addPorts(container string, conf *portmapConf, pod net.IP) error
 			masquerade(matchSource(net.IPv4(127, 0, 0, 1)), matchDest(pod))
 		}
 	}
-	return conn.Flush()
 }
 
 func dnatRule(p *portEntry, host, pod net.IP, family byte) []expr.Any {
@@ -115,19 +115,42 @@ func addPortsTable(conn *nftables.Conn, t *nftables.Table) {
 }
 
 func (f *filter) delPorts(container string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
 	mine := func(comment string) bool { return comment == container }
-	for _, v6 := range []bool{false, true} {
-		for _, chain := range []string{portsChain, oldPortsChain, portsMasqChain} {
-			if err := deleteRules(conn, portsTable(v6), chain, mine); err != nil {
-				return err
+	return f.transact(func(conn *nftables.Conn) error {
+		for _, v6 := range bothFamilies {
+			for _, chain := range []string{portsChain, oldPortsChain, portsMasqChain} {
+				if err := deleteRules(conn, portsTable(v6), chain, mine); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	return conn.Flush()
+		return nil
+	})
+}
+
+// removeTables removes the shared tables that hold no pod's rule.
+func (f *filter) removeTables() error {
+	return f.transact(func(conn *nftables.Conn) error {
+		tables, err := conn.ListTables()
+		if err != nil {
+			return err
+		}
+		pods := map[string][]string{masqTable.Name: {masqChain}, portsTableName: {portsChain, oldPortsChain, portsMasqChain}}
+		for _, t := range tables {
+			chains, ours := pods[t.Name]
+			if !ours {
+				continue
+			}
+			used := 0
+			for _, chain := range chains {
+				// A chain that is not there has no rules either.
+				rules, _ := conn.GetRules(t, &nftables.Chain{Name: chain, Table: t})
+				used += len(rules)
+			}
+			if used == 0 {
+				conn.DelTable(t)
+			}
+		}
+		return nil
+	})
 }
