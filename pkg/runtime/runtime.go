@@ -162,6 +162,9 @@ type CreateRequest struct {
 	// path where the pod shares them, Linux.CgroupsPath in the form of the
 	// server's driver.
 	Spec *specs.Spec `json:"spec"`
+	// Env, where not nil, is the environment instead of Spec.Process.Env: some
+	// of it is not UTF-8, which JSON strings cannot hold.
+	Env [][]byte `json:"env,omitempty"`
 	// LogPath is the CRI log file; empty: output is only for attached clients.
 	LogPath string `json:"logPath,omitempty"`
 	// Stdin keeps a stdin open for Attach; otherwise it is /dev/null.
@@ -209,6 +212,9 @@ type ExecRequest struct {
 	// Process is complete: args, environment, cwd, user, capabilities,
 	// no_new_privs, AppArmor and SELinux labels. Seccomp is the container's.
 	Process *specs.Process `json:"process"`
+	// Env, where not nil, is the environment instead of Process.Env, as in
+	// CreateRequest.
+	Env [][]byte `json:"env,omitempty"`
 	// Timeout 0 means none beside ctx.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// MaxOutput bounds stdout and stderr each, in bytes; the rest is read and

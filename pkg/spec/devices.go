@@ -1,0 +1,85 @@
+package spec
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// devices sets device nodes and the device cgroup. The customary nodes
+// (/dev/null and so on) are added by the runtime.
+func (b *builder) devices() error {
+	if b.privileged() {
+		b.spec.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+		if !b.Options.PrivilegedWithoutHostDevices {
+			all, err := b.System.Devices("/dev")
+			if err != nil {
+				return err
+			}
+			b.spec.Linux.Devices = all
+		}
+	} else {
+		b.spec.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	}
+	for _, d := range b.Container.GetDevices() {
+		if err := b.device(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// device adds one configured device, or all below a directory.
+func (b *builder) device(d *cri.Device) error {
+	hostPath := path.Clean(d.GetHostPath())
+	target := d.GetContainerPath()
+	if target == "" {
+		target = hostPath
+	}
+	if !path.IsAbs(hostPath) || !path.IsAbs(target) || path.Clean(target) == "/" {
+		return fmt.Errorf("device %q at %q: paths must be absolute: %w", d.GetHostPath(), d.GetContainerPath(), errs.Invalid)
+	}
+	access, err := deviceAccess(d.GetPermissions())
+	if err != nil {
+		return fmt.Errorf("device %s: %w", hostPath, err)
+	}
+	nodes, err := b.System.Devices(hostPath)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		n.Path = path.Join(target, strings.TrimPrefix(n.Path, hostPath))
+		b.putDevice(n)
+		major, minor := n.Major, n.Minor
+		b.spec.Linux.Resources.Devices = append(b.spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
+			Allow: true, Type: n.Type, Major: &major, Minor: &minor, Access: access,
+		})
+	}
+	return nil
+}
+
+// putDevice adds a node; one that is at the same path is replaced.
+func (b *builder) putDevice(n specs.LinuxDevice) {
+	for i, have := range b.spec.Linux.Devices {
+		if have.Path == n.Path {
+			b.spec.Linux.Devices[i] = n
+			return
+		}
+	}
+	b.spec.Linux.Devices = append(b.spec.Linux.Devices, n)
+}
+
+func deviceAccess(permissions string) (string, error) {
+	if permissions == "" {
+		return "rwm", nil
+	}
+	if strings.Trim(permissions, "rwm") != "" {
+		return "", fmt.Errorf("permissions %q: %w", permissions, errs.Invalid)
+	}
+	return permissions, nil
+}

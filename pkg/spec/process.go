@@ -1,0 +1,105 @@
+package spec
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+func (b *builder) process() error {
+	args, err := b.args()
+	if err != nil {
+		return err
+	}
+	cwd, err := workingDir(b.Container.GetWorkingDir(), b.Image.WorkingDir)
+	if err != nil {
+		return err
+	}
+	env, err := b.environment()
+	if err != nil {
+		return err
+	}
+	b.spec.Process = &specs.Process{
+		Terminal: b.Container.GetTty(),
+		User: specs.User{
+			UID:            b.User.UID,
+			GID:            b.User.GID,
+			AdditionalGids: slices.Clone(b.User.Additional),
+		},
+		Args:            args,
+		Env:             env,
+		Cwd:             cwd,
+		NoNewPrivileges: b.security.GetNoNewPrivs(),
+		Rlimits:         slices.Clone(b.Options.Rlimits),
+		OOMScoreAdj:     b.oomScoreAdj(),
+	}
+	return nil
+}
+
+// args follows Kubernetes: a command replaces both ENTRYPOINT and CMD, args
+// alone replace CMD.
+func (b *builder) args() ([]string, error) {
+	command, args := b.Container.GetCommand(), b.Container.GetArgs()
+	if len(command) == 0 {
+		command = b.Image.Entrypoint
+		if len(args) == 0 {
+			args = b.Image.Cmd
+		}
+	}
+	all := slices.Concat(command, args)
+	if len(all) == 0 || all[0] == "" {
+		return nil, fmt.Errorf("no command: neither the configuration nor the image names one: %w", errs.Invalid)
+	}
+	if slices.ContainsFunc(all, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+		return nil, fmt.Errorf("command contains a zero byte: %w", errs.Invalid)
+	}
+	return all, nil
+}
+
+// workingDir takes the configured directory, else the image's. A path into
+// /proc could name a file descriptor of the runtime (CVE-2024-21626): only
+// /proc itself is let through.
+func workingDir(configured, image string) (string, error) {
+	dir := configured
+	if dir == "" {
+		dir = image
+	}
+	if strings.ContainsRune(dir, 0) {
+		return "", fmt.Errorf("working directory contains a zero byte: %w", errs.Invalid)
+	}
+	dir = path.Clean("/" + dir)
+	if strings.HasPrefix(dir, "/proc/") {
+		return "", fmt.Errorf("working directory %q lies in /proc: %w", dir, errs.Invalid)
+	}
+	return dir, nil
+}
+
+// Exec returns the process of one more command in a container: the user,
+// environment, directory, capabilities and labels of base's own.
+func Exec(base *specs.Spec, cmd []string, tty bool) *specs.Process {
+	p := *base.Process
+	p.Args = slices.Clone(cmd)
+	p.Terminal = tty
+	p.ConsoleSize = nil
+	p.CommandLine = ""
+	p.Env = slices.Clone(base.Process.Env)
+	if tty && !slices.ContainsFunc(p.Env, func(s string) bool { return strings.HasPrefix(s, "TERM=") }) {
+		p.Env = append(p.Env, "TERM=xterm")
+	}
+	return &p
+}
+
+// oomScoreAdj returns the score to set: never below what this host lets Berth
+// set, which without CAP_SYS_RESOURCE would fail the start.
+func (b *builder) oomScoreAdj() *int {
+	score := OOMScoreAdj(b.Container.GetLinux().GetResources().GetOomScoreAdj(), b.Host)
+	if b.Options.OOMScoreAdjMin != 0 {
+		score = max(score, b.Options.OOMScoreAdjMin)
+	}
+	return &score
+}
