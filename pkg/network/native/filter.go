@@ -25,7 +25,9 @@ type filter struct {
 	// earlier deletions (nft_rcv_nl_event, Linux 5.0 and later), 4-13 ms.
 	conn *nftables.Conn
 
-	// choose returns the plugins' own choice where the configuration has none:
+	shared sync.Mutex // held while iptables rules for all pods are made
+
+	// choice is the plugins' own where the configuration has none:
 	// iptables, unless only nftables works. Asking starts processes, so once.
 	once   sync.Once
 	choice string
@@ -108,7 +110,7 @@ func (e *Exec) unmasquerade(ctx context.Context, c *call, conf *bridgeConf, nets
 	if e.filter.backend(conf.IPMasqBackend) == backendNFT {
 		return nil
 	}
-	if err := iptablesUnmasquerade(ctx, conf.Name, c.container, nets); err == nil {
+	if err := e.filter.removeChain(ctx, utils.FormatChainName(conf.Name, c.container), []string{"POSTROUTING"}, families(nets)); err == nil {
 		return nil
 	}
 	if err := ip.TeardownIPMasqForNetworks(nets, conf.Name, c.ifName, c.container); err != nil {

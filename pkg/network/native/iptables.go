@@ -63,12 +63,6 @@ func iptablesMasquerade(ctx context.Context, network, container string, nets []*
 	return nil
 }
 
-// iptablesUnmasquerade removes the pod's chain and what leads to it, in the
-// families of its addresses or, where those are not known, in both.
-func iptablesUnmasquerade(ctx context.Context, network, container string, nets []*net.IPNet) error {
-	return removeChain(ctx, utils.FormatChainName(network, container), families(nets))
-}
-
 // bothFamilies says of each family whether it is IPv6.
 var bothFamilies = []bool{false, true}
 
@@ -82,8 +76,12 @@ func families(nets []*net.IPNet) []bool {
 	return found
 }
 
-// removeChain removes a chain of the nat table and every rule that jumps to it.
-func removeChain(ctx context.Context, chain string, families []bool) error {
+// removeChain removes a chain of the nat table and every rule of the callers
+// that jumps to it. Neither need be there.
+func (f *filter) removeChain(ctx context.Context, chain string, callers []string, families []bool) error {
+	if iptablesIsNFT() {
+		return f.removeChainNFT(chain, callers, families)
+	}
 	for _, v6 := range families {
 		lines, err := iptablesSave(ctx, v6)
 		if err != nil && v6 {

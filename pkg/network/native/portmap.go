@@ -105,7 +105,7 @@ func (e *Exec) unforward(ctx context.Context, c *call, conf *portmapConf) error 
 	if e.filter.backend(conf.Backend) == backendNFT {
 		err = e.filter.delPorts(c.container)
 	} else {
-		err = removeChain(ctx, dnatChain(conf.Name, c.container), bothFamilies)
+		err = e.filter.removeChain(ctx, dnatChain(conf.Name, c.container), []string{hostportDNAT}, bothFamilies)
 	}
 	if err != nil {
 		return fmt.Errorf("unpublish ports: %w", err)

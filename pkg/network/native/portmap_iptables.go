@@ -34,9 +34,12 @@ var sharedRules = []sharedLine{
 
 // addPortsIPTables makes the pod's chain and what leads to it.
 func (f *filter) addPortsIPTables(ctx context.Context, container string, conf *portmapConf, pod net.IPNet) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	v6 := pod.IP.To4() == nil
+	if iptablesIsNFT() && f.hasShared(v6, conf.snat()) {
+		return iptablesRestore(ctx, v6, podScript(container, conf, pod))
+	}
+	f.shared.Lock()
+	defer f.shared.Unlock()
 	listing, err := iptablesSave(ctx, v6)
 	if err != nil {
 		return err
