@@ -1,0 +1,125 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/berth-run/berth/pkg/rpc"
+)
+
+// Client is a Runtime that lives in another process. It keeps no connection,
+// so it survives restarts of that process: a call made meanwhile waits in the
+// socket's backlog, one that was running fails with errs.Unavailable.
+type Client struct {
+	path string
+}
+
+var _ Runtime = (*Client)(nil)
+
+// Dial returns a client of the berth-runtime that listens at path. It connects
+// with the first call.
+func Dial(path string) *Client { return &Client{path: path} }
+
+func (c *Client) id(ctx context.Context, verb, id string) error {
+	return rpc.Do(ctx, c.path, verb, IDRequest{ID: id}, nil)
+}
+
+// CreatePod implements Pods.
+func (c *Client) CreatePod(ctx context.Context, r PodRequest) error {
+	return rpc.Do(ctx, c.path, VerbCreatePod, r, nil)
+}
+
+// DeletePod implements Pods.
+func (c *Client) DeletePod(ctx context.Context, id string) error {
+	return c.id(ctx, VerbDeletePod, id)
+}
+
+// Create implements Containers.
+func (c *Client) Create(ctx context.Context, r CreateRequest) (Container, error) {
+	var k Container
+	err := rpc.Do(ctx, c.path, VerbCreate, r, &k)
+	return k, err
+}
+
+// Start implements Containers.
+func (c *Client) Start(ctx context.Context, id string) (Container, error) {
+	var k Container
+	err := rpc.Do(ctx, c.path, VerbStart, IDRequest{ID: id}, &k)
+	return k, err
+}
+
+// Kill implements Containers.
+func (c *Client) Kill(ctx context.Context, r KillRequest) error {
+	return rpc.Do(ctx, c.path, VerbKill, r, nil)
+}
+
+// Delete implements Containers.
+func (c *Client) Delete(ctx context.Context, id string) error { return c.id(ctx, VerbDelete, id) }
+
+// Update implements Containers.
+func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
+	return rpc.Do(ctx, c.path, VerbUpdate, r, nil)
+}
+
+// Exec implements Processes.
+func (c *Client) Exec(ctx context.Context, r ExecRequest) (ExecResult, error) {
+	var result ExecResult
+	err := rpc.Do(ctx, c.path, VerbExec, r, &result)
+	return result, err
+}
+
+// Pause implements Processes.
+func (c *Client) Pause(ctx context.Context, id string) error { return c.id(ctx, VerbPause, id) }
+
+// Resume implements Processes.
+func (c *Client) Resume(ctx context.Context, id string) error { return c.id(ctx, VerbResume, id) }
+
+// Attach implements Streams.
+func (c *Client) Attach(ctx context.Context, r AttachRequest, io AttachIO) error {
+	m := AttachMessage{AttachRequest: r, Stdin: io.Stdin != nil, Stdout: io.Stdout != nil, Stderr: io.Stderr != nil}
+	var files []*os.File
+	for _, f := range []*os.File{io.Stdin, io.Stdout, io.Stderr} {
+		if f != nil {
+			files = append(files, f)
+		}
+	}
+	return rpc.Do(ctx, c.path, VerbAttach, m, nil, files...)
+}
+
+// Resize implements Streams.
+func (c *Client) Resize(ctx context.Context, id string, width, height uint16) error {
+	return rpc.Do(ctx, c.path, VerbResize, ResizeRequest{ID: id, Width: width, Height: height}, nil)
+}
+
+// ReopenLog implements Streams.
+func (c *Client) ReopenLog(ctx context.Context, id string) error {
+	return c.id(ctx, VerbReopenLog, id)
+}
+
+// List implements Observer.
+func (c *Client) List(ctx context.Context) ([]Container, error) {
+	var all []Container
+	err := rpc.Do(ctx, c.path, VerbList, nil, &all)
+	return all, err
+}
+
+// Events implements Observer.
+func (c *Client) Events(ctx context.Context, f func(Event)) error {
+	return rpc.Stream(ctx, c.path, VerbEvents, nil, nil, func(data []byte) error {
+		var e Event
+		if err := json.Unmarshal(data, &e); err != nil {
+			return fmt.Errorf("decode event: %w", err)
+		}
+		f(e)
+		return nil
+	})
+}
+
+// Version implements Observer.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	var v Version
+	err := rpc.Do(ctx, c.path, VerbVersion, nil, &v)
+	return v, err
+}

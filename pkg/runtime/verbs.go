@@ -1,0 +1,42 @@
+package runtime
+
+// The verbs as they cross the socket.
+const (
+	VerbVersion   = "Version"
+	VerbCreatePod = "CreatePod"
+	VerbDeletePod = "DeletePod"
+	VerbCreate    = "Create"
+	VerbStart     = "Start"
+	VerbKill      = "Kill"
+	VerbDelete    = "Delete"
+	VerbUpdate    = "Update"
+	VerbExec      = "Exec"
+	VerbPause     = "Pause"
+	VerbResume    = "Resume"
+	VerbAttach    = "Attach"
+	VerbResize    = "Resize"
+	VerbReopenLog = "ReopenLog"
+	VerbList      = "List"
+	VerbEvents    = "Events"
+)
+
+// IDRequest is the message of verbs that take an id alone.
+type IDRequest struct {
+	ID string `json:"id"`
+}
+
+// ResizeRequest is the message of Resize.
+type ResizeRequest struct {
+	ID     string `json:"id"`
+	Width  uint16 `json:"width"`
+	Height uint16 `json:"height"`
+}
+
+// AttachMessage is the message of Attach: which of the streams the passed
+// files are, in this order.
+type AttachMessage struct {
+	AttachRequest
+	Stdin  bool `json:"stdin,omitempty"`
+	Stdout bool `json:"stdout,omitempty"`
+	Stderr bool `json:"stderr,omitempty"`
+}
