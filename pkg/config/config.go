@@ -1,0 +1,135 @@
+// Package config is berthd's configuration: its schema, its defaults, and a
+// reader that refuses what it does not know. config/berth.toml documents each
+// key; a test keeps that file and Default equal.
+package config
+
+import (
+	"encoding"
+	"time"
+)
+
+// Config is the whole configuration. Default gives a complete one; the zero
+// value is not valid.
+type Config struct {
+	// Root is the directory of what survives a reboot.
+	Root string `toml:"root"`
+	// State is the directory of what does not.
+	State string `toml:"state"`
+	// Listen is the path of the socket; see Socket.
+	Listen string `toml:"listen"`
+	// LogLevel is klog's verbosity.
+	LogLevel int     `toml:"log_level"`
+	Runtime  Runtime `toml:"runtime"`
+	Network  Network `toml:"network"`
+	Image    Image   `toml:"image"`
+}
+
+// Runtime is how containers are run.
+type Runtime struct {
+	// CgroupDriver is "auto", "cgroupfs" or "systemd".
+	CgroupDriver string `toml:"cgroup_driver"`
+	// DefaultHandler is a key of Handlers.
+	DefaultHandler      string   `toml:"default_handler"`
+	DefaultCapabilities []string `toml:"default_capabilities"`
+	// SeccompProfile is "unconfined", "runtime/default" or an absolute path.
+	SeccompProfile  string `toml:"seccomp_profile"`
+	AppArmorProfile string `toml:"apparmor_profile"`
+	OOMScoreAdjMin  int    `toml:"oom_score_adj_min"`
+	// PidsLimit of each container; 0: none.
+	PidsLimit      int64             `toml:"pids_limit"`
+	DefaultSysctls map[string]string `toml:"default_sysctls"`
+	// DefaultUlimits by lower-case name, such as nofile.
+	DefaultUlimits map[string]Ulimit  `toml:"default_ulimits"`
+	Handlers       map[string]Handler `toml:"handlers"`
+}
+
+// Handler is what one runtime handler does differently.
+type Handler struct {
+	// Annotations are the keys that reach the runtime; a final * matches any
+	// ending.
+	Annotations                  []string `toml:"annotations"`
+	PrivilegedWithoutHostDevices bool     `toml:"privileged_without_host_devices"`
+}
+
+// Network is how pods are connected.
+type Network struct {
+	ConfDir    string   `toml:"conf_dir"`
+	BinDirs    []string `toml:"bin_dirs"`
+	NetNSDir   string   `toml:"netns_dir"`
+	MaxConfNum int      `toml:"max_conf_num"`
+	Timeout    Duration `toml:"timeout"`
+	Builtin    Builtin  `toml:"builtin"`
+}
+
+// Builtin is the network of a standalone daemon.
+type Builtin struct {
+	Bridge string `toml:"bridge"`
+	// Subnet and Subnet6 may be empty.
+	Subnet  Prefix `toml:"subnet"`
+	Subnet6 Prefix `toml:"subnet6"`
+	MTU     int    `toml:"mtu"`
+}
+
+// Image is how images are pulled and kept.
+type Image struct {
+	KeepBlobs              bool     `toml:"keep_blobs"`
+	MaxConcurrentDownloads int      `toml:"max_concurrent_downloads"`
+	StallTimeout           Duration `toml:"stall_timeout"`
+	PlainHTTP              []string `toml:"plain_http"`
+}
+
+// Duration is a time.Duration written as text, such as "1m30s".
+type Duration struct{ time.Duration }
+
+var _ encoding.TextUnmarshaler = (*Duration)(nil)
+
+// UnmarshalText reads Go's form of durations.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	d.Duration = v
+	return err
+}
+
+// MarshalText writes Go's form of durations.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Socket returns the path of the socket: Listen, or berth.sock in State.
+func (c Config) Socket() string {
+	if c.Listen != "" {
+		return c.Listen
+	}
+	return c.State + "/berth.sock"
+}
+
+// Default returns the configuration that holds without a file.
+func Default() Config {
+	return Config{
+		Root:  "/var/lib/berth",
+		State: "/run/berth",
+		Runtime: Runtime{
+			CgroupDriver:   "auto",
+			DefaultHandler: "berth",
+			DefaultCapabilities: []string{
+				"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
+				"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+			},
+			SeccompProfile: "unconfined",
+			OOMScoreAdjMin: -1000,
+			DefaultSysctls: map[string]string{
+				"net.ipv4.ip_unprivileged_port_start": "0",
+				"net.ipv4.ping_group_range":           "0 2147483647",
+			},
+			DefaultUlimits: map[string]Ulimit{},
+			Handlers:       map[string]Handler{"berth": {Annotations: []string{}}},
+		},
+		Network: Network{
+			ConfDir:    "/etc/cni/net.d",
+			BinDirs:    []string{"/opt/cni/bin"},
+			NetNSDir:   "/run/netns",
+			MaxConfNum: 1,
+			Timeout:    Duration{time.Minute},
+			Builtin:    Builtin{Bridge: "berth0"},
+		},
+		Image: Image{MaxConcurrentDownloads: 4, StallTimeout: Duration{time.Minute}, PlainHTTP: []string{}},
+	}
+}

@@ -1,0 +1,79 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// maxSocketPath is what fits into a sockaddr_un.
+const maxSocketPath = 107
+
+// Validate tells everything that is wrong, each with its key. Flags may have
+// changed a loaded Config: call it again then.
+func (c Config) Validate() error {
+	var v validation
+	v.absolute("root", c.Root)
+	v.absolute("state", c.State)
+	v.absolute("listen", c.Socket())
+	v.check(len(c.Socket()) <= maxSocketPath, "listen", "path %q is longer than %d bytes", c.Socket(), maxSocketPath)
+	v.check(c.LogLevel >= 0 && c.LogLevel <= 10, "log_level", "%d is not within 0 and 10", c.LogLevel)
+	c.Runtime.validate(&v)
+	c.Network.validate(&v)
+	n := c.Image.MaxConcurrentDownloads
+	v.check(n >= 1 && n <= 64, "image.max_concurrent_downloads", "%d is not within 1 and 64", n)
+	v.check(c.Image.StallTimeout.Duration > 0, "image.stall_timeout", "%s is not positive", c.Image.StallTimeout)
+	return errors.Join(v...)
+}
+
+func (r Runtime) validate(v *validation) {
+	v.check(slices.Contains([]string{"auto", "cgroupfs", "systemd"}, r.CgroupDriver),
+		"runtime.cgroup_driver", `%q is none of "auto", "cgroupfs", "systemd"`, r.CgroupDriver)
+	_, ok := r.Handlers[r.DefaultHandler]
+	v.check(ok, "runtime.default_handler", "%q is not among the handlers", r.DefaultHandler)
+	for _, name := range r.DefaultCapabilities {
+		v.check(strings.HasPrefix(name, "CAP_"), "runtime.default_capabilities", "%q does not begin with CAP_", name)
+	}
+	v.check(slices.Contains([]string{"unconfined", "runtime/default"}, r.SeccompProfile) || filepath.IsAbs(r.SeccompProfile),
+		"runtime.seccomp_profile", `%q is neither "unconfined", "runtime/default" nor an absolute path`, r.SeccompProfile)
+	v.check(r.OOMScoreAdjMin >= -1000 && r.OOMScoreAdjMin <= 1000,
+		"runtime.oom_score_adj_min", "%d is not within -1000 and 1000", r.OOMScoreAdjMin)
+	v.check(r.PidsLimit >= 0, "runtime.pids_limit", "%d is negative", r.PidsLimit)
+	for name := range r.DefaultUlimits {
+		v.check(slices.Contains(ulimitNames, name), "runtime.default_ulimits", "%q is no resource", name)
+	}
+}
+
+func (n Network) validate(v *validation) {
+	v.absolute("network.conf_dir", n.ConfDir)
+	v.absolute("network.netns_dir", n.NetNSDir)
+	v.check(len(n.BinDirs) > 0, "network.bin_dirs", "is empty")
+	for _, dir := range n.BinDirs {
+		v.absolute("network.bin_dirs", dir)
+	}
+	v.check(n.MaxConfNum >= 1, "network.max_conf_num", "%d is below 1", n.MaxConfNum)
+	v.check(n.Timeout.Duration > 0, "network.timeout", "%s is not positive", n.Timeout)
+	b := n.Builtin
+	v.check(b.Bridge != "" && len(b.Bridge) < 16 && !strings.ContainsAny(b.Bridge, "/: \t\n"),
+		"network.builtin.bridge", "%q is no name of an interface", b.Bridge)
+	v.check(!b.Subnet.IsValid() || b.Subnet.Addr().Is4(), "network.builtin.subnet", "%s is not IPv4", b.Subnet)
+	v.check(!b.Subnet6.IsValid() || b.Subnet6.Addr().Is6(), "network.builtin.subnet6", "%s is not IPv6", b.Subnet6)
+	v.check(b.MTU == 0 || b.MTU >= 68 && b.MTU <= 65535, "network.builtin.mtu", "%d is neither 0 nor within 68 and 65535", b.MTU)
+}
+
+// validation collects faults.
+type validation []error
+
+func (v *validation) check(ok bool, key, format string, args ...any) {
+	if !ok {
+		*v = append(*v, fmt.Errorf("%s: %s: %w", key, fmt.Sprintf(format, args...), errs.Invalid))
+	}
+}
+
+func (v *validation) absolute(key, path string) {
+	v.check(filepath.IsAbs(path) && filepath.Clean(path) == path, key, "%q is not an absolute, clean path", path)
+}
