@@ -7,6 +7,7 @@
 package images
 
 import (
+	_ "crypto/sha256" // go-digest finds it by registration
 	"encoding/json"
 	"fmt"
 	"os"
