@@ -40,7 +40,7 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 	if err := s.detachLocked(ctx, req.PodID); err != nil {
 		return Result{}, err
 	}
-	if err := loopbackUp(req.NetNS); err != nil {
+	if err := s.prepare(req.NetNS); err != nil {
 		return Result{}, fmt.Errorf("attach pod %s: %w", req.PodID, err)
 	}
 	if err := s.store(intent); err != nil {
@@ -55,6 +55,16 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 		return Result{}, fmt.Errorf("attach pod %s: %w", req.PodID, err)
 	}
 	return done.result(), nil
+}
+
+// prepare does what no plugin does.
+func (s *Service) prepare(netns string) error {
+	if s.builtin != nil {
+		if err := s.builtin.makeBridge(); err != nil {
+			return err
+		}
+	}
+	return loopbackUp(netns)
 }
 
 // plan describes the attachment before anything is done.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
@@ -158,4 +160,23 @@ func (b *Builtin) conflist(ipamDir string) (*libcni.NetworkConfigList, error) {
 		return nil, err
 	}
 	return libcni.NetworkConfFromBytes(data)
+}
+
+// makeBridge makes the bridge where it is not there, without duplicate address
+// detection: the host could not reach the pods' IPv6 addresses for the second
+// that it takes. The rest is the bridge plugin's work.
+func (b *Builtin) makeBridge() error {
+	if _, err := net.InterfaceByName(b.Bridge); err == nil {
+		return nil
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = b.Bridge, b.MTU
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("add bridge %s: %w", b.Bridge, err)
+	}
+	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", b.Bridge, "accept_dad"), []byte("0"), 0o644)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a host without IPv6
+		return fmt.Errorf("add bridge %s: %w", b.Bridge, err)
+	}
+	return nil
 }

@@ -67,11 +67,14 @@ func host(t testing.TB) {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		writeSysctl(t, name, "0")
+	}
 	t.Cleanup(func() { noTraces(t) })
 }
 
 // podRule matches a line of nft's listing that is there for one pod.
-var podRule = regexp.MustCompile(`dnat to`)
+var podRule = regexp.MustCompile(`dnat to|saddr (10\.|fd)`)
 
 // noTraces fails the test where a link or a rule of a pod is left.
 func noTraces(t testing.TB) {

@@ -155,6 +155,9 @@ func configure(ifName string, res *current.Result) error {
 	return ipam.ConfigureIface(ifName, res)
 }
 
+// podTxQLen is the kernel's default for the end that is made first.
+const podTxQLen = 1000
+
 // errTaken says that the pod has an interface of that name.
 var errTaken = errors.New("container veth name already exists")
 
@@ -169,7 +172,8 @@ func addVeth(c *call, conf *bridgeConf, br *netlink.Bridge, netns *os.File) (str
 		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU, attrs.MasterIndex, attrs.Flags = name, conf.MTU, br.Index, net.FlagUp
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: c.ifName, PeerNamespace: netlink.NsFd(int(netns.Fd()))}
+		attrs.TxQLen = 0 // what the plugin, which makes the pod's end first, comes to
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: c.ifName, PeerTxQLen: podTxQLen, PeerNamespace: netlink.NsFd(int(netns.Fd()))}
 		err = netlink.LinkAdd(veth)
 		if os.IsExist(err) {
 			if _, taken := netlink.LinkByName(name); taken == nil {

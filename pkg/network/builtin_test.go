@@ -1,0 +1,126 @@
+package network
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+func TestBuiltinDualStack(t *testing.T) {
+	host(t)
+	s := openBuiltin(t, Builtin{Subnet6: netip.MustParsePrefix("fd00:be47::/64")})
+	nsA, nsB := newNetNS(t), newNetNS(t)
+	req := pod(nsA, "a")
+	req.Ports = []PortMapping{{ContainerPort: 80, HostPort: 8080}}
+	a := attach(t, s, req)
+	attach(t, s, pod(nsB, "b"))
+	serve(t, nsA, "tcp", ":80", "pod a")
+	if len(a.IPs) != 2 || !a.IPs[1].Is6() {
+		t.Fatalf("addresses %v", a.IPs)
+	}
+	for _, ip := range a.IPs {
+		for _, from := range []string{nsB, ""} {
+			if got := ask(t, from, "tcp", net.JoinHostPort(ip.String(), "80")); got != "pod a" {
+				t.Errorf("%s from %q: %q", ip, from, got)
+			}
+		}
+	}
+	if got := ask(t, nsB, "tcp", "[fd00:be47::1]:8080"); got != "pod a" {
+		t.Errorf("host port over IPv6: %q", got)
+	}
+}
+
+// TestBuiltinMasqueradesAndPublishes puts another machine beside the host.
+func TestBuiltinMasqueradesAndPublishes(t *testing.T) {
+	host(t)
+	outside := newNetNS(t)
+	target, err := os.Open(outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "out0"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "in0", PeerNamespace: netlink.NsFd(int(target.Fd()))}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeLink("out0") })
+	run(t, "ip", "addr", "add", "203.0.113.1/24", "dev", "out0")
+	run(t, "ip", "link", "set", "out0", "up")
+	if err := inNetNS(outside, func() error {
+		run(t, "ip", "addr", "add", "203.0.113.2/24", "dev", "in0")
+		run(t, "ip", "link", "set", "in0", "up")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s := openBuiltin(t, Builtin{})
+	netns := newNetNS(t)
+	req := pod(netns, "a")
+	req.Ports = []PortMapping{{ContainerPort: 80, HostPort: 8080}}
+	attach(t, s, req)
+	serve(t, netns, "tcp", ":80", "pod a")
+	serve(t, outside, "tcp", ":80", "outside")
+	if got := ask(t, netns, "tcp", "203.0.113.2:80"); got != "outside" { // which knows no way to pods
+		t.Errorf("out: %q", got)
+	}
+	if got := ask(t, outside, "tcp", "203.0.113.1:8080"); got != "pod a" {
+		t.Errorf("in: %q", got)
+	}
+}
+
+func TestBuiltinNeedsNoPluginBinary(t *testing.T) {
+	host(t)
+	s := open(t, Options{Builtin: &Builtin{}, BinDirs: []string{t.TempDir()}})
+	req := pod(newNetNS(t), "a")
+	req.Ports = []PortMapping{{ContainerPort: 80, HostPort: 8080}}
+	if err := s.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Attach(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Teardown(t.Context()); err == nil {
+		t.Error("torn down with a pod attached")
+	}
+	if err := s.Detach(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Teardown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := run(t, "nft", "list", "ruleset"); left != "" {
+		t.Errorf("tables stay:\n%s", left)
+	}
+}
+
+func TestSubnetStaysTheSame(t *testing.T) {
+	root := t.TempDir()
+	first := open(t, Options{Root: root, Builtin: &Builtin{}, BinDirs: []string{"/nowhere"}})
+	second := open(t, Options{Root: root, Builtin: &Builtin{}, BinDirs: []string{"/nowhere"}})
+	if first.builtin.Subnet != second.builtin.Subnet {
+		t.Errorf("%v, then %v", first.builtin.Subnet, second.builtin.Subnet)
+	}
+}
+
+func TestBandwidthIsLimited(t *testing.T) {
+	host(t)
+	s := openBuiltin(t, Builtin{})
+	req := pod(newNetNS(t), "a")
+	req.Annotations = map[string]string{ingressAnnotation: "10M", egressAnnotation: "20M"}
+	res := attach(t, s, req)
+	out, err := exec.Command("tc", "qdisc", "show").CombinedOutput()
+	if err != nil {
+		t.Fatalf("tc: %v: %s", err, out)
+	}
+	for _, want := range []string{"tbf", "rate 10Mbit", "rate 20Mbit", res.Interfaces[1].Name} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
