@@ -1,0 +1,54 @@
+package client
+
+import (
+	"context"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// Remove removes a container, and its pod too where `berth run` made it. One
+// that runs is errs.Conflict unless force is set.
+func (c *Client) Remove(ctx context.Context, ctr *runtimeapi.Container, force bool) error {
+	name := ctr.GetMetadata().GetName()
+	if ctr.State == runtimeapi.ContainerState_CONTAINER_RUNNING && !force {
+		return fail(errs.Conflict, "container %s runs: stop it first (berth stop %s), or use -f", name, name)
+	}
+	switch owner := ctr.Labels[apiv1.LabelOwner]; {
+	case owner == apiv1.OwnerRun:
+		return c.removePod(ctx, ctr.PodSandboxId, ctr.Labels[apiv1.LabelPodUID])
+	case owner == apiv1.OwnerManifest && !force:
+		pod := ctr.Labels[apiv1.LabelPodName]
+		return fail(errs.Conflict, "container %s belongs to the applied pod %s, which would start it again: use berth delete %s", name, pod, pod)
+	}
+	_, err := c.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: ctr.Id})
+	return err
+}
+
+// removePod removes a pod that has no kubelet, with its logs.
+func (c *Client) removePod(ctx context.Context, id, uid string) error {
+	if _, err := c.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		return err
+	}
+	if _, err := c.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
+		return err
+	}
+	_, err := c.Admin.RemoveLogs(ctx, &apiv1.RemoveLogsRequest{PodUid: uid})
+	return err
+}
+
+// Stop ends a container: its stop signal, then a kill after so many seconds. A
+// pod that `berth run` made is stopped with it, which frees its address and
+// ports.
+func (c *Client) Stop(ctx context.Context, ctr *runtimeapi.Container, seconds int64) error {
+	if _, err := c.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: ctr.Id, Timeout: seconds}); err != nil {
+		return err
+	}
+	if ctr.Labels[apiv1.LabelOwner] != apiv1.OwnerRun {
+		return nil
+	}
+	_, err := c.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: ctr.PodSandboxId})
+	return err
+}
