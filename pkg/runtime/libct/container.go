@@ -1,0 +1,88 @@
+package libct
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// container is what the engine knows of one container. All of it can be read
+// again from libcontainer's state, which load does after a restart.
+type container struct {
+	id     string
+	ct     *libcontainer.Container
+	config configs.Config
+	paths  cgroupPaths
+	pid    int
+	// pidfd is the first process's; nil where it had ended before we looked.
+	pidfd *os.File
+
+	mu      sync.Mutex
+	seccomp *seccompProgram // once exec has asked for it
+	busy    []string        // sub-cgroups of execs that left processes behind
+}
+
+// get returns the container of that id, loading its state if an earlier worker
+// made it. errs.NotFound where there is none.
+func (e *Engine) get(id string) (*container, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.containers[id]; c != nil {
+		return c, nil
+	}
+	ct, err := libcontainer.Load(e.opts.Root, id)
+	if errors.Is(err, libcontainer.ErrNotExist) || errors.Is(err, libcontainer.ErrInvalidID) {
+		return nil, fmt.Errorf("container %s: %w", id, errs.NotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load container %s: %w", id, err)
+	}
+	c, err := newContainer(id, ct)
+	if err != nil {
+		return nil, err
+	}
+	e.containers[id] = c
+	return c, nil
+}
+
+// newContainer wraps a container whose first process, if it lives, nobody can
+// have replaced: a child not yet reaped, or checked by its start time.
+func newContainer(id string, ct *libcontainer.Container) (*container, error) {
+	state, err := ct.State()
+	if err != nil {
+		return nil, fmt.Errorf("state of container %s: %w", id, err)
+	}
+	c := &container{id: id, ct: ct, config: ct.Config(), paths: state.CgroupPaths, pid: state.InitProcessPid}
+	fd, err := unix.PidfdOpen(c.pid, 0)
+	if err != nil {
+		return c, nil // it has ended: every verb says so by itself
+	}
+	c.pidfd = os.NewFile(uintptr(fd), "pidfd")
+	if status, err := ct.Status(); err != nil || status == libcontainer.Stopped {
+		_ = c.pidfd.Close() // the pid may be somebody else's by now
+		c.pidfd = nil
+	}
+	return c, nil
+}
+
+// forget drops what the engine keeps in memory of a container.
+func (e *Engine) forget(c *container) {
+	e.mu.Lock()
+	delete(e.containers, c.id)
+	e.mu.Unlock()
+	if c.pidfd != nil {
+		_ = c.pidfd.Close()
+	}
+}
+
+// stopped is the error of verbs that need a first process that runs.
+func (c *container) stopped() error {
+	return fmt.Errorf("container %s has stopped: %w", c.id, errs.Conflict)
+}

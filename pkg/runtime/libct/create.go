@@ -1,0 +1,189 @@
+package libct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	// Lets cgroup managers set device rules.
+	_ "github.com/opencontainers/cgroups/devices"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// Create makes the container's cgroup, namespaces and mounts, and its first
+// process, which waits for Start before it executes its program. errs.Exists
+// where the id is taken. A failed call leaves nothing.
+func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io runtime.ProcessIO) (runtime.Process, error) {
+	if err := ctx.Err(); err != nil {
+		return runtime.Process{}, err
+	}
+	if spec == nil || spec.Process == nil || spec.Linux == nil || len(spec.Process.Args) == 0 {
+		return runtime.Process{}, fmt.Errorf("container %s: spec without process, arguments or linux: %w", id, errs.Invalid)
+	}
+	process, err := e.limits.process(spec.Process)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	config, err := e.config(id, spec, process)
+	if err != nil {
+		return runtime.Process{}, fmt.Errorf("container %s: %w: %w", id, err, errs.Invalid)
+	}
+	ct, err := libcontainer.Create(e.opts.Root, id, config)
+	if errors.Is(err, libcontainer.ErrExist) {
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, errs.Exists)
+	}
+	if err != nil {
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	p, err := initProcess(process, io)
+	if err == nil {
+		err = ct.Start(p)
+	}
+	if err != nil {
+		_ = ct.Destroy() // best effort: the error is what went wrong first
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	return e.created(ct, id)
+}
+
+// created opens the pidfds of a container that has just been made: ours, and
+// the caller's.
+func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process, error) {
+	c, err := newContainer(id, ct)
+	if err == nil && c.pidfd == nil {
+		err = c.stopped()
+	}
+	var fd int
+	if err == nil {
+		fd, err = unix.FcntlInt(c.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		_ = ct.Signal(unix.SIGKILL) // best effort, as is the next
+		_ = ct.Destroy()
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	e.mu.Lock()
+	e.containers[id] = c
+	e.mu.Unlock()
+	return runtime.Process{PID: c.pid, PIDFD: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// config turns the spec, with process in place of its own, into libcontainer's
+// form.
+func (e *Engine) config(id string, spec *specs.Spec, process *specs.Process) (*configs.Config, error) {
+	s, linux := *spec, *spec.Linux
+	s.Process, s.Linux = process, &linux
+	userNS := detachUserNamespace(&linux)
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
+		CgroupName:       id,
+		UseSystemdCgroup: e.opts.SystemdCgroup,
+		Spec:             &s,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if userNS != "" {
+		attachUserNamespace(config, userNS)
+	}
+	// Rlimits are the one part of the process that specconv leaves out.
+	config.Rlimits, err = configRlimits(process.Rlimits)
+	return config, err
+}
+
+// detachUserNamespace takes the path of the user namespace out of the spec and
+// returns it, where the spec also tells its mappings. libcontainer would start
+// a process just to read from the namespace what the spec says already.
+func detachUserNamespace(linux *specs.Linux) string {
+	if len(linux.UIDMappings) == 0 || len(linux.GIDMappings) == 0 {
+		return ""
+	}
+	for i, ns := range linux.Namespaces {
+		if ns.Type == specs.UserNamespace && ns.Path != "" {
+			linux.Namespaces = append([]specs.LinuxNamespace(nil), linux.Namespaces...)
+			linux.Namespaces[i].Path = ""
+			return ns.Path
+		}
+	}
+	return ""
+}
+
+// attachUserNamespace puts the path back, and lets idmapped mounts with the
+// pod's mappings use that namespace rather than one made for each of them.
+func attachUserNamespace(config *configs.Config, path string) {
+	config.Namespaces.Remove(configs.NEWUSER)
+	config.Namespaces.Add(configs.NEWUSER, path)
+	for _, m := range config.Mounts {
+		if id := m.IDMapping; id != nil && sameMappings(id.UIDMappings, config.UIDMappings) && sameMappings(id.GIDMappings, config.GIDMappings) {
+			m.IDMapping = &configs.MountIDMapping{Recursive: id.Recursive, UserNSPath: path}
+		}
+	}
+}
+
+func sameMappings(a, b []configs.IDMap) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func configRlimits(limits []specs.POSIXRlimit) ([]configs.Rlimit, error) {
+	var out []configs.Rlimit
+	for _, l := range limits {
+		n, err := rlimitNumber(l.Type)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, configs.Rlimit{Type: n, Hard: l.Hard, Soft: l.Soft})
+	}
+	return out, nil
+}
+
+// initProcess is libcontainer's form of the first process. Capabilities, labels
+// and limits are in the configuration already.
+func initProcess(p *specs.Process, io runtime.ProcessIO) (*libcontainer.Process, error) {
+	out := &libcontainer.Process{
+		Args: p.Args,
+		Env:  p.Env,
+		UID:  int(p.User.UID),
+		GID:  int(p.User.GID),
+		Cwd:  p.Cwd,
+		Init: true,
+
+		AppArmorProfile: p.ApparmorProfile,
+	}
+	for _, g := range p.User.AdditionalGids {
+		out.AdditionalGroups = append(out.AdditionalGroups, int(g))
+	}
+	if p.Terminal != (io.Console != nil) {
+		return nil, fmt.Errorf("terminal %t, console socket %t: %w", p.Terminal, io.Console != nil, errs.Invalid)
+	}
+	if p.Terminal {
+		out.ConsoleSocket = io.Console
+		out.ConsoleWidth, out.ConsoleHeight = io.Width, io.Height
+		return out, nil
+	}
+	// A nil *os.File in an interface would not be nil.
+	if io.Stdin != nil {
+		out.Stdin = io.Stdin
+	}
+	if io.Stdout != nil {
+		out.Stdout = io.Stdout
+	}
+	if io.Stderr != nil {
+		out.Stderr = io.Stderr
+	}
+	return out, nil
+}

@@ -1,0 +1,80 @@
+package libct
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+func TestCreateWaitsForStart(t *testing.T) {
+	e := newEngine(t)
+	b := create(t, e, "c1", baseSpec(t, "c1", "/bin/sh", "-c", "echo pid $$; hostname; exit 7"))
+	if err := unix.PidfdSendSignal(int(b.p.PIDFD.Fd()), 0, nil, 0); err != nil {
+		t.Fatalf("no process waits: %v", err)
+	}
+	out, code := b.output()
+	if code != 7 || out != "pid 1\nbox\n" {
+		t.Errorf("got %q, exit %d", out, code)
+	}
+	if err := e.Start(t.Context(), "c1"); !errors.Is(err, errs.Conflict) {
+		t.Errorf("second start: %v", err)
+	}
+	if _, err := e.Create(t.Context(), "c1", b.spec, runtime.ProcessIO{}); !errors.Is(err, errs.Exists) {
+		t.Errorf("second create: %v", err)
+	}
+}
+
+func TestCreateFailureLeavesNothing(t *testing.T) {
+	e := newEngine(t)
+	spec := baseSpec(t, "bad", "/nope")
+	_, err := e.Create(t.Context(), "bad", spec, runtime.ProcessIO{})
+	if err == nil || !strings.Contains(err.Error(), "/nope") {
+		t.Fatalf("got %v", err)
+	}
+	spec.Process.Args = []string{"/bin/true"}
+	b := create(t, e, "bad", spec)
+	if _, code := b.output(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestDestroyKillsAndIsIdempotent(t *testing.T) {
+	e := newEngine(t)
+	b := create(t, e, "d1", baseSpec(t, "d1", "/bin/sleep", "1000")).start()
+	for range 2 {
+		if err := e.Destroy(t.Context(), "d1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.waited = true
+	if code := wait(t, b.p); code != 137 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestAnotherEngineTakesOver(t *testing.T) {
+	e := newEngine(t)
+	b := create(t, e, "r1", baseSpec(t, "r1", "/bin/sleep", "1000"))
+	again, err := New(e.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.e = again
+	b.start()
+	expect(t, "exec", b.sh("cat /proc/1/comm"), "sleep")
+	if err := again.Signal(t.Context(), "r1", int(unix.SIGKILL), false); err != nil {
+		t.Fatal(err)
+	}
+	b.waited = true
+	if code := wait(t, b.p); code != 137 {
+		t.Errorf("exit %d", code)
+	}
+	if err := again.Signal(t.Context(), "r1", int(unix.SIGTERM), false); err != nil {
+		t.Errorf("signal to the stopped: %v", err)
+	}
+}

@@ -1,0 +1,72 @@
+package libct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// destroyLimit bounds Destroy where the caller's context does not.
+const destroyLimit = 30 * time.Second
+
+// Destroy kills what still runs in the container and removes its cgroups and
+// state. It is idempotent. It waits for the end of what it killed, bounded by
+// ctx, and reaps nothing.
+func (e *Engine) Destroy(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
+	defer cancel()
+	c, err := e.get(id)
+	if errors.Is(err, errs.NotFound) {
+		return e.removeDir(id)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.killAll(); err != nil {
+		return fmt.Errorf("destroy container %s: %w", id, err)
+	}
+	if err := c.awaitEnd(ctx); err != nil {
+		return fmt.Errorf("destroy container %s: %w", id, err)
+	}
+	if dir := c.paths.tracking(); dir != "" {
+		if err := removeCgroup(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if err := c.ct.Destroy(); err != nil {
+		return fmt.Errorf("destroy container %s: %w", id, err)
+	}
+	e.forget(c)
+	return nil
+}
+
+// removeDir removes what a Create that was killed before it wrote its state has
+// left of a container.
+func (e *Engine) removeDir(id string) error {
+	if id == "" || filepath.Base(id) != id || id == "." || id == ".." {
+		return fmt.Errorf("container %q: %w", id, errs.Invalid)
+	}
+	return os.RemoveAll(filepath.Join(e.opts.Root, id))
+}
+
+// awaitEnd waits until the first process has ended (reaped or not).
+func (c *container) awaitEnd(ctx context.Context) error {
+	if c.pidfd == nil {
+		return nil
+	}
+	fds := []unix.PollFd{{Fd: int32(c.pidfd.Fd()), Events: unix.POLLIN}}
+	for ctx.Err() == nil {
+		n, err := unix.Poll(fds, 50)
+		if n > 0 || err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+	return fmt.Errorf("process %d does not end: %w", c.pid, ctx.Err())
+}

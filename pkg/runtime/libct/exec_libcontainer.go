@@ -1,0 +1,79 @@
+package libct
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// execNeedsLibcontainer reports whether the process asks for what the helper
+// does not know: schedulers, I/O priorities, CPU affinity, personalities,
+// memory policies, Intel RDT, and seccomp agents.
+func (c *container) execNeedsLibcontainer(p *specs.Process) bool {
+	return p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil ||
+		c.config.Scheduler != nil || c.config.IOPriority != nil || c.config.ExecCPUAffinity != nil ||
+		c.config.Personality != nil || c.config.MemoryPolicy != nil || c.config.IntelRdt != nil ||
+		c.config.Seccomp != nil && c.config.Seccomp.ListenerPath != ""
+}
+
+func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio runtime.ProcessIO) (runtime.Process, error) {
+	process, err := setnsProcess(p, stdio)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	v2 := len(c.paths) == 1 && group.unified
+	if v2 {
+		process.SubCgroupPaths = map[string]string{"": filepath.Base(group.path)}
+	}
+	if err := c.ct.Start(process); err != nil {
+		return runtime.Process{}, err
+	}
+	pid, err := process.Pid()
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return runtime.Process{}, os.NewSyscallError("pidfd_open", err)
+	}
+	if !v2 {
+		// libcontainer cannot put it in a sub-cgroup of one hierarchy alone.
+		// What it forks before this escapes Kill; it has ended if this fails.
+		_ = os.WriteFile(filepath.Join(group.path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	}
+	return runtime.Process{PID: pid, PIDFD: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// setnsProcess is libcontainer's form of an exec: what initProcess takes from
+// the container's configuration must be said here.
+func setnsProcess(p *specs.Process, stdio runtime.ProcessIO) (*libcontainer.Process, error) {
+	out, err := initProcess(p, stdio)
+	if err != nil {
+		return nil, err
+	}
+	out.Init = false
+	out.Label = p.SelinuxLabel
+	out.NoNewPrivileges = &p.NoNewPrivileges
+	out.Scheduler = p.Scheduler
+	out.IOPriority = p.IOPriority
+	if c := p.Capabilities; c != nil {
+		out.Capabilities = &configs.Capabilities{
+			Bounding: c.Bounding, Effective: c.Effective, Permitted: c.Permitted,
+			Inheritable: c.Inheritable, Ambient: c.Ambient,
+		}
+	}
+	if out.CPUAffinity, err = configs.ConvertCPUAffinity(p.ExecCPUAffinity); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errs.Invalid)
+	}
+	out.Rlimits, err = configRlimits(p.Rlimits)
+	return out, err
+}

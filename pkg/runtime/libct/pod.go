@@ -1,0 +1,240 @@
+package libct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/undo"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// podNamespace is how one type is made and where /proc shows it.
+type podNamespace struct {
+	flag uint32
+	file string
+}
+
+var podNamespaces = map[specs.LinuxNamespaceType]podNamespace{
+	specs.NetworkNamespace: {unix.CLONE_NEWNET, "net"},
+	specs.IPCNamespace:     {unix.CLONE_NEWIPC, "ipc"},
+	specs.UTSNamespace:     {unix.CLONE_NEWUTS, "uts"},
+	specs.UserNamespace:    {unix.CLONE_NEWUSER, "user"},
+	specs.CgroupNamespace:  {unix.CLONE_NEWCGROUP, "cgroup"},
+	// A process sees the namespace of its children here once it has one.
+	specs.PIDNamespace: {unix.CLONE_NEWPID, "pid_for_children"},
+}
+
+// CreatePod makes the namespaces that r asks for and pins each at its path,
+// taking over what a killed call has left there, and makes the pod's cgroup.
+// With a PID namespace it returns the pid of its PID 1: a child of the caller
+// that DeletePod ends and reaps. A failed call leaves nothing.
+func (e *Engine) CreatePod(ctx context.Context, r runtime.PodRequest) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	var steps undo.Stack
+	initPID, err := e.createPod(ctx, r, &steps)
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("pod %s: %w", r.ID, err), steps.Run(ctx))
+	}
+	return initPID, nil
+}
+
+func (e *Engine) createPod(ctx context.Context, r runtime.PodRequest, steps *undo.Stack) (int, error) {
+	initPID := 0
+	steps.Push(func(ctx context.Context) error { return e.DeletePod(ctx, r, initPID) })
+	if err := e.makePodCgroup(r.CgroupParent); err != nil {
+		return 0, err
+	}
+	if len(r.Namespaces) == 0 {
+		return 0, nil
+	}
+	request, err := podRequest(r)
+	if err != nil {
+		return 0, err
+	}
+	h, err := e.startPodHelper(request)
+	if err != nil {
+		return 0, err
+	}
+	defer h.end()
+	cancel := context.AfterFunc(ctx, h.kill)
+	defer cancel()
+	if initPID, err = h.await(r); err != nil {
+		return 0, err
+	}
+	if initPID != 0 && r.InitCgroup != "" {
+		if err := e.joinInitCgroup(r.InitCgroup, initPID); err != nil {
+			return 0, err
+		}
+	}
+	for _, ns := range r.Namespaces {
+		if err := pin(fmt.Sprintf("/proc/%d/ns/%s", h.pid, podNamespaces[ns.Type].file), ns.Path); err != nil {
+			return 0, err
+		}
+	}
+	return initPID, nil
+}
+
+// podRequest writes down, in the order in which pod.c reads it, what to make.
+func podRequest(r runtime.PodRequest) (*request, error) {
+	var flags uint32
+	for _, ns := range r.Namespaces {
+		known, ok := podNamespaces[ns.Type]
+		if !ok || flags&known.flag != 0 || !filepath.IsAbs(ns.Path) {
+			return nil, fmt.Errorf("namespace %q at %q: %w", ns.Type, ns.Path, errs.Invalid)
+		}
+		flags |= known.flag
+	}
+	if flags&unix.CLONE_NEWUSER != 0 && (len(r.UIDMappings) == 0 || len(r.GIDMappings) == 0) {
+		return nil, fmt.Errorf("user namespace without mappings: %w", errs.Invalid)
+	}
+	out := &request{}
+	out.number(flags)
+	hostname := r.Hostname
+	if flags&unix.CLONE_NEWUTS == 0 {
+		hostname = ""
+	}
+	out.string(hostname)
+	out.number(uint32(len(r.Sysctls)))
+	for _, key := range slices.Sorted(maps.Keys(r.Sysctls)) {
+		path, err := sysctlPath(key, flags)
+		if err != nil {
+			return nil, err
+		}
+		out.string(path)
+		out.string(r.Sysctls[key])
+	}
+	return out, nil
+}
+
+// sysctlPath refuses keys that are not those of a namespace being made: they
+// would change the host.
+func sysctlPath(key string, flags uint32) (string, error) {
+	need := uint32(0)
+	switch {
+	case strings.HasPrefix(key, "net."):
+		need = unix.CLONE_NEWNET
+	case strings.HasPrefix(key, "kernel.shm"), strings.HasPrefix(key, "kernel.msg"), key == "kernel.sem", strings.HasPrefix(key, "fs.mqueue."):
+		need = unix.CLONE_NEWIPC
+	case key == "kernel.domainname":
+		need = unix.CLONE_NEWUTS
+	}
+	if need == 0 || flags&need == 0 {
+		return "", fmt.Errorf("sysctl %q is not of a namespace of the pod: %w", key, errs.Invalid)
+	}
+	// A slash within a key stands for a dot of an interface's name.
+	path := strings.Map(func(c rune) rune {
+		switch c {
+		case '.':
+			return '/'
+		case '/':
+			return '.'
+		}
+		return c
+	}, key)
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." || part == ".." {
+			return "", fmt.Errorf("sysctl %q: %w", key, errs.Invalid)
+		}
+	}
+	return "/proc/sys/" + path, nil
+}
+
+// podHelper is a running execution of pod.c.
+type runningPodHelper struct {
+	pid    int
+	socket *os.File
+}
+
+func (e *Engine) startPodHelper(r *request) (*runningPodHelper, error) {
+	file, err := r.file()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "pod helper"), os.NewFile(uintptr(pair[1]), "pod helper")
+	defer theirs.Close()
+	files, closeNull, err := orNull(runtime.ProcessIO{})
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	defer closeNull()
+	pid, err := e.spawn(podHelper, files, file, theirs, nil, &syscall.SysProcAttr{})
+	if err != nil {
+		_ = ours.Close()
+		return nil, fmt.Errorf("start helper: %w", err)
+	}
+	return &runningPodHelper{pid: pid, socket: ours}, nil
+}
+
+// await serves the helper until it has made all, and returns the pid of PID 1.
+func (h *runningPodHelper) await(r runtime.PodRequest) (int, error) {
+	buf := make([]byte, 1024)
+	pid, up := 0, false
+	for made := false; !made || pid != 0 && !up; {
+		n, err := h.socket.Read(buf)
+		if err != nil {
+			return pid, fmt.Errorf("helper: %w", err)
+		}
+		switch text := string(buf[:n]); {
+		case text == "map":
+			if err := h.mapUsers(r); err != nil {
+				return pid, err
+			}
+		case text == "up":
+			up = true
+		case text == "made":
+			made = true
+		case strings.HasPrefix(text, "pid "):
+			if pid, err = strconv.Atoi(text[len("pid "):]); err != nil {
+				return 0, err
+			}
+		case text == "":
+			return pid, errors.New("helper ended early")
+		default:
+			return pid, helperError(text)
+		}
+	}
+	return pid, nil
+}
+
+func (h *runningPodHelper) mapUsers(r runtime.PodRequest) error {
+	for file, mappings := range map[string][]specs.LinuxIDMapping{"uid_map": r.UIDMappings, "gid_map": r.GIDMappings} {
+		var text strings.Builder
+		for _, m := range mappings {
+			fmt.Fprintf(&text, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
+		}
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", h.pid, file), []byte(text.String()), 0); err != nil {
+			return fmt.Errorf("map users: %w", err)
+		}
+	}
+	_, err := h.socket.Write([]byte("!"))
+	return err
+}
+
+// kill makes await fail.
+func (h *runningPodHelper) kill() { _ = unix.Shutdown(int(h.socket.Fd()), unix.SHUT_RDWR) }
+
+// end lets the helper go, and reaps it.
+func (h *runningPodHelper) end() {
+	_ = h.socket.Close()
+	reap(h.pid)
+}

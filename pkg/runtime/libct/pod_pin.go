@@ -1,0 +1,119 @@
+package libct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// pin keeps the namespace that source shows alive by a mount at path. A pin
+// that a killed call has left there is replaced.
+func pin(source, path string) error {
+	if err := unpin(path); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	_ = f.Close() // nothing was written
+	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
+		_ = os.Remove(path)
+		return fmt.Errorf("pin namespace at %s: %w", path, err)
+	}
+	return nil
+}
+
+// unpin undoes pin, as often as it was done. It is idempotent.
+func unpin(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("unpin namespace at %s: %w", path, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// DeletePod ends and reaps the pod's PID 1, unpins its namespaces and removes
+// its cgroups. It is idempotent, and works after a restart: then PID 1 is
+// another's child, who reaps it.
+func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID int) error {
+	var failed []error
+	if initPID != 0 {
+		failed = append(failed, endInit(ctx, r, initPID))
+	}
+	for _, ns := range r.Namespaces {
+		failed = append(failed, unpin(ns.Path))
+	}
+	if initPID != 0 && r.InitCgroup != "" {
+		failed = append(failed, e.removeInitCgroup(ctx, r.InitCgroup))
+	}
+	failed = append(failed, e.removePodCgroup(ctx, r.CgroupParent))
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("delete pod %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// endInit kills the pod's PID 1, with it all of the PID namespace, and waits
+// for its end.
+func endInit(ctx context.Context, r runtime.PodRequest, pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // long gone
+	}
+	defer unix.Close(fd)
+	// The number may be another's by now: of ours, either we are the parent,
+	// or it is in the namespace that is pinned.
+	info := unix.Siginfo{}
+	child := unix.Waitid(unix.P_PIDFD, fd, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil
+	if !child && !inPinned(r, pid) {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill PID 1 of the pod: %w", err)
+	}
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 50)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		if n > 0 {
+			if child {
+				reap(pid)
+			}
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// inPinned reports whether the process is in the pod's pinned PID namespace.
+func inPinned(r runtime.PodRequest, pid int) bool {
+	for _, ns := range r.Namespaces {
+		if ns.Type != specs.PIDNamespace {
+			continue
+		}
+		pinned, err := os.Stat(ns.Path)
+		if err != nil {
+			return false
+		}
+		own, err := os.Stat(fmt.Sprintf("/proc/%d/ns/pid", pid))
+		return err == nil && os.SameFile(pinned, own)
+	}
+	return false
+}

@@ -1,0 +1,94 @@
+//go:build seccomp
+
+package libct
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	// Of these the functions below are linked to, whose names are not exported.
+	_ "github.com/opencontainers/runc/libcontainer/seccomp"
+	_ "github.com/opencontainers/runc/libcontainer/seccomp/patchbpf"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	libseccomp "github.com/seccomp/libseccomp-golang"
+	"golang.org/x/sys/unix"
+)
+
+// libcontainer can load a filter, not hand it out. An exec has to have exactly
+// the container's filter, the stub for newer system calls included, so these
+// parts of libcontainer are used from here rather than written a second time.
+// The version of libcontainer is pinned, and a test compares the two.
+
+//go:linkname getAction github.com/opencontainers/runc/libcontainer/seccomp.getAction
+func getAction(act configs.Action, errnoRet *uint) (libseccomp.ScmpAction, error)
+
+//go:linkname matchCall github.com/opencontainers/runc/libcontainer/seccomp.matchCall
+func matchCall(filter *libseccomp.ScmpFilter, call *configs.Syscall, defAct libseccomp.ScmpAction) error
+
+//go:linkname setFlag github.com/opencontainers/runc/libcontainer/seccomp.setFlag
+func setFlag(filter *libseccomp.ScmpFilter, flag specs.LinuxSeccompFlag) error
+
+//go:linkname enosysPatchFilter github.com/opencontainers/runc/libcontainer/seccomp/patchbpf.enosysPatchFilter
+func enosysPatchFilter(config *configs.Seccomp, filter *libseccomp.ScmpFilter) ([]unix.SockFilter, error)
+
+//go:linkname filterFlags github.com/opencontainers/runc/libcontainer/seccomp/patchbpf.filterFlags
+func filterFlags(config *configs.Seccomp, filter *libseccomp.ScmpFilter) (flags uint, noNewPrivs bool, err error)
+
+// optimizeFrom is from how many rules on libcontainer asks for a binary tree.
+const optimizeFrom = 33
+
+// compileSeccomp makes the program that libcontainer loads for this profile.
+func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
+	defaultAction, err := getAction(config.DefaultAction, config.DefaultErrnoRet)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp default action: %w", err)
+	}
+	filter, err := libseccomp.NewFilter(defaultAction)
+	if err != nil {
+		return nil, fmt.Errorf("make seccomp filter: %w", err)
+	}
+	defer filter.Release()
+	if err := fillSeccomp(filter, config, defaultAction); err != nil {
+		return nil, fmt.Errorf("make seccomp filter: %w", err)
+	}
+	code, err := enosysPatchFilter(config, filter)
+	if err != nil {
+		return nil, fmt.Errorf("export seccomp filter: %w", err)
+	}
+	flags, _, err := filterFlags(config, filter)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp flags: %w", err)
+	}
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(code))), len(code)*int(unsafe.Sizeof(unix.SockFilter{})))
+	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...)}, nil
+}
+
+func fillSeccomp(filter *libseccomp.ScmpFilter, config *configs.Seccomp, defaultAction libseccomp.ScmpAction) error {
+	for _, name := range config.Architectures {
+		arch, err := libseccomp.GetArchFromString(name)
+		if err != nil {
+			return err
+		}
+		if err := filter.AddArch(arch); err != nil {
+			return err
+		}
+	}
+	for _, flag := range config.Flags {
+		if err := setFlag(filter, flag); err != nil {
+			return err
+		}
+	}
+	if len(config.Syscalls) >= optimizeFrom {
+		_ = filter.SetOptimize(2) // slower without, not wrong
+	}
+	if err := filter.SetNoNewPrivsBit(false); err != nil {
+		return err
+	}
+	for _, call := range config.Syscalls {
+		if err := matchCall(filter, call, defaultAction); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,33 @@
+package libct
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/runc/libcontainer"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// Start lets the created process execute its program. errs.Conflict unless it
+// is waiting for that.
+func (e *Engine) Start(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := e.get(id)
+	if err != nil {
+		return err
+	}
+	status, err := c.ct.Status()
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", id, err)
+	}
+	if status != libcontainer.Created {
+		return fmt.Errorf("start container %s: it is %s: %w", id, status, errs.Conflict)
+	}
+	if err := c.ct.Exec(); err != nil {
+		return fmt.Errorf("start container %s: %w", id, err)
+	}
+	return nil
+}
