@@ -95,6 +95,8 @@ func (s *Service) plan(req *AttachRequest) (*record, []network, error) {
 
 // add runs ADD of every network in order and returns the completed record.
 func (s *Service) add(ctx context.Context, intent *record, networks []network) (*record, error) {
+	s.collecting.RLock()
+	defer s.collecting.RUnlock()
 	done := *intent
 	done.Phase = phaseAttached
 	done.Attachments = append([]attachment(nil), intent.Attachments...)

@@ -3,12 +3,14 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -296,6 +298,7 @@ func TestCheckMendsWhatACrashLeft(t *testing.T) {
 	cut := *s.records.Get("a") // as if the process had died before ADD came back
 	cut.Phase, cut.Attachments = phaseAdding, append([]attachment(nil), cut.Attachments...)
 	cut.Attachments[0].Result = nil
+	cut.CreatedAt = cut.CreatedAt.Add(-time.Hour)
 	if err := s.store(&cut); err != nil {
 		t.Fatal(err)
 	}
@@ -336,5 +339,91 @@ func TestRecordHoldsTheIntentBeforeAdd(t *testing.T) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil || r.Phase != phaseAdding || !r.valid("a") {
 		t.Errorf("got %s, %v", data, err)
+	}
+}
+
+func TestCheckCollectsWhatNoRecordKnows(t *testing.T) {
+	host(t)
+	s := openTypical(t)
+	if _, err := s.Attach(t.Context(), pod(newNetNS(t), "lost")); err != nil {
+		t.Fatal(err)
+	}
+	attach(t, s, pod("", "kept"))
+	if err := s.forget("lost"); err != nil { // as after a power cut
+		t.Fatal(err)
+	}
+	if problems, err := s.Check(t.Context(), []string{"kept"}, true); err != nil || len(problems) != 0 {
+		t.Fatalf("got %+v, %v", problems, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.opts.Root, "ipam", "typical", "10.*")); len(left) != 1 {
+		t.Errorf("addresses: %v", left)
+	}
+}
+
+func TestNamespaceIsAttachedAgain(t *testing.T) {
+	host(t)
+	s := openTypical(t)
+	netns := newNetNS(t)
+	for range 3 {
+		if _, err := s.Attach(t.Context(), pod(netns, "a")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Detach(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	host(t)
+	s := openTypical(t)
+	var wg sync.WaitGroup
+	seen := make(chan string, 16)
+	for i := range cap(seen) {
+		req := pod(newNetNS(t), fmt.Sprintf("p%d", i))
+		req.Ports = []PortMapping{{ContainerPort: 80, HostPort: int32(8000 + i)}}
+		wg.Go(func() {
+			res, err := s.Attach(t.Context(), req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			seen <- res.IPs[0].String()
+			if err := s.Detach(t.Context(), req.PodID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	close(seen)
+	unique := map[string]bool{}
+	for ip := range seen {
+		unique[ip] = true
+	}
+	if len(unique) != cap(seen) {
+		t.Errorf("%d addresses for %d pods", len(unique), cap(seen))
+	}
+}
+
+func TestPluginOutputAndTimeAreBounded(t *testing.T) {
+	bin := t.TempDir()
+	script := func(name, body string) string {
+		path := filepath.Join(bin, name)
+		writeFile(t, path, "#!/bin/sh\n"+body)
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	e := &executor{}
+	if _, err := e.ExecPlugin(t.Context(), script("huge", "head -c 3000000 /dev/zero\n"), nil, nil); err == nil {
+		t.Error("a huge result was taken")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err := e.ExecPlugin(ctx, script("slow", "sleep 60 & sleep 60\n"), nil, os.Environ())
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 }

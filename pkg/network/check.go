@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -41,7 +42,7 @@ func (s *Service) Check(ctx context.Context, live []string, repair bool) ([]Prob
 		}
 	}
 	if repair {
-		problems = append(problems, s.collect(ctx, live)...)
+		problems = append(problems, s.collect(ctx)...)
 	}
 	return problems, nil
 }
@@ -63,6 +64,8 @@ func (s *Service) checkFiles() ([]Problem, error) {
 
 func (s *Service) checkRecord(ctx context.Context, r *record, live, repair bool) (Problem, bool) {
 	switch {
+	case s.inFlight(r):
+		return Problem{}, false
 	case !live:
 		return s.detachProblem(ctx, r, "network of a pod that does not exist", repair), true
 	case r.Phase != phaseAttached:
@@ -74,17 +77,39 @@ func (s *Service) checkRecord(ctx context.Context, r *record, live, repair bool)
 	return Problem{}, false
 }
 
+// inFlight says whether a record may be of an Attach that is running, or of a
+// pod that the caller's list was too early for.
+func (s *Service) inFlight(r *record) bool {
+	return r.CreatedAt.After(s.opened) && time.Since(r.CreatedAt) < s.opts.Timeout
+}
+
 func (s *Service) detachProblem(ctx context.Context, r *record, what string, repair bool) Problem {
 	p := Problem{Object: r.PodID, What: what}
 	if !repair {
 		return p
 	}
-	if err := s.Detach(ctx, r.PodID); err != nil {
+	if err := s.detachIfSame(ctx, r); err != nil {
 		p.What = fmt.Sprintf("%s: %v", what, err)
 		return p
 	}
 	p.Repaired = true
 	return p
+}
+
+// detachIfSame detaches the pod unless something has happened to it since r was
+// read.
+func (s *Service) detachIfSame(ctx context.Context, r *record) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	unlock, err := s.pods.Lock(ctx, r.PodID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.records.Get(r.PodID) != r {
+		return nil
+	}
+	return s.detachLocked(ctx, r.PodID)
 }
 
 func (s *Service) checkPlugins(ctx context.Context, r *record) error {
@@ -106,11 +131,15 @@ func (s *Service) checkPlugins(ctx context.Context, r *record) error {
 }
 
 // collect lets each network in use forget all attachments but those of the
-// records.
-func (s *Service) collect(ctx context.Context, live []string) []Problem {
+// records. No ADD runs meanwhile: libcni would take its result for garbage.
+func (s *Service) collect(ctx context.Context) []Problem {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
 	var problems []Problem
 	for _, n := range s.conf.Load().networks {
-		args := &libcni.GCArgs{ValidAttachments: s.attachments(n.list.Name, live)}
+		args := &libcni.GCArgs{ValidAttachments: s.attachments(n.list.Name)}
 		if err := s.cni.GCNetworkList(ctx, n.list, args); err != nil {
 			problems = append(problems, Problem{Object: n.list.Name, What: fmt.Sprintf("collect garbage: %v", err)})
 		}
@@ -118,11 +147,11 @@ func (s *Service) collect(ctx context.Context, live []string) []Problem {
 	return problems
 }
 
-func (s *Service) attachments(network string, live []string) []types.GCAttachment {
+func (s *Service) attachments(network string) []types.GCAttachment {
 	valid := []types.GCAttachment{}
 	for _, r := range s.records.All() {
 		for _, a := range r.Attachments {
-			if a.Network == network && slices.Contains(live, r.PodID) {
+			if a.Network == network {
 				valid = append(valid, types.GCAttachment{ContainerID: r.PodID, IfName: a.IfName})
 			}
 		}

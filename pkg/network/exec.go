@@ -76,13 +76,13 @@ func runPlugin(ctx context.Context, path string, stdin []byte, environ []string)
 	case err == nil && stdout.over:
 		return nil, fmt.Errorf("plugin %s wrote more than %d bytes", path, maxOutput)
 	case err == nil:
-		return stdout.Bytes(), nil
+		return stdout.kept, nil
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
 		return nil, fmt.Errorf("plugin %s: %w", path, err)
 	}
-	return nil, reported(path, exit, stdout.Bytes(), stderr.Bytes())
+	return nil, reported(path, exit, stdout.kept, stderr.kept)
 }
 
 // reported turns what a failed plugin wrote into an error.
@@ -102,16 +102,16 @@ func reported(path string, exit error, stdout, stderr []byte) error {
 // limited keeps the first maxOutput bytes that are written to it and takes the
 // rest without keeping it, so that the writer does not block.
 type limited struct {
-	bytes.Buffer
+	kept []byte
 	over bool
 }
 
 func (l *limited) Write(p []byte) (int, error) {
 	n := len(p)
-	if room := maxOutput - l.Len(); n > room {
+	if room := maxOutput - len(l.kept); n > room {
 		l.over = true
 		p = p[:room]
 	}
-	l.Buffer.Write(p)
+	l.kept = append(l.kept, p...)
 	return n, nil
 }

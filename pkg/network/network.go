@@ -34,6 +34,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,7 +76,10 @@ type Service struct {
 	records table.Table[record]
 	conf    atomic.Pointer[configuration]
 	status  statusCache
-	builtin *Builtin // as completed by Open; nil where ConfDir rules
+	// collecting is held for reading through ADD, and for writing through GC.
+	collecting sync.RWMutex
+	opened     time.Time
+	builtin    *Builtin // as completed by Open; nil where ConfDir rules
 }
 
 // Result is what a pod was given.
@@ -106,7 +110,7 @@ type DNS struct {
 // is set aside and reported by Check; a missing or broken configuration is
 // reported by Status. Neither is an error.
 func Open(ctx context.Context, o Options) (*Service, error) {
-	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: newExec(o.Builtin != nil)}
+	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: newExec(o.Builtin != nil), opened: time.Now()}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
@@ -125,6 +129,7 @@ func withDefaults(o Options) Options {
 	if o.ConfDir == "" {
 		o.ConfDir = "/etc/cni/net.d"
 	}
+	o.ConfDir = filepath.Clean(o.ConfDir)
 	if len(o.BinDirs) == 0 {
 		o.BinDirs = []string{"/opt/cni/bin"}
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -41,7 +43,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-watcher.Events:
-			if filepath.Dir(e.Name) == s.opts.ConfDir || e.Name == s.opts.ConfDir {
+			if s.concerns(e.Name) {
 				due.Reset(settle)
 			}
 		case err := <-watcher.Errors:
@@ -55,15 +57,29 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
+// concerns says whether a name is in the directory, the directory itself, or
+// one of its parents, which may have just appeared.
+func (s *Service) concerns(name string) bool {
+	return filepath.Dir(name) == s.opts.ConfDir || strings.HasPrefix(s.opts.ConfDir+"/", name+"/")
+}
+
 // watch follows the directory or, while there is none, its nearest parent that
 // exists, to see it appear.
 func (s *Service) watch(ctx context.Context, w *fsnotify.Watcher) {
-	for dir := s.opts.ConfDir; ; dir = filepath.Dir(dir) {
+	dir, below := s.opts.ConfDir, ""
+	for {
 		err := w.Add(dir)
-		if err == nil {
+		switch {
+		case err == nil && below == "":
 			return
-		}
-		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+		case err == nil:
+			if _, err := os.Lstat(below); err != nil {
+				return
+			}
+			dir, below = s.opts.ConfDir, "" // it appeared before the watch began
+		case errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir):
+			dir, below = filepath.Dir(dir), dir
+		default:
 			klog.FromContext(ctx).Error(err, "Watching CNI configurations", "dir", dir)
 			return
 		}

@@ -81,6 +81,9 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	if bundled {
 		return nil, fmt.Errorf("this configuration needs the plugin %s, which is not installed", filepath.Base(path))
 	}
+	if err := e.reaper.wait(ctx); err != nil { // the binary may need the name of what waits there
+		return nil, err
+	}
 	return e.Exec.ExecPlugin(ctx, path, stdin, environ)
 }
 
