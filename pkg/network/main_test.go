@@ -141,7 +141,7 @@ func pluginDir(t testing.TB) string {
 	const module = "github.com/containernetworking/plugins/plugins/"
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/",
 		module+"main/bridge", module+"ipam/host-local", module+"meta/portmap", module+"meta/bandwidth", module+"main/loopback")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOPROXY=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build plugins: %v\n%s", err, out)
 	}

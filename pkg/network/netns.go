@@ -1,14 +1,12 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/network/native"
 )
 
 // isNetNS says whether path is a namespace, not just the file that it was
@@ -28,24 +26,7 @@ func inNetNS(path string, f func() error) error {
 		return fmt.Errorf("open network namespace: %w", err)
 	}
 	defer target.Close()
-	runtime.LockOSThread()
-	own, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open network namespace: %w", err)
-	}
-	defer own.Close()
-	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("join network namespace %s: %w: %w", path, errs.Invalid, err)
-	}
-	err = f()
-	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		// The thread stays locked, so the Go runtime ends it with its goroutine.
-		return errors.Join(err, fmt.Errorf("leave network namespace: %w", back))
-	}
-	runtime.UnlockOSThread()
-	return err
+	return native.InNetNS(target, f)
 }
 
 // loopbackUp sets lo up, which gives it 127.0.0.1 and ::1.

@@ -122,7 +122,7 @@ func (e *Exec) connect(ctx context.Context, c *call, conf *bridgeConf, netns *os
 	for _, i := range res.IPs {
 		i.Interface = current.Int(2)
 	}
-	if err := inNetNS(netns, func() error { return configure(c.ifName, res) }); err != nil {
+	if err := InNetNS(netns, func() error { return configure(c.ifName, res) }); err != nil {
 		return err
 	}
 	if conf.IsGateway {

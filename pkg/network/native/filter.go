@@ -46,11 +46,20 @@ func (f *filter) backend(configured *string) string {
 	return f.choice
 }
 
-// transact runs change, which looks and queues changes, and then makes them all at
-// once. An error drops what is queued.
+// transact runs change, which looks and queues changes, and then makes them all
+// at once. It tries again where that fails: a listing is interrupted by anyone
+// else's change.
 func (f *filter) transact(change func(*nftables.Conn) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	err := f.tryLocked(change)
+	if err != nil {
+		err = f.tryLocked(change)
+	}
+	return err
+}
+
+func (f *filter) tryLocked(change func(*nftables.Conn) error) error {
 	if f.conn == nil {
 		conn, err := nftables.New(nftables.AsLasting())
 		if err != nil {
@@ -62,7 +71,7 @@ func (f *filter) transact(change func(*nftables.Conn) error) error {
 	if err == nil {
 		err = f.conn.Flush()
 	}
-	if err != nil {
+	if err != nil { // what is queued goes with the connection
 		_ = f.conn.CloseLasting() // what matters is err
 		f.conn = nil
 	}

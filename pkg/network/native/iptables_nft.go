@@ -65,8 +65,9 @@ func (f *filter) hasShared(v6, snat bool) bool {
 	if snat {
 		jumps["POSTROUTING"] = hostportMasq
 	}
-	found := 0
+	var found int
 	err := f.transact(func(conn *nftables.Conn) error {
+		found = 0
 		t := natTable(v6)
 		for from, to := range jumps {
 			rules, err := conn.GetRules(t, &nftables.Chain{Name: from, Table: t})

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNetNS runs f in a thread that has joined the open namespace. Netlink
+// InNetNS runs f in a thread that has joined the open namespace. Netlink
 // requests and /proc/sys of that thread are the namespace's.
-func inNetNS(target *os.File, f func() error) error {
+func InNetNS(target *os.File, f func() error) error {
 	runtime.LockOSThread()
 	own, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
 	if err != nil {

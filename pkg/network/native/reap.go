@@ -98,7 +98,7 @@ func deleteGroup(group uint32) error {
 // deletes it where that is not safe.
 func (e *Exec) retire(netns *os.File, ifName string, bridge string) error {
 	var pod netlink.Link
-	err := inNetNS(netns, func() error {
+	err := InNetNS(netns, func() error {
 		var err error
 		if pod, err = netlink.LinkByName(ifName); errors.As(err, &netlink.LinkNotFoundError{}) {
 			pod = nil
@@ -111,15 +111,15 @@ func (e *Exec) retire(netns *os.File, ifName string, bridge string) error {
 	}
 	host, ok := hostEnd(pod, bridge)
 	if !ok {
-		return inNetNS(netns, func() error { return ignoreMissing(ip.DelLinkByName(ifName)) })
+		return InNetNS(netns, func() error { return ignoreMissing(ip.DelLinkByName(ifName)) })
 	}
-	if err := inNetNS(netns, func() error { return removeAddresses(pod) }); err != nil {
+	if err := InNetNS(netns, func() error { return removeAddresses(pod) }); err != nil {
 		return err
 	}
 	if e.reaper.add(host) {
 		return nil
 	}
-	return inNetNS(netns, func() error { return ignoreMissing(ip.DelLinkByName(ifName)) })
+	return InNetNS(netns, func() error { return ignoreMissing(ip.DelLinkByName(ifName)) })
 }
 
 // hostEnd returns the other end of a pod's veth, if it is a port of the bridge.
