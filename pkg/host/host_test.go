@@ -118,6 +118,14 @@ func TestDevices(t *testing.T) {
 			t.Errorf("%s belongs to the host", d.Path)
 		}
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/dev", link); err != nil {
+		t.Fatal(err)
+	}
+	linked, err := System{}.Devices(link)
+	if err != nil || len(linked) != len(all) || !strings.HasPrefix(linked[0].Path, link+"/") {
+		t.Errorf("link to /dev: %d devices of %d, %v", len(linked), len(all), err)
+	}
 	if _, err := (System{}).Devices("/etc/passwd"); !errors.Is(err, errs.Invalid) {
 		t.Errorf("a file: %v", err)
 	}

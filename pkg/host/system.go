@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -36,12 +37,17 @@ func (System) Devices(path string) ([]specs.LinuxDevice, error) {
 		}
 		return []specs.LinuxDevice{d}, nil
 	}
+	// WalkDir would not enter a symbolic link.
+	root, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, fmt.Errorf("devices in %s: %w", path, kindOf(err))
+	}
 	var out []specs.LinuxDevice
-	err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return skipVanished(err)
-		case e.IsDir() && p != path && skipped[p]:
+		case e.IsDir() && p != root && skipped[p]:
 			return fs.SkipDir
 		case e.Type()&fs.ModeDevice == 0 || p == "/dev/console":
 			return nil
@@ -49,6 +55,7 @@ func (System) Devices(path string) ([]specs.LinuxDevice, error) {
 			return fmt.Errorf("devices in %s: more than %d: %w", path, maxDevices, errs.Exhausted)
 		}
 		if d, ok := device(p); ok {
+			d.Path = filepath.Join(path, strings.TrimPrefix(p, root))
 			out = append(out, d)
 		}
 		return nil

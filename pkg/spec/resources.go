@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -136,7 +137,7 @@ func (b *builder) resources() error {
 		r.Pids = &specs.LinuxPids{Limit: &n}
 	}
 	b.spec.Linux.Resources = r
-	parent, err := CgroupParent(b.Pod.GetLinux().GetCgroupParent(), b.Options.CgroupDriver)
+	parent, err := CgroupParent(cmp.Or(b.CgroupParent, b.Pod.GetLinux().GetCgroupParent()), b.Options.CgroupDriver)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ type Input struct {
 	Shm, ResolvConf, Hosts, Hostname string
 	// Volumes are prepared directories for the image's VOLUMEs.
 	Volumes []Volume
+	// CgroupParent, where set, is used instead of the pod's, in CRI's form.
+	CgroupParent string
 	// Sources replaces the host paths of mounts by resolved ones
 	// (host.EnsureSource); a path that is absent is taken as it is.
 	Sources map[string]string
