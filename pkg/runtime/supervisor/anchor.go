@@ -1,0 +1,223 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/rpc"
+)
+
+// anchorOOMScore makes the kernel kill nearly everything else first.
+const anchorOOMScore = "-999"
+
+// Bounds of the anchor's waits.
+const (
+	lockLimit    = 10 * time.Second
+	stopLimit    = 15 * time.Second // of a worker that has been asked to end
+	healthyAfter = 10 * time.Second // a worker that lived as long is restarted at once
+	maxBackoff   = 5 * time.Second
+)
+
+// anchor is the state of the anchor, of its main goroutine alone.
+type anchor struct {
+	o      *Options
+	store  store
+	listen int
+	lock   int
+
+	worker   int // pid, 0 where there is none
+	link     int // our end of the link, until it has been read to its end
+	messages chan *message
+	began    time.Time
+	backoff  time.Duration
+	restart  <-chan time.Time
+
+	goal     goal
+	deadline <-chan time.Time // of the worker's end
+}
+
+// goal is what to do once the worker has ended.
+type goal int
+
+const (
+	goalServe goal = iota
+	goalStop
+	goalUpgrade
+)
+
+// runAnchor is the anchor's main.
+func runAnchor(o *Options) int {
+	// The live heap is tiny: collect rarely, hold little.
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(8 << 20)
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
+	signal.Ignore(syscall.SIGHUP)
+	a := &anchor{o: o, store: store{}, listen: -1, lock: -1, link: -1}
+	if err := a.open(); err != nil {
+		slog.Error("berth-runtime cannot begin", "err", err)
+		return 1
+	}
+	return a.run(signals)
+}
+
+func (a *anchor) open() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become child subreaper: %w", err)
+	}
+	// Without CAP_SYS_RESOURCE this fails; Version().Limits tells it.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(anchorOOMScore), 0)
+	h, err := takeHandover()
+	if err != nil {
+		slog.Error("what was handed over cannot be read, starting afresh", "err", err)
+	}
+	if h != nil {
+		a.listen, a.lock = h.Listen, h.Lock
+		for _, e := range h.Entries {
+			a.store[e.ID] = e
+		}
+		return nil
+	}
+	return a.openAfresh()
+}
+
+func (a *anchor) openAfresh() error {
+	if err := os.MkdirAll(a.o.State, 0o711); err != nil {
+		return err
+	}
+	if err := a.o.makeDirs(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
+	defer cancel()
+	var err error
+	if a.lock, err = lockFile(ctx, a.o.lockPath()); err != nil {
+		return fmt.Errorf("another berth-runtime serves %s: %w", a.o.State, err)
+	}
+	l, err := rpc.Listen(a.o.Listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		return err
+	}
+	a.listen, err = dupFD(f)
+	return errors.Join(err, f.Close())
+}
+
+// lockFile takes the lock at path. The lock lasts as long as any process has
+// the descriptor.
+func lockFile(ctx context.Context, path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return -1, err
+	}
+	for {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return fd, nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			_ = unix.Close(fd) // nothing was written
+			return -1, err
+		}
+	}
+}
+
+// run is the main loop.
+func (a *anchor) run(signals <-chan os.Signal) int {
+	a.spawn()
+	a.reap() // children that ended before we listened
+	for {
+		select {
+		case s := <-signals:
+			a.signal(s)
+		case m, open := <-a.messages:
+			if !open {
+				a.unlink()
+				break
+			}
+			a.store.apply(m)
+		case <-a.restart:
+			a.restart = nil
+			a.spawn()
+		case <-a.deadline:
+			slog.Error("worker does not end, killing it", "pid", a.worker)
+			_ = unix.Kill(a.worker, unix.SIGKILL) // it may have ended
+			a.deadline = time.After(stopLimit)
+		}
+		if a.worker == 0 && a.link < 0 && a.restart == nil {
+			if a.workerEnded() {
+				return 0
+			}
+		}
+	}
+}
+
+func (a *anchor) signal(s os.Signal) {
+	switch s {
+	case syscall.SIGCHLD:
+		a.reap()
+	case syscall.SIGUSR2:
+		a.endWorker(goalUpgrade)
+	default:
+		a.endWorker(goalStop)
+	}
+}
+
+// endWorker asks the worker to finish its calls and end.
+func (a *anchor) endWorker(g goal) {
+	a.goal = max(a.goal, g)
+	if g == goalStop {
+		a.goal = goalStop
+	}
+	if a.worker == 0 {
+		a.restart = nil
+		return
+	}
+	_ = unix.Kill(a.worker, unix.SIGTERM) // it may have ended
+	a.deadline = time.After(stopLimit)
+}
+
+// workerEnded does what is next once the worker has ended and all that it sent
+// has been read. It reports whether the anchor should end.
+func (a *anchor) workerEnded() (stop bool) {
+	a.deadline = nil
+	switch a.goal {
+	case goalStop:
+		_ = os.Remove(a.o.Listen) // nobody answers there now
+		return true
+	case goalUpgrade:
+		a.goal = goalServe
+		slog.Info("executing the program anew", "program", a.o.Program)
+		slog.Error("upgrade", "err", a.handover().exec(a.o.Program))
+		a.backoff = 0
+	}
+	if time.Since(a.began) > healthyAfter {
+		a.backoff = 0
+	}
+	a.restart = time.After(a.backoff)
+	a.backoff = min(max(2*a.backoff, 50*time.Millisecond), maxBackoff)
+	return false
+}
+
+func (a *anchor) handover() *handover {
+	h := &handover{Listen: a.listen, Lock: a.lock}
+	for _, e := range a.store {
+		h.Entries = append(h.Entries, e)
+	}
+	return h
+}

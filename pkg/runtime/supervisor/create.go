@@ -1,0 +1,126 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/undo"
+	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/stdio"
+)
+
+func (w *worker) create(ctx context.Context, r runtime.CreateRequest) (runtime.Container, error) {
+	if err := checkCreate(&r); err != nil {
+		return runtime.Container{}, err
+	}
+	unlock, err := w.locks.Lock(ctx, r.ID)
+	if err != nil {
+		return runtime.Container{}, err
+	}
+	defer unlock()
+	if _, err := w.find(r.ID); err == nil {
+		return runtime.Container{}, fmt.Errorf("container %s: %w", r.ID, errs.Exists)
+	}
+	var undone undo.Stack
+	c, err := w.make(ctx, &r, &undone)
+	if err == nil && ctx.Err() != nil {
+		// The caller will never know of it, and will ask again.
+		err = fmt.Errorf("create container %s: %w: %w", r.ID, errGone, ctx.Err())
+	}
+	if err != nil {
+		return runtime.Container{}, errors.Join(err, undone.Run(ctx))
+	}
+	undone.Discard()
+	w.mu.Lock()
+	w.containers[r.ID] = c
+	w.mu.Unlock()
+	return c.get(), w.watch(c)
+}
+
+func checkCreate(r *runtime.CreateRequest) error {
+	if err := checkID(r.ID); err != nil {
+		return err
+	}
+	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil {
+		return fmt.Errorf("container %s: spec without process or root: %w", r.ID, errs.Invalid)
+	}
+	if r.LogPath != "" && !filepath.IsAbs(r.LogPath) {
+		return fmt.Errorf("container %s: log path %q is relative: %w", r.ID, r.LogPath, errs.Invalid)
+	}
+	if r.Spec.Process.OOMScoreAdj == nil {
+		r.Spec.Process.OOMScoreAdj = new(int) // or it would be as protected as we are
+	}
+	return nil
+}
+
+// make makes directory, stdio, process and record, in this order, and pushes
+// what undoes each.
+func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *undo.Stack) (*container, error) {
+	dir := filepath.Join(w.o.containers(), r.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	undone.Push(func(context.Context) error { return os.RemoveAll(dir) })
+	cfg := stdio.Config{ID: r.ID, Dir: dir, LogPath: r.LogPath, Stdin: r.Stdin, StdinOnce: r.StdinOnce, Terminal: r.Spec.Process.Terminal}
+	io, err := w.pump.Prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	undone.Push(func(context.Context) error { io.Close(); return nil })
+	p, err := w.engine.Create(ctx, r.ID, r.Spec, processIO(io.Child(), r.Spec.Process.ConsoleSize))
+	if err != nil {
+		return nil, err
+	}
+	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p) })
+	since, err := begun(p.PID)
+	if err == nil {
+		err = io.Begin()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
+	}
+	c := &container{dir: dir, stdio: io, pidfd: takeFD(p.PIDFD), exited: make(chan struct{})}
+	c.rec.Store(&record{
+		Version:   recordVersion,
+		Begun:     since,
+		Stdio:     cfg,
+		Container: runtime.Container{ID: r.ID, PodID: r.PodID, State: runtime.Created, PID: p.PID, CreatedAt: time.Now()},
+	})
+	undone.Push(func(context.Context) error { w.keeper.drop(r.ID); return nil })
+	w.keep(c)
+	return c, c.update(func(*record) error { return nil })
+}
+
+func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
+	p := runtime.ProcessIO{Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Console: c.Console}
+	if size != nil {
+		p.Width, p.Height = uint16(size.Width), uint16(size.Height)
+	}
+	return p
+}
+
+// discard ends a process that no record names.
+func (w *worker) discard(ctx context.Context, id string, p runtime.Process) error {
+	err := w.engine.Destroy(ctx, id)
+	fd := takeFD(p.PIDFD)
+	exitCode(fd, "", p.PID, 0) // only to reap it
+	closeFDs([]int{fd})
+	return err
+}
+
+// keep gives the anchor copies of what must outlive this worker.
+func (w *worker) keep(c *container) {
+	rec := c.rec.Load()
+	fds := c.stdio.FDs()
+	if c.pidfd >= 0 {
+		fds[namePidfd] = c.pidfd
+	}
+	w.keeper.put(&entry{ID: rec.Container.ID, PID: rec.Container.PID, Begun: rec.Begun, FDs: fds})
+}

@@ -1,0 +1,112 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/stdio"
+)
+
+// Bounds of an exec.
+const (
+	// defaultOutput is what is kept of each stream.
+	defaultOutput = 16 << 20
+	// outputGrace is how long output is read on after the process has ended, in
+	// case that another one holds the pipes.
+	outputGrace = 250 * time.Millisecond
+)
+
+func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecResult, error) {
+	c, err := w.find(r.ID)
+	if err != nil {
+		return runtime.ExecResult{}, err
+	}
+	if s := c.get().State; s != runtime.Running {
+		return runtime.ExecResult{}, fmt.Errorf("exec in container %s: it is %s: %w", r.ID, s, errs.Conflict)
+	}
+	if r.Process == nil || len(r.Process.Args) == 0 || r.Process.Terminal {
+		return runtime.ExecResult{}, fmt.Errorf("exec in container %s: process without arguments, or with a terminal: %w", r.ID, errs.Invalid)
+	}
+	if r.MaxOutput <= 0 {
+		r.MaxOutput = defaultOutput
+	}
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+		defer cancel()
+	}
+	return w.capture(ctx, &r)
+}
+
+// capture starts the process and stays with it to its end.
+func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.ExecResult, error) {
+	capture, err := stdio.NewCapture()
+	if err != nil {
+		return runtime.ExecResult{}, err
+	}
+	defer capture.Close()
+	execID := rand.Text()
+	stdout, stderr := capture.Child()
+	p, err := w.engine.Exec(ctx, r.ID, execID, r.Process, runtime.ProcessIO{Stdout: stdout, Stderr: stderr})
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && r.Timeout > 0 {
+			return runtime.ExecResult{ExitCode: unknownExit, TimedOut: true}, nil
+		}
+		return runtime.ExecResult{}, err
+	}
+	capture.Begin(r.MaxOutput)
+	result, err := w.awaitExec(ctx, execPrefix+execID, &p)
+	result.Stdout, result.Stderr = capture.End(outputGrace)
+	if releaseErr := p.Release(); err == nil {
+		err = releaseErr
+	}
+	if ctxErr := ctx.Err(); result.TimedOut && !(errors.Is(ctxErr, context.DeadlineExceeded) && r.Timeout > 0) {
+		return runtime.ExecResult{}, fmt.Errorf("exec in container %s: %w: %w", r.ID, errGone, ctxErr)
+	}
+	return result, err
+}
+
+// awaitExec waits for the end of p, which it brings about when ctx ends. The
+// anchor keeps the pidfd meanwhile, for the next worker to kill.
+func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecProcess) (runtime.ExecResult, error) {
+	result := runtime.ExecResult{ExitCode: unknownExit}
+	fd := takeFD(p.PIDFD)
+	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
+	ended := make(chan int32, 1)
+	if err := w.exits.watch(fd, func() {
+		ended <- exitCode(fd, "", p.PID, 0)
+		w.keeper.drop(keptAs)
+		closeFDs([]int{fd})
+	}); err != nil {
+		return result, errors.Join(err, p.Kill())
+	}
+	select {
+	case result.ExitCode = <-ended:
+		return result, nil
+	case <-ctx.Done():
+		result.TimedOut = true
+	}
+	err := p.Kill()
+	select {
+	case result.ExitCode = <-ended:
+		return result, err
+	case <-time.After(killLimit):
+		return result, errors.Join(err, fmt.Errorf("exec does not end after SIGKILL: %w", errs.Timeout))
+	}
+}
+
+// takeFD takes the descriptor out of f, which must not be used any more.
+func takeFD(f *os.File) int {
+	fd, err := dupFD(f)
+	_ = f.Close() // a copy
+	if err != nil {
+		return -1
+	}
+	return fd
+}

@@ -1,0 +1,55 @@
+package supervisor
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// watch calls exited when the container's first process ends.
+func (w *worker) watch(c *container) error {
+	return w.exits.watch(c.pidfd, func() { w.exited(c) })
+}
+
+// exited learns how the container ended and tells it: the log has all that it
+// wrote, then the record is on disk, then in memory, then subscribers hear.
+func (w *worker) exited(c *container) {
+	rec := c.rec.Load()
+	exit := exitCode(c.pidfd, w.o.journal(rec.Container.ID), rec.Container.PID, rec.Begun)
+	finished := time.Now()
+	c.stdio.Drain()
+	w.stopped(c, exit, finished)
+}
+
+func (w *worker) stopped(c *container, exit int32, finished time.Time) {
+	id := c.id()
+	kills, err := w.engine.OOMKills(id)
+	if err != nil {
+		slog.Warn("memory kills cannot be counted", "container", id, "err", err)
+	}
+	if err := c.update(func(r *record) error {
+		k := &r.Container
+		k.State, k.PID, k.ExitCode, k.FinishedAt, k.OOMKilled = runtime.Stopped, 0, exit, finished, kills > 0
+		return nil
+	}); err != nil {
+		slog.Error("exit cannot be recorded", "container", id, "err", err)
+		c.forceStopped(exit, finished, kills > 0)
+	}
+	if c.pidfd >= 0 {
+		w.keeper.drop(id, namePidfd)
+		closeFDs([]int{c.pidfd})
+	}
+	close(c.exited)
+	w.events.Publish(runtime.Event{Type: runtime.Exited, Container: c.get()})
+}
+
+// forceStopped keeps an exit in memory where the disk does not take it.
+func (c *container) forceStopped(exit int32, finished time.Time, oom bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := *c.rec.Load()
+	k := &next.Container
+	k.State, k.PID, k.ExitCode, k.FinishedAt, k.OOMKilled = runtime.Stopped, 0, exit, finished, oom
+	c.rec.Store(&next)
+}

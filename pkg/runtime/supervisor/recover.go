@@ -1,0 +1,155 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/internal/statefile"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+// recoverLimit bounds the engine's work on one container while recovering.
+const recoverLimit = 30 * time.Second
+
+// recover fills the table from the records, and takes over the descriptors
+// that the anchor kept. Nothing that it finds can stop it.
+func (w *worker) recover(kept store) {
+	for id, e := range kept {
+		if strings.HasPrefix(id, execPrefix) {
+			w.endExec(e)
+			delete(kept, id)
+		}
+	}
+	dirs, err := os.ReadDir(w.o.containers())
+	if err != nil {
+		slog.Error("records cannot be listed", "err", err)
+	}
+	for _, d := range dirs {
+		id := d.Name()
+		if err := w.recoverOne(id, kept[id]); err != nil {
+			slog.Error("container cannot be recovered", "container", id, "err", err)
+		}
+		delete(kept, id)
+	}
+	for id, e := range kept {
+		e.close()
+		w.keeper.drop(id)
+	}
+}
+
+// endExec kills a process whose caller died with the last worker.
+func (w *worker) endExec(e *entry) {
+	if fd, ok := e.FDs[namePidfd]; ok {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have ended
+	}
+	e.close()
+	w.keeper.drop(e.ID)
+}
+
+func (w *worker) recoverOne(id string, e *entry) error {
+	dir := filepath.Join(w.o.containers(), id)
+	rec := &record{}
+	err := statefile.Read(filepath.Join(dir, recordName), rec)
+	if err != nil || rec.Container.ID != id {
+		// Its creation was cut short, or nobody can manage it any more.
+		return errors.Join(ignoreMissing(err), w.removeRest(id, dir, e))
+	}
+	c := &container{dir: dir, pidfd: -1, exited: make(chan struct{})}
+	c.rec.Store(rec)
+	w.mu.Lock()
+	w.containers[id] = c
+	w.mu.Unlock()
+	if rec.Container.State == runtime.Stopped {
+		close(c.exited)
+		if e != nil {
+			e.close()
+			w.keeper.drop(id)
+		}
+		return nil
+	}
+	return w.resume(c, e)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (w *worker) removeRest(id, dir string, e *entry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
+	defer cancel()
+	if e != nil {
+		e.close()
+		w.keeper.drop(id)
+	}
+	return errors.Join(w.engine.Destroy(ctx, id), os.RemoveAll(dir), forget(w.o.journal(id)))
+}
+
+// resume goes on with a container that had not stopped when it was last seen.
+func (w *worker) resume(c *container, e *entry) error {
+	rec := c.rec.Load()
+	var fds map[string]int
+	if e != nil {
+		fds = e.FDs
+		if fd, ok := fds[namePidfd]; ok {
+			c.pidfd = fd
+			delete(fds, namePidfd)
+		}
+	}
+	io, err := w.pump.Restore(rec.Stdio, fds)
+	if err != nil {
+		// Without its log it is still to be watched, killed and deleted.
+		slog.Error("stdio is lost", "container", c.id(), "err", err)
+		without := rec.Stdio
+		without.LogPath = ""
+		if io, err = w.pump.Restore(without, nil); err != nil {
+			return err
+		}
+	}
+	c.stdio = io
+	if c.pidfd < 0 {
+		if c.pidfd, err = openProcess(rec.Container.PID, rec.Begun); err != nil {
+			return w.foundDead(c)
+		}
+	}
+	w.keep(c)
+	if rec.Starting {
+		w.startAgain(c)
+	}
+	return w.watch(c)
+}
+
+// foundDead is for a container that ended while nobody watched.
+func (w *worker) foundDead(c *container) error {
+	rec := c.rec.Load()
+	exit, ok := journalled(w.o.journal(c.id()), rec.Container.PID, rec.Begun)
+	if !ok {
+		slog.Warn("exit code is unknown", "container", c.id())
+	}
+	c.stdio.Drain()
+	w.stopped(c, exit, time.Now())
+	return nil
+}
+
+// startAgain repeats a Start that may have been cut short. The engine refuses
+// it where the process has been let go already.
+func (w *worker) startAgain(c *container) {
+	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
+	defer cancel()
+	if err := w.engine.Start(ctx, c.id()); err == nil {
+		slog.Info("finished a start that was cut short", "container", c.id())
+	}
+	if err := c.update(func(r *record) error { r.Starting = false; return nil }); err != nil {
+		slog.Error("record cannot be written", "container", c.id(), "err", fmt.Errorf("after start: %w", err))
+	}
+}
