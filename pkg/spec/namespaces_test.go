@@ -184,9 +184,26 @@ func TestStopSignal(t *testing.T) {
 		image string
 		want  int
 	}{
-		{0, "", 15}, {0, "SIGQUIT", 3}, {0, "int", 2}, {0, "9", 9}, {0, "RTMIN+3", 37}, {0, "SIGRTMAX-1", 63}, {0, "SIGRTMIN", 34}, {0, "SIGCLD", 17},
-		{cri.Signal_SIGNAL_SIGUSR1, "SIGQUIT", 10}, {cri.Signal_SIGNAL_SIGRTMINPLUS15, "", 49}, {cri.Signal_SIGNAL_SIGRTMAXMINUS14, "", 50}, {cri.Signal_SIGNAL_SIGPOLL, "", 29},
-		{0, "0", 0}, {0, "65", 0}, {0, "-9", 0}, {0, "SIGNONE", 0}, {0, "RTMIN+99", 0}, {0, "RTMIN-1", 0}, {0, "RTMAX+1", 0}, {0, "RTMIN+-1", 0},
+		{0, "", 15},
+		{0, "SIGQUIT", 3},
+		{0, "int", 2},
+		{0, "9", 9},
+		{0, "RTMIN+3", 37},
+		{0, "SIGRTMAX-1", 63},
+		{0, "SIGRTMIN", 34},
+		{0, "SIGCLD", 17},
+		{cri.Signal_SIGNAL_SIGUSR1, "SIGQUIT", 10},
+		{cri.Signal_SIGNAL_SIGRTMINPLUS15, "", 49},
+		{cri.Signal_SIGNAL_SIGRTMAXMINUS14, "", 50},
+		{cri.Signal_SIGNAL_SIGPOLL, "", 29},
+		{0, "0", 0},
+		{0, "65", 0},
+		{0, "-9", 0},
+		{0, "SIGNONE", 0},
+		{0, "RTMIN+99", 0},
+		{0, "RTMIN-1", 0},
+		{0, "RTMAX+1", 0},
+		{0, "RTMIN+-1", 0},
 	} {
 		got, err := spec.StopSignal(&cri.ContainerConfig{StopSignal: c.enum}, ispec.ImageConfig{StopSignal: c.image})
 		if got != c.want || (c.want == 0) != errors.Is(err, errs.Invalid) {

@@ -87,8 +87,15 @@ func TestEnvironmentSurvivesAsBytes(t *testing.T) {
 
 func TestWorkingDirectory(t *testing.T) {
 	for _, c := range []struct{ configured, image, want string }{
-		{"", "", "/"}, {"", "/img", "/img"}, {"/cri", "/img", "/cri"}, {"rel", "", "/rel"}, {"/a/../..", "", "/"}, {"/process", "", "/process"},
-		{"", "/proc/self/fd/7", ""}, {"", "//proc/./self/fd/7", ""}, {"/x\x00", "", ""},
+		{"", "", "/"},
+		{"", "/img", "/img"},
+		{"/cri", "/img", "/cri"},
+		{"rel", "", "/rel"},
+		{"/a/../..", "", "/"},
+		{"/process", "", "/process"},
+		{"", "/proc/self/fd/7", ""},
+		{"", "//proc/./self/fd/7", ""},
+		{"/x\x00", "", ""},
 	} {
 		in := input()
 		in.Container.WorkingDir, in.Image.WorkingDir = c.configured, c.image
