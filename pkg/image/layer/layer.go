@@ -1,0 +1,213 @@
+// Package layer keeps image layers as unpacked directories and mounts them,
+// stacked by overlay, as root file systems.
+//
+// A layer is unpacked alone, without the layers below it, so that layers unpack
+// in parallel and are shared by every image that has them. It lives in
+// <dir>/<algorithm>-<diffID>: fs/ is the tree in overlay's own form (whiteouts
+// are character devices 0/0, opaque directories carry trusted.overlay.opaque)
+// and layer.json, written last, says that the tree is whole and on disk. What a
+// tree cannot know alone (the owner of a directory that the stream implies but
+// does not list, the target of a hard link into a layer below) is noted in
+// layer.json; Stack settles it for one image in a small layer of its own, above.
+//
+// Layer streams are attackers' data. Every path is opened below the tree's
+// descriptor by openat2 with RESOLVE_IN_ROOT, sizes and counts are bounded, and
+// only attributes on a short list are set.
+//
+// Roots mounts and unmounts root file systems; its writable directories lie
+// below <root>, its mounts below <state>. One goroutine per Roots finishes
+// unmounts in the background. There are no nested locks.
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/statefile"
+)
+
+const (
+	infoVersion = 1
+	infoFile    = "layer.json"
+	treeDir     = "fs"
+)
+
+// Limits bounds what one layer may unpack to. A zero field means the default.
+type Limits struct {
+	Bytes   int64 // of file content, sparse or not; default 512 GiB
+	Entries int64 // of the tar stream; default 16 million
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Bytes == 0 {
+		l.Bytes = 512 << 30
+	}
+	if l.Entries == 0 {
+		l.Entries = 16 << 20
+	}
+	return l
+}
+
+// Store is a directory of unpacked layers. Its methods are safe for concurrent
+// use.
+type Store struct {
+	dir    string
+	limits Limits
+	locks  keylock.Locks // by layer name, held while it is made
+	sync   groupSync
+}
+
+// Link is a hard link whose target lies in a layer below.
+type Link struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
+// Info describes an unpacked layer.
+type Info struct {
+	Version int           `json:"version"`
+	DiffID  digest.Digest `json:"diffID"`
+	Bytes   int64         `json:"bytes"`  // of file content
+	Inodes  int64         `json:"inodes"` // that it takes
+	// Implied lists the directories that the stream has not listed: their
+	// owner and mode are those of the layer below. "." is the root.
+	Implied []string `json:"implied,omitempty"`
+	// Links lists the hard links that only the layers below can settle.
+	Links []Link `json:"links,omitempty"`
+}
+
+// Open returns the store at dir, which it makes if need be, and removes what
+// unfinished unpacking has left.
+func Open(dir string, limits Limits) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make layer store: %w", err)
+	}
+	s := &Store{dir: dir, limits: limits.withDefaults()}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open layer store: %w", err)
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n.Name(), ingestPrefix) {
+			if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+				return nil, fmt.Errorf("sweep layers: %w", err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// ingestPrefix begins the name of a directory that is not a layer: one being
+// written, or one being removed.
+const ingestPrefix = ".ingest-"
+
+// name is the directory of a layer. The digest must be valid.
+func name(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
+
+func (s *Store) path(d digest.Digest) (string, error) {
+	if err := blob.Validate(d); err != nil {
+		return "", err
+	}
+	return filepath.Join(s.dir, name(d)), nil
+}
+
+// Info returns what the store knows of a layer. The error is of kind NotFound
+// where the layer is absent or not whole.
+func (s *Store) Info(diffID digest.Digest) (Info, error) {
+	p, err := s.path(diffID)
+	if err != nil {
+		return Info{}, err
+	}
+	var info Info
+	err = statefile.Read(filepath.Join(p, infoFile), &info)
+	if err == nil && (info.Version != infoVersion || info.DiffID != diffID) {
+		err = fmt.Errorf("record of version %d for %q: %w", info.Version, info.DiffID, statefile.ErrCorrupt)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, statefile.ErrCorrupt):
+		return Info{}, fmt.Errorf("layer %s: %w: %w", diffID, err, errs.NotFound)
+	case err != nil:
+		return Info{}, err
+	}
+	return info, nil
+}
+
+// Has reports whether the store holds the whole layer.
+func (s *Store) Has(diffID digest.Digest) bool {
+	_, err := s.Info(diffID)
+	return err == nil
+}
+
+// List returns the diffIDs of all layers, stacking layers and damaged ones
+// included.
+func (s *Store) List() ([]digest.Digest, error) {
+	names, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []digest.Digest
+	for _, n := range names {
+		algorithm, hex, _ := strings.Cut(n.Name(), "-")
+		if d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex); blob.Validate(d) == nil {
+			all = append(all, d)
+		}
+	}
+	return all, nil
+}
+
+// Discard takes a layer away by name, quickly, and returns the function that
+// removes its files, to be called once. The caller knows that nothing mounts it.
+// That it is absent is no error.
+func (s *Store) Discard(ctx context.Context, diffID digest.Digest) (rest func() error, err error) {
+	p, err := s.path(diffID)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Lock(ctx, name(diffID))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	aside, err := s.setAside(p)
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		if aside == "" {
+			return nil
+		}
+		return os.RemoveAll(aside)
+	}, nil
+}
+
+// setAside renames a layer so that it is no longer one; "" where it is absent.
+func (s *Store) setAside(p string) (string, error) {
+	trash, err := os.MkdirTemp(s.dir, ingestPrefix)
+	if err != nil {
+		return "", err
+	}
+	err = os.Rename(p, filepath.Join(trash, "layer"))
+	if err == nil {
+		return trash, nil
+	}
+	_ = os.Remove(trash) // empty; Open sweeps it
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return "", err
+}
+
+// Tree returns the directory that holds the layer's files in overlay's form.
+func (s *Store) Tree(diffID digest.Digest) string {
+	return filepath.Join(s.dir, name(diffID), treeDir)
+}

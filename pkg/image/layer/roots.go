@@ -1,0 +1,344 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/statefile"
+)
+
+const (
+	rootVersion = 1
+	rootFile    = "root.json"
+	upperDir    = "upper"
+	workDir     = "work"
+)
+
+// Root is one root file system: a writable directory over a stack of layers.
+type Root struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	// Layers lists the layers, the lowest first, as Stack has returned them.
+	Layers []digest.Digest `json:"layers"`
+	// UIDMappings and GIDMappings are those of the container's user namespace,
+	// or empty where it has none.
+	UIDMappings []specs.LinuxIDMapping `json:"uidMappings,omitempty"`
+	GIDMappings []specs.LinuxIDMapping `json:"gidMappings,omitempty"`
+	// SELinuxLabel is what every file shows as, or "".
+	SELinuxLabel string `json:"selinuxLabel,omitempty"`
+}
+
+// Roots mounts root file systems: the mount of ID at <mounts>/ID, its writable
+// directory and its record below <writable>/ID. The record outlives a reboot,
+// the mount does not; Mount makes it again.
+//
+// The overlay is mounted without `volatile`. That option would make the fsync of
+// a database in a container do nothing, and after a power cut the kernel would
+// refuse the directory; what it saves, the sync of the whole file system by the
+// last unmount, happens here in the background instead.
+type Roots struct {
+	layers   *Store
+	writable string
+	mounts   string
+	legacy   bool // use mount(2): for kernels before 6.7
+	locks    keylock.Locks
+	reaper   reaper
+	usage    usageCache
+}
+
+// OpenRoots returns the root file systems over layers and starts the goroutine
+// that Close ends. What a crash left half-made or half-removed goes.
+func OpenRoots(layers *Store, writable, mounts string) (*Roots, error) {
+	r := &Roots{layers: layers, writable: writable, mounts: mounts}
+	for _, d := range []string{writable, mounts} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make root file systems: %w", err)
+		}
+	}
+	if err := r.sweep(); err != nil {
+		return nil, err
+	}
+	r.reaper.start()
+	return r, nil
+}
+
+// sweep removes what only a crash can have left.
+func (r *Roots) sweep() error {
+	for _, dir := range []string{r.writable, r.mounts} {
+		names, err := os.ReadDir(dir)
+		if err != nil {
+			return fmt.Errorf("sweep root file systems: %w", err)
+		}
+		for _, n := range names {
+			if !strings.HasPrefix(n.Name(), ingestPrefix) {
+				continue
+			}
+			p := filepath.Join(dir, n.Name())
+			_ = unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // not mounted as a rule
+			if err := os.RemoveAll(p); err != nil {
+				return fmt.Errorf("sweep root file systems: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Close waits for unmounts that are still under way. Root file systems stay
+// mounted.
+func (r *Roots) Close() error {
+	r.reaper.stop()
+	return nil
+}
+
+func checkID(id string) error {
+	if id == "" || id[0] == '.' || len(id) > 128 || strings.ContainsAny(id, "/\x00") {
+		return fmt.Errorf("root file system id %.140q: %w", id, errs.Invalid)
+	}
+	return nil
+}
+
+// Mount mounts the root file system and returns its path. It is idempotent: one
+// that is mounted already stays as it is. One whose record is still there, after
+// a reboot, gets its old layers and its old content.
+func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
+	if err := checkID(root.ID); err != nil {
+		return "", err
+	}
+	unlock, err := r.locks.Lock(ctx, root.ID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	target := filepath.Join(r.mounts, root.ID)
+	if mounted(target) {
+		return target, nil
+	}
+	if old, err := r.record(root.ID); err == nil {
+		root = old
+	} else if err := r.prepare(root); err != nil {
+		_ = os.RemoveAll(filepath.Join(r.writable, root.ID)) // Check finds what stays
+		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, full(err))
+	}
+	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	if err := r.mount(root, target); err != nil {
+		_ = os.Remove(target) // empty
+		_ = os.RemoveAll(filepath.Join(r.writable, root.ID))
+		return "", fmt.Errorf("mount root file system %s: %w", root.ID, err)
+	}
+	return target, nil
+}
+
+// Remount mounts a root file system again from its record. The error is of kind
+// NotFound where it has none.
+func (r *Roots) Remount(ctx context.Context, id string) (string, error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	root, err := r.record(id)
+	if err != nil {
+		return "", fmt.Errorf("root file system %s: %w: %w", id, err, errs.NotFound)
+	}
+	return r.Mount(ctx, root)
+}
+
+// prepare makes the writable directory. Its root shows as the container's root
+// directory, so it takes owner and mode of the layers'.
+func (r *Roots) prepare(root Root) error {
+	root.Version = rootVersion
+	base := filepath.Join(r.writable, root.ID)
+	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, d := range []string{upperDir, workDir} {
+		if err := os.Mkdir(filepath.Join(base, d), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	upper := filepath.Join(base, upperDir)
+	var st unix.Stat_t
+	st.Mode = 0o755
+	if n := len(root.Layers); n > 0 {
+		if err := unix.Lstat(r.layers.Tree(root.Layers[n-1]), &st); err != nil {
+			return fmt.Errorf("layer %s: %w", root.Layers[n-1], err)
+		}
+	}
+	uid, uidErr := hostID(st.Uid, root.UIDMappings)
+	gid, gidErr := hostID(st.Gid, root.GIDMappings)
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		return err
+	}
+	if uid != 0 || gid != 0 {
+		if err := unix.Lchown(upper, uid, gid); err != nil {
+			return err
+		}
+	}
+	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
+		return err
+	}
+	return statefile.Write(filepath.Join(base, rootFile), root)
+}
+
+func (r *Roots) record(id string) (Root, error) {
+	var root Root
+	err := statefile.Read(filepath.Join(r.writable, id, rootFile), &root)
+	if err == nil && (root.Version != rootVersion || root.ID != id) {
+		err = fmt.Errorf("record of version %d for %q: %w", root.Version, root.ID, statefile.ErrCorrupt)
+	}
+	return root, err
+}
+
+// mounted reports whether something is mounted at path.
+func mounted(path string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// Unmount unmounts a root file system and removes its writable directory. It is
+// idempotent. Both names are gone when it returns; the rest is done in the
+// background.
+func (r *Roots) Unmount(ctx context.Context, id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	unlock, err := r.locks.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r.usage.forget(id)
+	target := filepath.Join(r.mounts, id)
+	j := job{mount: -1}
+	if mounted(target) {
+		if j.mount, err = detach(target); err != nil {
+			return fmt.Errorf("unmount root file system %s: %w", id, err)
+		}
+	}
+	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		j.run()
+		return err
+	}
+	trash := filepath.Join(r.writable, ingestPrefix+id)
+	err = os.Rename(filepath.Join(r.writable, id), trash)
+	if err == nil {
+		j.trash = trash
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		j.run()
+		return err
+	}
+	r.reaper.add(j)
+	return nil
+}
+
+// detach takes the mount off its path and returns a descriptor that keeps it
+// alive: the last one to let go of an overlay waits for a sync of the whole file
+// system below it.
+func detach(target string) (int, error) {
+	fd, err := unix.Open(target, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// List returns the records of all root file systems, mounted or not. The layers
+// that they name must stay. damaged lists ids whose record cannot be read.
+func (r *Roots) List() (all []Root, damaged []string, err error) {
+	names, err := os.ReadDir(r.writable)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n.Name(), ingestPrefix) {
+			continue
+		}
+		root, err := r.record(n.Name())
+		if err != nil {
+			damaged = append(damaged, n.Name())
+			continue
+		}
+		all = append(all, root)
+	}
+	return all, damaged, nil
+}
+
+// Mounted returns the ids of what is mounted.
+func (r *Roots) Mounted() ([]string, error) {
+	names, err := os.ReadDir(r.mounts)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, n := range names {
+		if mounted(filepath.Join(r.mounts, n.Name())) {
+			all = append(all, n.Name())
+		}
+	}
+	return all, nil
+}
+
+// reaper finishes unmounts in one goroutine. Its queue is bounded: when it is
+// full, the caller does the work itself.
+type reaper struct {
+	jobs chan job
+	done sync.WaitGroup
+}
+
+type job struct {
+	mount int // descriptor of a detached mount, or -1
+	trash string
+}
+
+func (r *reaper) start() {
+	r.jobs = make(chan job, 256)
+	r.done.Go(func() {
+		for j := range r.jobs {
+			j.run()
+		}
+	})
+}
+
+func (r *reaper) stop() {
+	close(r.jobs)
+	r.done.Wait()
+}
+
+func (r *reaper) add(j job) {
+	if j.mount < 0 && j.trash == "" {
+		return
+	}
+	select {
+	case r.jobs <- j:
+	default:
+		j.run()
+	}
+}
+
+// run removes the files first, so that the sync at the end has less to write.
+// Nobody sees the overlay any more.
+func (j job) run() {
+	if j.trash != "" {
+		_ = os.RemoveAll(j.trash) // the next start sweeps what stays
+	}
+	if j.mount >= 0 {
+		_ = unix.Close(j.mount)
+	}
+}

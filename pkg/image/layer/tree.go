@@ -1,0 +1,237 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+const (
+	maxSymlinks   = 40  // in one path, as the kernel's MAXSYMLINKS
+	maxCachedDirs = 256 // descriptors kept for parents of entries
+	opaqueXattr   = "trusted.overlay.opaque"
+)
+
+// tree is one directory that entries are applied below. Nothing that an entry
+// names is opened in another way than below its descriptor. It is for one
+// goroutine.
+type tree struct {
+	root    int            // O_PATH descriptor
+	parents map[string]int // open directories by the path that named them
+	implied map[uint64]string
+	links   map[string]string // hard links into a layer below, by path
+}
+
+func openTree(dir string) (*tree, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	t := &tree{root: fd, parents: map[string]int{}, implied: map[uint64]string{}, links: map[string]string{}}
+	st, err := statAt(fd, "")
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	t.implied[st.Ino] = "."
+	return t, nil
+}
+
+func (t *tree) close() {
+	t.forget()
+	_ = unix.Close(t.root)
+}
+
+// forget closes the cached directories: a name may now lead elsewhere.
+func (t *tree) forget() {
+	for _, fd := range t.parents {
+		_ = unix.Close(fd)
+	}
+	clear(t.parents)
+}
+
+// cleanName turns an entry's name into a path below the root, "." for the root
+// itself. It refuses names that climb.
+func cleanName(name string) (string, error) {
+	p := path.Clean(strings.TrimLeft(name, "/"))
+	if p == ".." || strings.HasPrefix(p, "../") || strings.ContainsRune(p, 0) || len(p) >= unix.PathMax {
+		return "", fmt.Errorf("path %.200q leaves the layer or is too long: %w", name, errs.Invalid)
+	}
+	return p, nil
+}
+
+// openBelow opens a path below dirfd, wherever its links point.
+func openBelow(dirfd int, p string, flags uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(dirfd, p, &how)
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return fd, err
+		}
+	}
+}
+
+func statAt(dirfd int, p string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(dirfd, p, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
+	return st, err
+}
+
+func isDir(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+func isWhiteout(st unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+// parent returns the directory that holds the last component of p, which it
+// makes if the stream has not. The descriptor belongs to the tree and holds
+// until the next call.
+func (t *tree) parent(p string) (int, error) {
+	dir := path.Dir(p)
+	if dir == "." {
+		return t.root, nil
+	}
+	if fd, ok := t.parents[dir]; ok {
+		return fd, nil
+	}
+	if len(t.parents) >= maxCachedDirs {
+		t.forget()
+	}
+	fd, err := openBelow(t.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		fd, err = t.imply(dir)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("directory %.200q: %w", dir, err)
+	}
+	t.parents[dir] = fd
+	return fd, nil
+}
+
+// imply makes the directories of a path that the stream has not listed and
+// returns the last. Symbolic links of this layer are followed, inside the root,
+// as they would be if the layer were applied in order.
+func (t *tree) imply(dir string) (int, error) {
+	var done []string
+	rest := strings.Split(dir, "/")
+	for links := 0; len(rest) > 0; {
+		c := rest[0]
+		rest = rest[1:]
+		switch c {
+		case "", ".":
+			continue
+		case "..":
+			if len(done) > 0 {
+				done = done[:len(done)-1]
+			}
+			continue
+		}
+		target, err := t.step(path.Join(done...), c)
+		if err != nil {
+			return -1, err
+		}
+		if target == "" {
+			done = append(done, c)
+			continue
+		}
+		if links++; links > maxSymlinks {
+			return -1, unix.ELOOP
+		}
+		if path.IsAbs(target) {
+			done = nil
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return openBelow(t.root, path.Join(append([]string{"."}, done...)...), unix.O_PATH|unix.O_DIRECTORY)
+}
+
+// step makes sure that dir/c, where dir has no links in it, is a directory, or
+// returns the target of the link that it is.
+func (t *tree) step(dir, c string) (target string, err error) {
+	fd, err := openBelow(t.root, path.Join(".", dir), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	st, err := statAt(fd, c)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return "", t.makeImplied(fd, path.Join(dir, c), c)
+	case err != nil:
+		return "", err
+	case isDir(st):
+		return "", nil
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return readlinkAt(fd, c)
+	case isWhiteout(st): // it hides the directory below: this one is new
+		if err := unix.Unlinkat(fd, c, 0); err != nil {
+			return "", err
+		}
+		return "", t.makeOpaque(fd, c)
+	}
+	return "", fmt.Errorf("%.200q: %w: %w", path.Join(dir, c), unix.ENOTDIR, errs.Invalid)
+}
+
+func (t *tree) makeImplied(fd int, full, c string) error {
+	if err := makeDir(fd, c); err != nil {
+		return err
+	}
+	delete(t.links, full)
+	st, err := statAt(fd, c)
+	if err == nil {
+		t.implied[st.Ino] = full
+	}
+	return err
+}
+
+func makeDir(fd int, c string) error {
+	if err := unix.Mkdirat(fd, c, 0o755); err != nil {
+		return err
+	}
+	return chmodAt(fd, c, 0o755) // whatever the umask
+}
+
+func (t *tree) makeOpaque(fd int, c string) error {
+	if err := makeDir(fd, c); err != nil {
+		return err
+	}
+	return setOpaque(fd, c)
+}
+
+// setOpaque makes the directory c hide what layers below have in it.
+func setOpaque(fd int, c string) error {
+	d, err := unix.Openat(fd, c, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(d)
+	return unix.Fsetxattr(d, opaqueXattr, []byte("y"), 0)
+}
+
+// chmodAt sets the mode of c without following it: fchmodat cannot before
+// Linux 6.6.
+func chmodAt(fd int, c string, mode uint32) error {
+	f, err := unix.Openat(fd, c, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	return unix.Chmod(procPath(f), mode)
+}
+
+func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+func readlinkAt(fd int, c string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, c, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}

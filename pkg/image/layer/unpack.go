@@ -1,0 +1,234 @@
+package layer
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/internal/statefile"
+)
+
+// maxTail bounds what may follow the end of a tar stream: padding.
+const maxTail = 64 << 20
+
+// Unpack makes the layer diffID from its tar stream, uncompressed, and returns
+// once it is whole, verified and on disk. A layer that is there already is left
+// alone. open is called only if the stream is needed; two callers for one layer
+// share the work of the first.
+func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func() (io.ReadCloser, error)) (Info, error) {
+	p, err := s.path(diffID)
+	if err != nil {
+		return Info{}, err
+	}
+	unlock, err := s.locks.Lock(ctx, name(diffID))
+	if err != nil {
+		return Info{}, err
+	}
+	defer unlock()
+	if info, err := s.Info(diffID); err == nil {
+		return info, nil
+	}
+	r, err := open()
+	if err != nil {
+		return Info{}, err
+	}
+	defer r.Close()
+	temp, err := os.MkdirTemp(s.dir, ingestPrefix)
+	if err != nil {
+		return Info{}, err
+	}
+	defer os.RemoveAll(temp) // renamed away where it succeeds
+	info, err := s.unpackInto(ctx, temp, diffID, r)
+	if err != nil {
+		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, full(err))
+	}
+	return info, s.commit(temp, p, info)
+}
+
+// full marks the errors of a disk that has no room.
+func full(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", err, errs.Exhausted)
+	}
+	return err
+}
+
+// commit puts a tree on disk, then says that it is whole, then gives it its
+// name.
+func (s *Store) commit(temp, p string, info Info) error {
+	if err := s.sync.do(s.dir); err != nil {
+		return full(err)
+	}
+	if err := statefile.WriteDurable(filepath.Join(temp, infoFile), info); err != nil {
+		return full(err)
+	}
+	if _, err := os.Lstat(p); err == nil { // a damaged layer of that name
+		aside, err := s.setAside(p)
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(aside)
+	}
+	if err := os.Rename(temp, p); err != nil {
+		return err
+	}
+	return statefile.SyncDir(s.dir)
+}
+
+func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Digest, r io.Reader) (Info, error) {
+	dir := filepath.Join(temp, treeDir)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return Info{}, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask
+		return Info{}, err
+	}
+	t, err := openTree(dir)
+	if err != nil {
+		return Info{}, err
+	}
+	defer t.close()
+	v := blob.NewVerifier(blob.ContextReader(ctx, r), diffID, -1)
+	u := unpacker{tree: t, limits: s.limits}
+	if err := u.run(v); err != nil {
+		return Info{}, err
+	}
+	if err := v.Drain(maxTail); err != nil {
+		return Info{}, err
+	}
+	info := Info{Version: infoVersion, DiffID: diffID, Bytes: u.bytes, Inodes: u.entries}
+	info.Implied, info.Links = t.open()
+	return info, nil
+}
+
+// unpacker applies one stream.
+type unpacker struct {
+	tree    *tree
+	limits  Limits
+	bytes   int64
+	entries int64
+	dirs    []dirTime
+}
+
+// dirTime is the time of a directory, to be set when nothing more is put into
+// it.
+type dirTime struct {
+	path string
+	ino  uint64
+	time time.Time
+}
+
+func (u *unpacker) run(r io.Reader) error {
+	stream := tar.NewReader(r)
+	for {
+		h, err := stream.Next()
+		if err == io.EOF {
+			return u.finish()
+		}
+		if err != nil {
+			return fmt.Errorf("read tar stream: %w", kindOf(err))
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		if err := u.count(h); err != nil {
+			return err
+		}
+		if err := u.tree.apply(h, stream); err != nil {
+			return fmt.Errorf("entry %.200q: %w", h.Name, err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			u.note(h)
+		}
+	}
+}
+
+// kindOf marks what the tar reader refuses as the stream's fault.
+func kindOf(err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", err, errs.Invalid)
+	}
+	return err
+}
+
+// count holds the stream to the limits before anything of the entry is written.
+func (u *unpacker) count(h *tar.Header) error {
+	if u.entries++; u.entries > u.limits.Entries {
+		return fmt.Errorf("layer has more than %d entries: %w", u.limits.Entries, errs.Invalid)
+	}
+	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
+		return nil
+	}
+	if h.Size < 0 || h.Size > u.limits.Bytes-u.bytes {
+		return fmt.Errorf("layer unpacks to more than %d bytes: %w", u.limits.Bytes, errs.Invalid)
+	}
+	u.bytes += h.Size
+	return nil
+}
+
+func (u *unpacker) note(h *tar.Header) {
+	p, err := cleanName(h.Name)
+	if err != nil {
+		return
+	}
+	fd, err := openBelow(u.tree.root, p, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return // a whiteout's name with a slash: nothing was made
+	}
+	defer unix.Close(fd)
+	if st, err := statAt(fd, ""); err == nil {
+		u.dirs = append(u.dirs, dirTime{path: p, ino: st.Ino, time: h.ModTime})
+	}
+}
+
+// finish sets the times of directories, the last made first.
+func (u *unpacker) finish() error {
+	for _, d := range slices.Backward(u.dirs) {
+		fd, err := openBelow(u.tree.root, d.path, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			continue // replaced by a later entry
+		}
+		st, err := statAt(fd, "")
+		if err == nil && st.Ino == d.ino {
+			ts := timespec(d.time)
+			err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), []unix.Timespec{ts, ts}, 0)
+		}
+		_ = unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("time of %.200q: %w", d.path, err)
+		}
+	}
+	return nil
+}
+
+// open returns what the tree leaves open: the implied directories that are still
+// there, and the links into layers below.
+func (t *tree) open() (implied []string, links []Link) {
+	for ino, p := range t.implied {
+		if st, err := statAt(t.root, p); err == nil && st.Ino == ino {
+			implied = append(implied, p)
+		}
+	}
+	for p, target := range t.links {
+		links = append(links, Link{Path: p, Target: target})
+	}
+	slices.Sort(implied)
+	slices.SortFunc(links, func(a, b Link) int {
+		if a.Path < b.Path {
+			return -1
+		}
+		return 1
+	})
+	return implied, links
+}
