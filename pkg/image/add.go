@@ -1,0 +1,268 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/layer"
+)
+
+// maxPacked bounds what follows a compressed stream in its blob.
+const maxPacked = 1 << 20
+
+// source gives the blobs of an image that is being added; they are not verified
+// yet.
+type source interface {
+	Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error)
+}
+
+// add brings an image here from its manifest: content first, then its record and
+// its references, so that nothing of it is visible before all of it is. The
+// layers come in parallel, each as one stream: download, verify, inflate, verify,
+// unpack.
+func (s *Service) add(ctx context.Context, m document, src source, refs []string, report *reporter) (Image, error) {
+	manifest, index, err := parseDocument(m)
+	if err != nil {
+		return Image{}, err
+	}
+	if index != nil {
+		return Image{}, fmt.Errorf("manifest %s: an index where an image was expected: %w", m.desc.Digest, errs.Invalid)
+	}
+	lease := s.lease(m.desc.Digest, manifest.Config.Digest)
+	defer lease.release()
+	config, err := s.addConfig(ctx, manifest.Config, src)
+	if err != nil {
+		return Image{}, err
+	}
+	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
+		return Image{}, fmt.Errorf("image %s: %d layers but %d diffIDs: %w",
+			manifest.Config.Digest, len(manifest.Layers), len(config.RootFS.DiffIDs), errs.Invalid)
+	}
+	r := record{
+		Version: recordVersion, ID: manifest.Config.Digest, Manifest: m.desc, Notes: manifest.Annotations,
+		Size: manifest.Config.Size, Created: time.Now().UTC(), config: config,
+	}
+	for n, d := range manifest.Layers {
+		r.Layers = append(r.Layers, layerRecord{DiffID: config.RootFS.DiffIDs[n], Blob: d})
+		lease.add(d.Digest, config.RootFS.DiffIDs[n])
+	}
+	infos, err := s.addLayers(ctx, r.Layers, src, report)
+	if err != nil {
+		return Image{}, err
+	}
+	for _, info := range infos {
+		r.Size += info.Bytes
+	}
+	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs); err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)
+	}
+	lease.add(r.Stack...)
+	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
+		return Image{}, err
+	}
+	return s.save(r, refs)
+}
+
+// addConfig fetches, keeps and reads the config.
+func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source) (ispec.Image, error) {
+	if !s.blobs.Has(d.Digest) {
+		r, err := src.Blob(ctx, d)
+		if err != nil {
+			return ispec.Image{}, err
+		}
+		defer r.Close()
+		if err := s.blobs.Put(ctx, d.Digest, d.Size, r); err != nil {
+			return ispec.Image{}, fmt.Errorf("image config: %w", mismatch(err))
+		}
+	}
+	data, err := s.blobs.ReadAll(d.Digest, maxConfig)
+	if err != nil {
+		return ispec.Image{}, err
+	}
+	return parseConfig(data)
+}
+
+// mismatch gives content that is not what was promised its kind. A stream that
+// ended early may be whole the next time.
+func mismatch(err error) error {
+	if !errors.Is(err, blob.ErrMismatch) || errs.Of(err) != "" {
+		return err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", err, errs.Unavailable)
+	}
+	return fmt.Errorf("%w: %w", err, errs.Invalid)
+}
+
+func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src source, report *reporter) ([]layer.Info, error) {
+	infos := make([]layer.Info, len(layers))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(s.options.MaxConcurrentDownloads)
+	for n, l := range layers {
+		group.Go(func() error {
+			var err error
+			infos[n], err = s.addLayer(ctx, l, src, report)
+			return mismatch(err)
+		})
+	}
+	return infos, group.Wait()
+}
+
+// addLayer makes one layer present, unpacked and, where blobs are kept, as it
+// came.
+func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
+	fetched := false
+	info, err := s.layers.Unpack(ctx, l.DiffID, func() (io.ReadCloser, error) {
+		fetched = true
+		return s.stream(ctx, l.Blob, src, report)
+	})
+	if err != nil {
+		return info, err
+	}
+	if !fetched && s.options.KeepBlobs && !s.blobs.Has(l.Blob.Digest) {
+		r, err := src.Blob(ctx, l.Blob)
+		if err != nil {
+			return info, err
+		}
+		defer r.Close()
+		if err := s.blobs.Put(ctx, l.Blob.Digest, l.Blob.Size, report.reader(r, l.Blob)); err != nil {
+			return info, err
+		}
+	}
+	phase := PhaseDone
+	if !fetched {
+		phase = PhaseExists
+	}
+	report.layer(l.Blob, l.Blob.Size, phase)
+	return info, nil
+}
+
+// stream opens a layer's tar stream. Its end is reached only by a reader of a
+// blob whose digest and size were right.
+func (s *Service) stream(ctx context.Context, d ispec.Descriptor, src source, report *reporter) (io.ReadCloser, error) {
+	st := &layerStream{}
+	if f, err := s.blobs.Open(d.Digest); err == nil {
+		st.closers = append(st.closers, f)
+		st.packed = blob.NewVerifier(f, d.Digest, d.Size)
+		return st, st.inflate(st.packed)
+	}
+	body, err := src.Blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	st.closers = append(st.closers, body)
+	st.packed = blob.NewVerifier(report.reader(body, d), d.Digest, d.Size)
+	if !s.options.KeepBlobs {
+		return st, st.inflate(st.packed)
+	}
+	st.keep, err = s.blobs.Create(d.Digest, d.Size)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	st.closers = append(st.closers, st.keep)
+	return st, st.inflate(io.TeeReader(st.packed, st.keep))
+}
+
+// layerStream is a blob on its way to becoming a layer.
+type layerStream struct {
+	packed  *blob.Verifier
+	through io.Reader // packed, and kept
+	plain   io.ReadCloser
+	keep    *blob.Writer // nil where the blob is not kept
+	closers []io.Closer
+	end     error
+}
+
+// inflate begins to decompress, and closes the stream where that fails.
+func (l *layerStream) inflate(through io.Reader) error {
+	var err error
+	l.through = through
+	if l.plain, err = layer.Decompress(through); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (l *layerStream) Read(p []byte) (int, error) {
+	if l.end != nil {
+		return 0, l.end
+	}
+	n, err := l.plain.Read(p)
+	if err == io.EOF {
+		err = l.finish()
+	}
+	l.end = err
+	return n, err
+}
+
+// finish reads what follows the compressed stream, verifies the blob and keeps
+// it.
+func (l *layerStream) finish() error {
+	n, err := io.Copy(io.Discard, io.LimitReader(l.through, maxPacked))
+	if err != nil {
+		return err
+	}
+	if n == maxPacked {
+		return fmt.Errorf("more than %d bytes after the compressed stream: %w", maxPacked, errs.Invalid)
+	}
+	if l.keep != nil {
+		if err := l.keep.Commit(); err != nil {
+			return err
+		}
+	}
+	return io.EOF
+}
+
+// Close gives everything back; a blob that was not read to its end is dropped.
+func (l *layerStream) Close() error {
+	var failed []error
+	if l.plain != nil {
+		failed = append(failed, l.plain.Close())
+	}
+	for _, c := range l.closers {
+		failed = append(failed, c.Close())
+	}
+	return errors.Join(failed...)
+}
+
+// lease keeps garbage collection off digests that are not referred to yet.
+type lease struct {
+	service *Service
+	digests []digest.Digest
+}
+
+func (s *Service) lease(digests ...digest.Digest) *lease {
+	l := &lease{service: s}
+	l.add(digests...)
+	return l
+}
+
+func (l *lease) add(digests ...digest.Digest) {
+	l.service.mu.Lock()
+	defer l.service.mu.Unlock()
+	for _, d := range digests {
+		l.service.leases[d]++
+	}
+	l.digests = append(l.digests, digests...)
+}
+
+func (l *lease) release() {
+	l.service.mu.Lock()
+	defer l.service.mu.Unlock()
+	for _, d := range l.digests {
+		if l.service.leases[d]--; l.service.leases[d] == 0 {
+			delete(l.service.leases, d)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+// Package image owns images: their names, their pulls, their layers and the
+// root file systems made of them.
+//
+// An image is known by its id, the digest of its config; references (tags and
+// digests of repositories) point to ids. On disk:
+//
+//	<root>/images/records/<algorithm>-<id>.json   one per image
+//	<root>/images/refs/<sha256 of the name>.json  one per reference
+//	<root>/images/blobs/…                         manifests, configs, layers as pulled
+//	<root>/layers/…                               layers unpacked, see package layer
+//	<root>/writable/<container>/…                 what containers write
+//	<state>/rootfs/<container>                    mounts
+//
+// The order of writes is content, record, reference, each durable, so what List
+// shows is whole. A record that cannot be read is set aside and reported by
+// Check; it never keeps Open from succeeding.
+//
+// Readers (Get, List) use an immutable index behind an atomic pointer and take
+// no lock. mu guards the maps that the index is made from, and the leases that
+// keep garbage collection off what a pull is about to use; nothing slow runs
+// under it but the small record writes. Pulls run in goroutines that their
+// waiters own: the last to leave cancels; Close waits.
+package image
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/registry"
+)
+
+// Options configures a Service. The zero value works.
+type Options struct {
+	Root  string // default /var/lib/berth
+	State string // default /run/berth
+	// KeepBlobs keeps layers also as they were pulled, compressed, which Save
+	// needs.
+	KeepBlobs bool
+	Registry  registry.Options
+	// MaxConcurrentDownloads bounds the layers of one image that are fetched and
+	// unpacked at a time; default 4.
+	MaxConcurrentDownloads int
+	Limits                 layer.Limits // of each layer
+}
+
+func (o Options) withDefaults() Options {
+	if o.Root == "" {
+		o.Root = "/var/lib/berth"
+	}
+	if o.State == "" {
+		o.State = "/run/berth"
+	}
+	if o.MaxConcurrentDownloads <= 0 {
+		o.MaxConcurrentDownloads = 4
+	}
+	return o
+}
+
+// Image is what is known of one image. It is shared and must not be changed.
+type Image struct {
+	ID          digest.Digest   // of the config
+	Digest      digest.Digest   // of the manifest
+	RepoTags    []string        // docker.io/library/x:latest
+	RepoDigests []string        // docker.io/library/x@sha256:…
+	Size        int64           // of the unpacked layers and the config, never zero
+	Pinned      bool            // must not be garbage collected
+	Config      ispec.Image     // attackers' data
+	CreatedAt   time.Time       // when it came here
+	Layers      []digest.Digest // diffIDs, the lowest first
+	Annotations map[string]string
+}
+
+// Service is the node's images. Its methods are safe for concurrent use.
+type Service struct {
+	options  Options
+	blobs    *blob.Store
+	layers   *layer.Store
+	roots    *layer.Roots
+	registry *registry.Client
+	flights  flights
+
+	index atomic.Pointer[index]
+
+	mu      sync.Mutex
+	records map[digest.Digest]record
+	refs    map[string]digest.Digest
+	leases  map[digest.Digest]int
+	faults  []Problem // found by Open
+}
+
+// Open opens the images below o.Root. It fails only where the directories cannot
+// be made or read: a bad record is set aside and reported by Check.
+func Open(ctx context.Context, o Options) (*Service, error) {
+	o = o.withDefaults()
+	s := &Service{
+		options: o, registry: registry.New(o.Registry),
+		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
+	}
+	for _, d := range []string{s.recordDir(), s.refDir()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make image store: %w", err)
+		}
+	}
+	if err := s.sweepSpools(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.blobs, err = blob.Open(filepath.Join(o.Root, "images", "blobs")); err != nil {
+		return nil, err
+	}
+	if s.layers, err = layer.Open(filepath.Join(o.Root, "layers"), o.Limits); err != nil {
+		return nil, err
+	}
+	s.roots, err = layer.OpenRoots(s.layers, filepath.Join(o.Root, "writable"), filepath.Join(o.State, "rootfs"))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.load(ctx); err != nil {
+		_ = s.roots.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends running pulls and waits for them. Root file systems stay mounted.
+func (s *Service) Close() error {
+	s.flights.close()
+	return s.roots.Close()
+}
+
+func (s *Service) recordDir() string { return filepath.Join(s.options.Root, "images", "records") }
+func (s *Service) refDir() string    { return filepath.Join(s.options.Root, "images", "refs") }
+
+// hostPlatform is what images are chosen for where the request names nothing.
+func hostPlatform() ispec.Platform {
+	return ispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
+}

@@ -1,0 +1,149 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// annotationName is where containerd and Docker put a whole reference; the OCI
+// annotation is often no more than a tag.
+const annotationName = "io.containerd.image.name"
+
+// Load adds the images of an OCI archive or a docker archive, compressed or not,
+// and returns them. Images without a name keep their id only.
+func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
+	sp, err := s.spool(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	defer sp.remove()
+	var images []Image
+	switch {
+	case sp.has(ispec.ImageIndexFile):
+		images, err = s.loadOCI(ctx, sp)
+	case sp.has(dockerManifestFile):
+		images, err = s.loadDocker(ctx, sp)
+	default:
+		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, dockerManifestFile, errs.Invalid)
+	}
+	if err != nil {
+		return images, fmt.Errorf("load: %w", err)
+	}
+	return images, nil
+}
+
+// ociSource gives the blobs of an OCI layout.
+type ociSource struct{ spool *spool }
+
+func blobName(d digest.Digest) string {
+	return path.Join(ispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}
+
+// Blob implements source.
+func (o ociSource) Blob(_ context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
+	if err := checkDescriptor(d); err != nil {
+		return nil, err
+	}
+	return o.spool.open(blobName(d.Digest))
+}
+
+func (o ociSource) document(d ispec.Descriptor) (document, error) {
+	if err := checkDescriptor(d); err != nil {
+		return document{}, err
+	}
+	data, err := o.spool.readAll(blobName(d.Digest), maxManifest)
+	if err != nil {
+		return document{}, err
+	}
+	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
+		return document{}, fmt.Errorf("manifest %s: its bytes have digest %s: %w", d.Digest, got, errs.Invalid)
+	}
+	d.Size = int64(len(data))
+	return document{desc: d, data: data}, nil
+}
+
+func (s *Service) loadOCI(ctx context.Context, sp *spool) ([]Image, error) {
+	data, err := sp.readAll(ispec.ImageIndexFile, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	var top ispec.Index
+	if err := decode(data, &top, ispec.ImageIndexFile); err != nil {
+		return nil, err
+	}
+	if len(top.Manifests) > maxManifests {
+		return nil, fmt.Errorf("%s: %d manifests: %w", ispec.ImageIndexFile, len(top.Manifests), errs.Invalid)
+	}
+	var images []Image
+	src := ociSource{sp}
+	for _, d := range top.Manifests {
+		if match(d.Platform, hostPlatform()) < 0 && len(top.Manifests) > 1 || d.MediaType != "" && !isManifestType(d.MediaType) {
+			continue // of another machine, or an attestation
+		}
+		i, err := s.loadManifest(ctx, src, d)
+		if err != nil {
+			return images, err
+		}
+		images = append(images, i)
+	}
+	if len(images) == 0 {
+		return nil, fmt.Errorf("archive has no image for %s/%s: %w", hostPlatform().OS, hostPlatform().Architecture, errs.NotFound)
+	}
+	return images, nil
+}
+
+func (s *Service) loadManifest(ctx context.Context, src ociSource, d ispec.Descriptor) (Image, error) {
+	refs := archiveRefs(d)
+	doc, err := descend(d, hostPlatform(), src.document)
+	if err != nil {
+		return Image{}, err
+	}
+	return s.add(ctx, doc, src, refs, nil)
+}
+
+// descend goes from an index to the manifest of a platform.
+func descend(d ispec.Descriptor, want ispec.Platform, get func(ispec.Descriptor) (document, error)) (document, error) {
+	for range maxDepth {
+		doc, err := get(d)
+		if err != nil {
+			return doc, err
+		}
+		_, index, err := parseDocument(doc)
+		if err != nil || index == nil {
+			return doc, err
+		}
+		if d, err = choose(index, want, d.Digest); err != nil {
+			return doc, err
+		}
+	}
+	return document{}, fmt.Errorf("index %s: more than %d indexes deep: %w", d.Digest, maxDepth, errs.Invalid)
+}
+
+// archiveRefs returns the references that an archive asks for: the tag, and the
+// digest in the same repository. A name that is no reference is passed over.
+func archiveRefs(d ispec.Descriptor) []string {
+	name := d.Annotations[annotationName]
+	if name == "" {
+		name = d.Annotations[ispec.AnnotationRefName]
+		if !strings.ContainsAny(name, ":/") {
+			return nil // "latest": of what, nobody knows
+		}
+	}
+	r, err := parseReference(name)
+	if err != nil {
+		return nil
+	}
+	refs := []string{reference{Domain: r.Domain, Path: r.Path, Digest: d.Digest}.String()}
+	if r.Digest == "" {
+		refs = append(refs, r.String())
+	}
+	return refs
+}

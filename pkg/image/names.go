@@ -1,0 +1,205 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// Tag gives the image that source names another name.
+func (s *Service) Tag(_ context.Context, source, target string) error {
+	name, err := NormalizeRef(target)
+	if err != nil {
+		return err
+	}
+	if strings.Contains(name, "@") {
+		return fmt.Errorf("tag %s: a digest cannot be given as a name: %w", name, errs.Invalid)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, err := s.Get(source)
+	if err != nil {
+		return err
+	}
+	defer s.publishLocked()
+	return s.setRefLocked(name, i.ID)
+}
+
+// Untag takes one name away from its image, as people remove images: the image
+// itself goes with its last tag, and at once where ref is an id.
+func (s *Service) Untag(ctx context.Context, ref string) error {
+	s.mu.Lock()
+	i, err := s.Get(ref)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	name, _ := NormalizeRef(ref) // not a name: an id, which is no reference either
+	if id, ok := s.refs[name]; !ok || id != i.ID || lastName(i, name) {
+		s.mu.Unlock()
+		return s.Remove(ctx, ref)
+	}
+	defer s.mu.Unlock()
+	defer s.publishLocked()
+	if err := s.dropRefLocked(name); err != nil {
+		return err
+	}
+	return s.dropDigestsLocked(i, name)
+}
+
+// lastName reports whether an image without name would have no name that a
+// person has given it.
+func lastName(i Image, name string) bool {
+	if strings.Contains(name, "@") {
+		return len(i.RepoTags) == 0 && len(i.RepoDigests) == 1
+	}
+	return len(i.RepoTags) == 1
+}
+
+// dropDigestsLocked takes the digests of a repository away together with its
+// last tag.
+func (s *Service) dropDigestsLocked(i Image, name string) error {
+	r, err := parseReference(name)
+	if err != nil || r.Digest != "" {
+		return err
+	}
+	for _, tag := range i.RepoTags {
+		if tag != name && strings.HasPrefix(tag, r.repository()+":") {
+			return nil
+		}
+	}
+	for _, d := range i.RepoDigests {
+		if strings.HasPrefix(d, r.repository()+"@") {
+			if err := s.dropRefLocked(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Remove forgets the image that ref names, with all its names, and removes what
+// nothing else uses. Layers of mounted root file systems stay until these are
+// unmounted and something is removed again.
+func (s *Service) Remove(ctx context.Context, ref string) error {
+	if err := s.forget(ref); err != nil {
+		return err
+	}
+	return s.collect(ctx)
+}
+
+func (s *Service) forget(ref string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	defer s.publishLocked()
+	for _, names := range [][]string{i.RepoTags, i.RepoDigests} {
+		for _, name := range names {
+			if err := s.dropRefLocked(name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(s.recordPath(i.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	delete(s.records, i.ID)
+	return nil
+}
+
+// usedLocked returns every digest that an image or a running pull needs.
+func (s *Service) usedLocked() map[digest.Digest]bool {
+	used := map[digest.Digest]bool{}
+	for d := range s.leases {
+		used[d] = true
+	}
+	for _, r := range s.records {
+		used[r.ID], used[r.Manifest.Digest] = true, true
+		for _, l := range r.Layers {
+			used[l.Blob.Digest], used[l.DiffID] = true, true
+		}
+		for _, d := range r.Stack {
+			used[d] = true
+		}
+	}
+	return used
+}
+
+// unused returns what can go. Root file systems are looked at while mu keeps
+// leases where they are: Mount holds one until its record is written.
+func (s *Service) unused() (layers, blobs []digest.Digest, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := s.usedLocked()
+	roots, damaged, err := s.roots.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range roots {
+		for _, d := range r.Layers {
+			used[d] = true
+		}
+	}
+	if len(damaged) == 0 { // else nobody knows which layers they use
+		all, err := s.layers.List()
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, d := range all {
+			if !used[d] {
+				layers = append(layers, d)
+			}
+		}
+	}
+	all, err := s.blobs.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, b := range all {
+		if !used[b.Digest] {
+			blobs = append(blobs, b.Digest)
+		}
+	}
+	return layers, blobs, nil
+}
+
+// collect removes layers and blobs that nothing uses. Each is looked up again
+// under mu just before it goes, so that a pull that begins now is safe.
+func (s *Service) collect(ctx context.Context) error {
+	layers, blobs, err := s.unused()
+	if err != nil {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
+	var failed []error
+	for _, d := range layers {
+		failed = append(failed, s.discard(d, func() (func() error, error) { return s.layers.Discard(ctx, d) }))
+	}
+	for _, d := range blobs {
+		failed = append(failed, s.discard(d, func() (func() error, error) { return func() error { return nil }, s.blobs.Remove(d) }))
+	}
+	return errors.Join(failed...)
+}
+
+// discard takes a digest's name away under mu and the rest after it.
+func (s *Service) discard(d digest.Digest, take func() (func() error, error)) error {
+	s.mu.Lock()
+	if s.usedLocked()[d] {
+		s.mu.Unlock()
+		return nil
+	}
+	rest, err := take()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return rest()
+}

@@ -1,0 +1,88 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-run/berth/pkg/image/registry"
+)
+
+// PullRequest asks for an image.
+type PullRequest struct {
+	Ref  string // as users write it
+	Auth registry.Auth
+	// Platform chooses from an index; nil means this machine.
+	Platform *ispec.Platform
+	// Progress, if not nil, is told of each step, one call at a time; it must not
+	// block. It is not called after Pull has returned.
+	Progress func(Progress)
+}
+
+// Pull makes an image present and returns it. Equal requests at one time share
+// one pull, which ends when the last of them is gone. The error is of kind
+// Denied for credentials, NotFound for what the registry does not have,
+// Unavailable where it does not answer, Invalid for content that is not what was
+// promised, Exhausted where the disk is full.
+func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
+	ref, err := parseReference(r.Ref)
+	if err != nil {
+		return Image{}, err
+	}
+	platform := hostPlatform()
+	if r.Platform != nil {
+		platform = *r.Platform
+	}
+	i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
+		return s.pull(ctx, ref, r.Auth, platform, report)
+	})
+	if err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return i, nil
+}
+
+// flightKey tells requests apart, credentials included: one user's answer is not
+// another's.
+func flightKey(ref reference, a registry.Auth, p ispec.Platform) string {
+	return digest.FromString(strings.Join([]string{
+		ref.String(), p.OS, p.Architecture, p.Variant,
+		a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken,
+	}, "\x00")).String()
+}
+
+func (s *Service) pull(ctx context.Context, ref reference, a registry.Auth, platform ispec.Platform, report *reporter) (Image, error) {
+	repository, err := s.registry.Repository(ref.Domain, ref.Path, a)
+	if err != nil {
+		return Image{}, err
+	}
+	report.tell(Progress{Phase: PhaseResolving})
+	name := ref.Tag
+	if ref.Digest != "" {
+		name = ref.Digest.String()
+	}
+	var top digest.Digest
+	get := func(d ispec.Descriptor) (document, error) {
+		reference := name
+		if top != "" {
+			reference = d.Digest.String()
+		}
+		desc, data, err := repository.Manifest(ctx, reference, maxManifest)
+		if top == "" {
+			top = desc.Digest
+		}
+		return document{desc: desc, data: data}, err
+	}
+	m, err := descend(ispec.Descriptor{Digest: ref.Digest}, platform, get)
+	if err != nil {
+		return Image{}, err
+	}
+	refs := []string{reference{Domain: ref.Domain, Path: ref.Path, Digest: top}.String()}
+	if ref.Digest == "" {
+		refs = append(refs, ref.String())
+	}
+	return s.add(ctx, m, repository, refs, report)
+}

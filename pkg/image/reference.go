@@ -1,0 +1,125 @@
+package image
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+)
+
+const (
+	defaultDomain   = "docker.io"
+	legacyDomain    = "index.docker.io"
+	officialPrefix  = "library/"
+	defaultTag      = "latest"
+	maxReferenceLen = 1024
+	maxNameLen      = 255
+)
+
+var (
+	domainRE = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?$`)
+	pathRE   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagRE    = regexp.MustCompile(`^[\w][\w.-]{0,127}$`)
+	hexRE    = regexp.MustCompile(`^[a-f0-9]+$`)
+)
+
+// reference is a name taken apart. Tag and Digest may both be empty only before
+// the default tag is set.
+type reference struct {
+	Domain string // docker.io
+	Path   string // library/busybox
+	Tag    string
+	Digest digest.Digest
+}
+
+// parseReference reads a reference as users write it: without a registry it is
+// docker.io's, without a namespace there it is library's, and without tag or
+// digest it means :latest.
+func parseReference(s string) (reference, error) {
+	r, err := splitReference(s)
+	if err != nil {
+		return reference{}, fmt.Errorf("reference %.300q: %w: %w", s, err, errs.Invalid)
+	}
+	return r, nil
+}
+
+func splitReference(s string) (reference, error) {
+	var r reference
+	if s == "" || len(s) > maxReferenceLen {
+		return r, fmt.Errorf("%d characters", len(s))
+	}
+	name, d, hasDigest := strings.Cut(s, "@")
+	if hasDigest {
+		r.Digest = digest.Digest(d)
+		if err := blob.Validate(r.Digest); err != nil {
+			return r, err
+		}
+	}
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		r.Tag, name = name[i+1:], name[:i]
+		if !tagRE.MatchString(r.Tag) {
+			return r, fmt.Errorf("tag %q is not valid", r.Tag)
+		}
+	}
+	r.Domain, r.Path = splitDomain(name)
+	switch {
+	case !domainRE.MatchString(r.Domain):
+		return r, fmt.Errorf("registry %q is not valid", r.Domain)
+	case strings.ToLower(r.Path) != r.Path:
+		return r, fmt.Errorf("repository %q must be lower case", r.Path)
+	case !pathRE.MatchString(r.Path):
+		return r, fmt.Errorf("repository %q is not valid", r.Path)
+	case len(r.Domain)+1+len(r.Path) > maxNameLen:
+		return r, fmt.Errorf("name is longer than %d characters", maxNameLen)
+	}
+	if r.Tag == "" && r.Digest == "" {
+		if len(r.Path) == 64 && hexRE.MatchString(r.Path) {
+			return r, fmt.Errorf("an image id is not a name")
+		}
+		r.Tag = defaultTag
+	}
+	return r, nil
+}
+
+// splitDomain tells a registry from the first part of a path, as Docker does: by
+// a dot, a colon, a capital or "localhost".
+func splitDomain(name string) (domain, path string) {
+	first, rest, ok := strings.Cut(name, "/")
+	if !ok || (!strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first) {
+		domain, path = defaultDomain, name
+	} else {
+		domain, path = first, rest
+	}
+	if domain == legacyDomain {
+		domain = defaultDomain
+	}
+	if domain == defaultDomain && !strings.Contains(path, "/") {
+		path = officialPrefix + path
+	}
+	return domain, path
+}
+
+// repository is the name without tag and digest.
+func (r reference) repository() string { return r.Domain + "/" + r.Path }
+
+// String is the whole name; a digest makes the tag superfluous.
+func (r reference) String() string {
+	if r.Digest != "" {
+		return r.repository() + "@" + r.Digest.String()
+	}
+	return r.repository() + ":" + r.Tag
+}
+
+// NormalizeRef returns the full form of a reference as users write it: busybox
+// becomes docker.io/library/busybox:latest. The error is of kind Invalid.
+func NormalizeRef(s string) (string, error) {
+	r, err := parseReference(s)
+	if err != nil {
+		return "", err
+	}
+	return r.String(), nil
+}

@@ -1,0 +1,147 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/layer"
+)
+
+const (
+	maxSpooled  = 100_000 // entries of an archive
+	spoolPrefix = ".load-"
+)
+
+// spool is an archive laid out in a directory under names of our own, since its
+// entries come in any order. Names of the archive are keys of a map and never
+// paths.
+type spool struct {
+	dir   string
+	files map[string]string // name in the archive → file
+	links map[string]string // name in the archive → name in the archive
+}
+
+func (s *Service) spoolDir() string { return filepath.Join(s.options.Root, "images") }
+
+// sweepSpools removes what a load that did not end has left.
+func (s *Service) sweepSpools() error {
+	old, err := filepath.Glob(filepath.Join(s.spoolDir(), spoolPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("sweep archives: %w", err)
+		}
+	}
+	return nil
+}
+
+// spool reads an archive, compressed or not. The caller removes it.
+func (s *Service) spool(ctx context.Context, r io.Reader) (*spool, error) {
+	plain, err := layer.Decompress(blob.ContextReader(ctx, r))
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	dir, err := os.MkdirTemp(s.spoolDir(), spoolPrefix)
+	if err != nil {
+		return nil, err
+	}
+	sp := &spool{dir: dir, files: map[string]string{}, links: map[string]string{}}
+	if err := sp.fill(plain); err != nil {
+		sp.remove()
+		return nil, fmt.Errorf("read archive: %w", err)
+	}
+	return sp, nil
+}
+
+func (sp *spool) remove() { _ = os.RemoveAll(sp.dir) } // Open sweeps what stays
+
+func (sp *spool) fill(r io.Reader) error {
+	t := tar.NewReader(r)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%w: not an image archive: %w", err, errs.Invalid)
+		}
+		if err != nil {
+			return err
+		}
+		if n > maxSpooled {
+			return fmt.Errorf("more than %d entries: %w", maxSpooled, errs.Invalid)
+		}
+		name := path.Clean(strings.TrimPrefix(h.Name, "/"))
+		switch h.Typeflag {
+		case tar.TypeReg:
+			if err := sp.write(name, n, t); err != nil {
+				return err
+			}
+		case tar.TypeSymlink: // older `docker save` links equal layers
+			sp.links[name] = path.Join(path.Dir(name), h.Linkname)
+		case tar.TypeLink:
+			sp.links[name] = path.Clean(strings.TrimPrefix(h.Linkname, "/"))
+		}
+	}
+}
+
+func (sp *spool) write(name string, n int, r io.Reader) error {
+	p := filepath.Join(sp.dir, strconv.Itoa(n))
+	f, err := os.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	sp.files[name] = p
+	return errors.Join(err, f.Close())
+}
+
+// open opens a file of the archive by its name there.
+func (sp *spool) open(name string) (*os.File, error) {
+	p, ok := sp.files[name]
+	for hops := 0; !ok && hops < 8; hops++ {
+		next, linked := sp.links[name]
+		if !linked {
+			break
+		}
+		name = next
+		p, ok = sp.files[name]
+	}
+	if !ok {
+		return nil, fmt.Errorf("archive has no %.200q: %w", name, errs.Invalid)
+	}
+	return os.Open(p)
+}
+
+func (sp *spool) has(name string) bool {
+	_, file := sp.files[name]
+	_, link := sp.links[name]
+	return file || link
+}
+
+// readAll reads a small file of the archive.
+func (sp *spool) readAll(name string, limit int64) ([]byte, error) {
+	f, err := sp.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%.200q has more than %d bytes: %w", name, limit, errs.Invalid)
+	}
+	return data, err
+}
