@@ -63,10 +63,9 @@ func (s *Service) add(ctx context.Context, m document, src source, refs []string
 	for _, info := range infos {
 		r.Size += info.Bytes
 	}
-	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs); err != nil {
+	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.add); err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)
 	}
-	lease.add(r.Stack...)
 	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
 		return Image{}, err
 	}

@@ -49,9 +49,11 @@ func (r *Roots) mount(root Root, target string) error {
 		}
 		o.lower = []string{empty}
 	}
-	if r.legacy {
-		return o.mountLegacy(target)
-	}
+	return o.attach(target)
+}
+
+// attach mounts the overlay at target by the best way that the kernel has.
+func (o overlay) attach(target string) error {
 	err := o.mount(target)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 		// lowerdir+ appeared in Linux 6.7, fsopen for overlay in 6.5.

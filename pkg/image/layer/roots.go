@@ -52,7 +52,6 @@ type Roots struct {
 	layers   *Store
 	writable string
 	mounts   string
-	legacy   bool // use mount(2): for kernels before 6.7
 	locks    keylock.Locks
 	reaper   reaper
 	usage    usageCache
