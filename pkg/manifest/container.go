@@ -1,0 +1,96 @@
+package manifest
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// annotationRestarts is kubelet's name for a container's count of restarts.
+const annotationRestarts = "io.kubernetes.container.restartCount"
+
+// containerInput is what a container's configuration is made of beside the pod.
+type containerInput struct {
+	attempt    uint32
+	imageID    string
+	facts      facts
+	nodeMemory int64
+	// volumes maps the pod's volumes to host paths.
+	volumes map[string]string
+}
+
+// containerConfig turns a container into what CreateContainer takes.
+func containerConfig(p *corev1.Pod, c *corev1.Container, in containerInput) (*runtimeapi.ContainerConfig, error) {
+	env, values, err := environment(p, c, in.facts)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := resources(c, oomScoreAdj(p, c, in.nodeMemory))
+	if err != nil {
+		return nil, err
+	}
+	security, err := containerSecurity(p, c)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := mounts(c, in.volumes)
+	if err != nil {
+		return nil, err
+	}
+	config := &runtimeapi.ContainerConfig{
+		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.attempt},
+		Image:       &runtimeapi.ImageSpec{Image: in.imageID, UserSpecifiedImage: c.Image},
+		Command:     expandAll(c.Command, values),
+		Args:        expandAll(c.Args, values),
+		WorkingDir:  c.WorkingDir,
+		Envs:        env,
+		Mounts:      mounts,
+		Labels:      containerLabels(p, c),
+		Annotations: map[string]string{annotationRestarts: strconv.FormatUint(uint64(in.attempt), 10)},
+		LogPath:     fmt.Sprintf("%s_%d.log", c.Name, in.attempt),
+		Stdin:       c.Stdin,
+		StdinOnce:   c.StdinOnce,
+		Tty:         c.TTY,
+		Linux:       &runtimeapi.LinuxContainerConfig{Resources: limits, SecurityContext: security},
+	}
+	if c.TTY {
+		config.Annotations[apiv1.AnnotationTTY] = "true"
+	}
+	return config, nil
+}
+
+func containerLabels(p *corev1.Pod, c *corev1.Container) map[string]string {
+	labels := maps.Clone(ownLabels(p))
+	labels[apiv1.LabelContainerName] = c.Name
+	return labels
+}
+
+var propagations = map[corev1.MountPropagationMode]runtimeapi.MountPropagation{
+	corev1.MountPropagationNone:            runtimeapi.MountPropagation_PROPAGATION_PRIVATE,
+	corev1.MountPropagationHostToContainer: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+	corev1.MountPropagationBidirectional:   runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL,
+}
+
+func mounts(c *corev1.Container, volumes map[string]string) ([]*runtimeapi.Mount, error) {
+	var all []*runtimeapi.Mount
+	for _, v := range c.VolumeMounts {
+		m := &runtimeapi.Mount{ContainerPath: v.MountPath, HostPath: volumes[v.Name], Readonly: v.ReadOnly}
+		if v.MountPropagation != nil {
+			var ok bool
+			if m.Propagation, ok = propagations[*v.MountPropagation]; !ok {
+				return nil, fmt.Errorf("mountPropagation %q: %w", *v.MountPropagation, errs.Invalid)
+			}
+		}
+		if r := v.RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyEnabled {
+			m.RecursiveReadOnly = true
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
