@@ -1,0 +1,189 @@
+// Package registry is an OCI registry in memory, for tests and benchmarks:
+// manifests, blobs with ranges, uploads, basic and token authentication.
+//
+// A Registry is an http.Handler; Start serves it on loopback. Hook lets a test
+// break answers.
+package registry
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/test/images"
+)
+
+// Registry holds repositories in memory. Its fields are set before it serves;
+// its methods are safe for concurrent use.
+type Registry struct {
+	// Username and Password, if set, are demanded by basic authentication, or by
+	// the token server where Token is set.
+	Username, Password string
+	// Token demands a bearer token, which /token gives.
+	Token bool
+	// RefreshToken, if set, is an identity token that /token exchanges.
+	RefreshToken string
+	// Hook, if not nil, is asked before each request; true means that it has
+	// answered.
+	Hook func(w http.ResponseWriter, r *http.Request) bool
+
+	mu        sync.Mutex
+	manifests map[string]manifest // repository@digest and repository:tag
+	blobs     map[digest.Digest][]byte
+	uploads   map[string]*bytes.Buffer
+	requests  map[string]int // by method and path
+}
+
+type manifest struct {
+	mediaType string
+	data      []byte
+}
+
+const bearer = "in-memory-token"
+
+var route = regexp.MustCompile(`^/v2/([a-z0-9._/-]+)/(manifests|blobs|blobs/uploads)/([^/]*)$`)
+
+// Server is a registry that serves.
+type Server struct {
+	*Registry
+	Host string // 127.0.0.1:port
+	http *httptest.Server
+}
+
+// Start serves r on a port of loopback; nil means an empty registry. The caller
+// closes it.
+func Start(r *Registry) *Server {
+	if r == nil {
+		r = &Registry{}
+	}
+	s := &Server{Registry: r, http: httptest.NewServer(r)}
+	s.Host = strings.TrimPrefix(s.http.URL, "http://")
+	return s
+}
+
+// Close ends the server.
+func (s *Server) Close() { s.http.CloseClientConnections(); s.http.Close() }
+
+// Put puts an image into a repository under a tag, and returns the name by which
+// it is pulled.
+func (s *Server) Put(repository, tag string, b *images.Built) string {
+	s.Add(repository, tag, b)
+	return s.Host + "/" + repository + ":" + tag
+}
+
+// Add puts an image into a repository under a tag.
+func (r *Registry) Add(repository, tag string, b *images.Built) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.initLocked()
+	for d, data := range b.Blobs {
+		r.blobs[d] = data
+		if t := mediaType(data); t != "" {
+			r.manifests[repository+"@"+d.String()] = manifest{t, data}
+		}
+	}
+	root := manifest{b.Root.MediaType, b.Blobs[b.Root.Digest]}
+	r.manifests[repository+"@"+b.Root.Digest.String()] = root
+	r.manifests[repository+":"+tag] = root
+}
+
+// SetBlob replaces the bytes that the registry gives for a digest.
+func (r *Registry) SetBlob(d digest.Digest, data []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.initLocked()
+	r.blobs[d] = data
+}
+
+// Requests returns how often a method was used on a path.
+func (r *Registry) Requests(method, path string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.requests[method+" "+path]
+}
+
+func (r *Registry) initLocked() {
+	if r.blobs == nil {
+		r.manifests, r.blobs = map[string]manifest{}, map[digest.Digest][]byte{}
+		r.uploads, r.requests = map[string]*bytes.Buffer{}, map[string]int{}
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	r.initLocked()
+	r.requests[req.Method+" "+req.URL.Path]++
+	r.mu.Unlock()
+	if r.Hook != nil && r.Hook(w, req) {
+		return
+	}
+	if req.URL.Path == "/token" {
+		r.token(w, req)
+		return
+	}
+	if !r.allowed(req) {
+		r.challenge(w, req)
+		return
+	}
+	m := route.FindStringSubmatch(req.URL.Path)
+	switch {
+	case req.URL.Path == "/v2/":
+		w.WriteHeader(http.StatusOK)
+	case m == nil:
+		fail(w, http.StatusNotFound, "NAME_UNKNOWN")
+	case m[2] == "manifests":
+		r.manifest(w, req, m[1], m[3])
+	case m[2] == "blobs/uploads":
+		r.upload(w, req, m[1], m[3])
+	default:
+		r.blob(w, req, m[3])
+	}
+}
+
+func fail(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, strings.ToLower(code))
+}
+
+func (r *Registry) manifest(w http.ResponseWriter, req *http.Request, repository, ref string) {
+	key := repository + ":" + ref
+	if strings.Contains(ref, ":") {
+		key = repository + "@" + ref
+	}
+	if req.Method == http.MethodPut {
+		r.putManifest(w, req, repository, key)
+		return
+	}
+	r.mu.Lock()
+	m, ok := r.manifests[key]
+	r.mu.Unlock()
+	if !ok {
+		fail(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		return
+	}
+	w.Header().Set("Content-Type", m.mediaType)
+	w.Header().Set("Docker-Content-Digest", digest.FromBytes(m.data).String())
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(m.data))
+}
+
+func (r *Registry) blob(w http.ResponseWriter, req *http.Request, ref string) {
+	r.mu.Lock()
+	data, ok := r.blobs[digest.Digest(ref)]
+	r.mu.Unlock()
+	if !ok {
+		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Docker-Content-Digest", ref)
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(data))
+}
