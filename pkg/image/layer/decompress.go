@@ -33,7 +33,8 @@ func skippable(b []byte) bool {
 // by its first bytes and not by what a manifest says. The caller closes it,
 // which leaves r open.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 128<<10)
+	src := &sourceReader{r: r}
+	b := bufio.NewReaderSize(src, 128<<10)
 	head, err := b.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err
@@ -42,17 +43,53 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, gzipMagic):
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, fmt.Errorf("gzip stream: %w", err)
+			return nil, fmt.Errorf("gzip stream: %w", src.blame(err))
 		}
-		return z, nil
+		return &inflater{ReadCloser: z, src: src}, nil
 	case bytes.HasPrefix(head, zstdMagic), skippable(head):
 		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {
-			return nil, fmt.Errorf("zstd stream: %w", err)
+			return nil, fmt.Errorf("zstd stream: %w", src.blame(err))
 		}
-		return z.IOReadCloser(), nil
+		return &inflater{ReadCloser: z.IOReadCloser(), src: src}, nil
 	case bytes.HasPrefix(head, xzMagic), bytes.HasPrefix(head, bzip2Magic):
 		return nil, fmt.Errorf("compression is neither gzip nor zstd: %w", errs.Unsupported)
 	}
 	return io.NopCloser(b), nil
+}
+
+// sourceReader remembers whether it was the compressed stream's source that
+// failed, or what came from it.
+type sourceReader struct {
+	r   io.Reader
+	err error
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// blame gives a decoder's error its kind, or returns the source's own.
+func (s *sourceReader) blame(err error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return fmt.Errorf("%w: %w", err, errs.Invalid)
+}
+
+type inflater struct {
+	io.ReadCloser
+	src *sourceReader
+}
+
+func (i *inflater) Read(p []byte) (int, error) {
+	n, err := i.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("decompress: %w", i.src.blame(err))
+	}
+	return n, err
 }
