@@ -285,6 +285,19 @@ func TestDirectoriesStayInTheirTree(t *testing.T) {
 	}
 }
 
+func TestPlatformIsOSAndArchitecture(t *testing.T) {
+	client := serve(t, admin.Deps{Runtime: &fakeRuntime{}, Images: admin.FromImages(nil)})
+	for _, bad := range []string{"linux", "linux/", "/arm64", "a/b/c/d"} {
+		stream, err := client.Pull(t.Context(), &apiv1.PullRequest{Image: "x", Platform: bad})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err == nil || !strings.Contains(err.Error(), "as in linux/arm64") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 func TestCheckGoesOnPastABrokenChecker(t *testing.T) {
 	client := serve(t, admin.Deps{Runtime: &fakeRuntime{}, Checkers: []admin.Checker{
 		{Store: "pod", Check: func(context.Context, bool) ([]admin.Problem, error) { return nil, errors.New("boom") }},
