@@ -241,6 +241,9 @@ func (t *tree) node(fd int, base string, h *tar.Header) error {
 	if err := unix.Mknodat(fd, base, kind|0o600, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
 		return err
 	}
+	if kind == unix.S_IFCHR && h.Devmajor == 0 && h.Devminor == 0 {
+		return t.noteWhiteout(fd)
+	}
 	if err := unix.Fchownat(fd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}

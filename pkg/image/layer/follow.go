@@ -56,6 +56,9 @@ func (st *settler) copyLink(p string) error {
 		return err
 	}
 	defer unix.Close(to)
+	if err := makeRoom(to, path.Base(p)); err != nil {
+		return err
+	}
 	st.made++
 	if err := unix.Symlinkat(text, to, path.Base(p)); err != nil {
 		return err
@@ -77,6 +80,11 @@ func (st *settler) merge(p, to string) error {
 		s, err := lookup(st.own, from)
 		if err != nil {
 			return err
+		}
+		if isWhiteout(s) {
+			if _, err := lookup(st.below, dest); err != nil {
+				continue // nothing to hide, and nothing to merge the whiteout away
+			}
 		}
 		if !isDir(s) {
 			if err := st.link(st.own, from, dest); err != nil {
@@ -147,7 +155,9 @@ func (st *settler) hideAll(p, to string) error {
 			return err
 		}
 		st.made++
-		err = unix.Mknodat(fd, n, unix.S_IFCHR, 0)
+		if err = makeRoom(fd, n); err == nil {
+			err = unix.Mknodat(fd, n, unix.S_IFCHR, 0)
+		}
 		_ = unix.Close(fd)
 		if err != nil {
 			return err

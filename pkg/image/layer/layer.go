@@ -82,6 +82,9 @@ type Info struct {
 	// Implied lists the directories that the stream has not listed: their
 	// owner and mode are those of the layer below. "." is the root.
 	Implied []string `json:"implied,omitempty"`
+	// Whiteouts lists the directories that hold whiteouts: overlay shows these
+	// where it does not merge the directory with one below.
+	Whiteouts []string `json:"whiteouts,omitempty"`
 	// Links lists the hard links that only the layers below can settle.
 	Links []Link `json:"links,omitempty"`
 }

@@ -19,7 +19,9 @@ import (
 //   - a directory that own implies gets owner, mode and attributes of the view's;
 //   - where the view has a symbolic link to a directory in its place, out has the
 //     link, and what own has in the directory is linked to where it leads;
-//   - a hard link to a file of the view is made to that file itself.
+//   - a hard link to a file of the view is made to that file itself;
+//   - a directory of whiteouts that has nothing below to hide is made, since
+//     overlay takes whiteouts out of merged directories only.
 type settler struct {
 	view            string
 	trees           []string // below, the lowest first
@@ -30,12 +32,27 @@ type settler struct {
 }
 
 func (st *settler) run(info Info) error {
+	err := st.settle(info)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		// The layer puts something through a link of the layers below to where it
+		// has a file or a link itself.
+		return fmt.Errorf("layer contradicts itself through links of the layers below: %w: %w", err, errs.Invalid)
+	}
+	return err
+}
+
+func (st *settler) settle(info Info) error {
 	if err := copyAttributes(st.source("."), st.out, "."); err != nil {
 		return err
 	}
 	for _, p := range info.Implied { // sorted: parents first
 		if err := st.settleDir(p); err != nil {
 			return fmt.Errorf("directory %.200q: %w", p, err)
+		}
+	}
+	for _, p := range info.Whiteouts {
+		if err := st.settleWhiteouts(p); err != nil {
+			return fmt.Errorf("whiteouts in %.200q: %w", p, err)
 		}
 	}
 	for _, l := range info.Links {
@@ -136,6 +153,21 @@ func (st *settler) settleDir(p string) error {
 	return st.directory(p)
 }
 
+// settleWhiteouts has overlay merge the directory p, so that it does not show the
+// whiteouts in it, where nothing below would be merged with it.
+func (st *settler) settleWhiteouts(p string) error {
+	if _, moved := st.place(p); moved || p == "." {
+		return nil
+	}
+	if s, err := lookup(st.own, p); err != nil || !isDir(s) {
+		return nil // replaced by a later entry
+	}
+	if s, err := lookup(st.below, p); err == nil && isDir(s) && !opaque(st.own, p) && !st.hidden(p) {
+		return nil
+	}
+	return st.directory(p)
+}
+
 // place returns where own's path p is to be found in the image, and whether that
 // is elsewhere.
 func (st *settler) place(p string) (string, bool) {
@@ -164,6 +196,9 @@ func (st *settler) directory(p string) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if err := makeRoom(fd, path.Base(p)); err != nil {
+		return err
+	}
 	if err := makeDir(fd, path.Base(p)); err != nil {
 		return err
 	}
@@ -202,17 +237,7 @@ func (st *settler) settleLink(l Link) error {
 }
 
 // inView returns the path, in the view, of a directory opened there.
-func (st *settler) inView(fd int) (string, error) {
-	p, err := readlinkAt(unix.AT_FDCWD, procPath(fd))
-	if err != nil {
-		return "", err
-	}
-	rel, ok := strings.CutPrefix(p+"/", st.view+"/")
-	if !ok {
-		return "", fmt.Errorf("%.200q is not below %.200q: %w", p, st.view, errs.Invalid)
-	}
-	return path.Join(".", rel), nil
-}
+func (st *settler) inView(fd int) (string, error) { return pathBelow(st.view, fd) }
 
 // link makes out's path to a link of root's path from.
 func (st *settler) link(root int, from, to string) error {
@@ -232,6 +257,24 @@ func (st *settler) link(root int, from, to string) error {
 		return err
 	}
 	defer unix.Close(dst)
+	if err := makeRoom(dst, path.Base(to)); err != nil {
+		return err
+	}
 	st.made++
 	return unix.Linkat(src, path.Base(from), dst, path.Base(to), 0)
+}
+
+// makeRoom removes what is at base: two paths of a layer can lead to one place,
+// through a link, and the later one wins.
+func makeRoom(fd int, base string) error {
+	s, err := statAt(fd, base)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return err
+	case isDir(s):
+		return removeTree(fd, base)
+	}
+	return unix.Unlinkat(fd, base, 0)
 }

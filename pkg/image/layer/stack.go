@@ -10,8 +10,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
-
-	"github.com/berth-run/berth/pkg/errs"
 )
 
 // Stack returns what to mount for an image's layers, the lowest first: the layers
@@ -26,11 +24,14 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 			return nil, err
 		}
 		below := stack
-		stack = append(stack[:len(stack):len(stack)], d)
-		if len(info.Links) == 0 && (n == 0 || len(info.Implied) == 0) {
+		whole := append(stack[:len(stack):len(stack)], d)
+		if stack = whole; s.opaqueRoot(d) { // overlay does not look for that mark on a layer's root
+			stack = []digest.Digest{d}
+		}
+		if len(info.Links)+len(info.Whiteouts) == 0 && (n == 0 || len(info.Implied) == 0) {
 			continue
 		}
-		id := stackID(stack)
+		id := stackID(whole)
 		keep(id)
 		made, err := s.settle(ctx, id, below, info)
 		if err != nil {
@@ -41,6 +42,16 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 		}
 	}
 	return stack, nil
+}
+
+// opaqueRoot reports whether a layer hides everything below it.
+func (s *Store) opaqueRoot(d digest.Digest) bool {
+	fd, err := openPath(s.Tree(d))
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return opaque(fd, ".")
 }
 
 // stackID names the stacking layer above a stack.
@@ -81,11 +92,10 @@ func (s *Store) settle(ctx context.Context, id digest.Digest, below []digest.Dig
 	if err != nil || made == 0 {
 		return false, full(err)
 	}
-	if err := os.Remove(filepath.Join(temp, viewDir)); err != nil {
-		return false, err
-	}
-	if err := os.Remove(filepath.Join(temp, emptyDir)); err != nil {
-		return false, err
+	for _, d := range []string{viewDir, emptyDir, emptyDir2} {
+		if err := os.Remove(filepath.Join(temp, d)); err != nil {
+			return false, err
+		}
 	}
 	p, err := s.path(id)
 	if err != nil {
@@ -95,21 +105,22 @@ func (s *Store) settle(ctx context.Context, id digest.Digest, below []digest.Dig
 }
 
 const (
-	viewDir  = "view"  // where the layers below are mounted meanwhile
-	emptyDir = "empty" // overlay wants two layers at least
+	viewDir   = "view"  // where the layers below are mounted meanwhile
+	emptyDir  = "empty" // overlay wants two layers at least
+	emptyDir2 = "empty2"
 )
 
 // newSettler mounts what is below and opens the trees.
 func (s *Store) newSettler(temp string, below []digest.Digest, info Info) (*settler, error) {
-	for _, d := range []string{viewDir, emptyDir, treeDir} {
-		if err := os.Mkdir(filepath.Join(temp, d), 0o755); err != nil {
+	for _, d := range []string{viewDir, emptyDir, emptyDir2, treeDir} {
+		if err := errors.Join(os.Mkdir(filepath.Join(temp, d), 0o755), os.Chmod(filepath.Join(temp, d), 0o755)); err != nil {
 			return nil, err
 		}
 	}
-	if len(below) == 0 {
-		return nil, fmt.Errorf("hard link %.200q: nothing lies below: %w", info.Links[0].Path, errs.Invalid)
-	}
 	o := overlay{lower: []string{filepath.Join(temp, emptyDir)}}
+	if len(below) == 0 {
+		o.lower = append(o.lower, filepath.Join(temp, emptyDir2))
+	}
 	st := &settler{implied: map[string]bool{}, moved: map[string]string{}, view: filepath.Join(temp, viewDir)}
 	for _, d := range below {
 		o.lower = append(o.lower, s.Tree(d))

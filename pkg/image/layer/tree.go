@@ -26,6 +26,9 @@ type tree struct {
 	parents map[string]int // open directories by the path that named them
 	implied map[uint64]string
 	links   map[string]string // hard links into a layer below, by path
+	// whiteouts holds the directories that hold whiteouts.
+	whiteouts map[string]bool
+	dir       string
 }
 
 func openTree(dir string) (*tree, error) {
@@ -33,7 +36,7 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	t := &tree{root: fd, parents: map[string]int{}, implied: map[uint64]string{}, links: map[string]string{}}
+	t := &tree{root: fd, dir: dir, parents: map[string]int{}, implied: map[uint64]string{}, links: map[string]string{}, whiteouts: map[string]bool{}}
 	st, err := statAt(fd, "")
 	if err != nil {
 		t.close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,7 @@ func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Diges
 	}
 	info := Info{Version: infoVersion, DiffID: diffID, Bytes: u.bytes, Inodes: u.entries}
 	info.Implied, info.Links = t.open()
+	info.Whiteouts = slices.Sorted(maps.Keys(t.whiteouts))
 	return info, nil
 }
 

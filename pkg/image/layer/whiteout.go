@@ -42,10 +42,36 @@ func (t *tree) whiteout(fd int, p, base string) error {
 	st, err := statAt(fd, hidden)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return unix.Mknodat(fd, hidden, unix.S_IFCHR, 0)
+		if err := unix.Mknodat(fd, hidden, unix.S_IFCHR, 0); err != nil {
+			return err
+		}
+		return t.noteWhiteout(fd)
 	case err == nil && isDir(st):
 		delete(t.implied, st.Ino) // the directory below is gone, and its owner with it
 		return setOpaque(fd, hidden)
 	}
 	return err
+}
+
+// noteWhiteout remembers a directory that holds whiteouts.
+func (t *tree) noteWhiteout(dir int) error {
+	p, err := pathBelow(t.dir, dir)
+	if err == nil {
+		t.whiteouts[p] = true
+	}
+	return err
+}
+
+// pathBelow returns the path below dir, where nothing is a link, of a directory
+// opened there.
+func pathBelow(dir string, fd int) (string, error) {
+	p, err := readlinkAt(unix.AT_FDCWD, procPath(fd))
+	if err != nil {
+		return "", err
+	}
+	rel, ok := strings.CutPrefix(p+"/", dir+"/")
+	if !ok {
+		return "", fmt.Errorf("%.200q is not below %.200q: %w", p, dir, errs.Invalid)
+	}
+	return path.Join(".", rel), nil
 }

@@ -1,0 +1,457 @@
+package layer
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// reference applies layers in order to a plain directory: what Stack must equal.
+type reference struct {
+	root string
+	own  []entry // of the layer that is being applied
+}
+
+// errAmbiguous says that a layer leads through a link of the layers below to
+// where it has something itself: what comes of it depends on the order within
+// the layer, and nothing is promised but an error of its kind.
+var errAmbiguous = errors.New("ambiguous")
+
+// ambiguous reports whether the layer has anything at or below the path that a
+// link leads to, or replaces the link.
+func (r reference) ambiguous(link, target string) bool {
+	for _, e := range r.own {
+		p := strings.TrimSuffix(e.name, "/")
+		if hidden, ok := strings.CutPrefix(filepath.Base(p), whiteoutPrefix); ok {
+			p = filepath.Join(filepath.Dir(p), hidden)
+		}
+		if p == link || p == target || target == "." || strings.HasPrefix(p, target+"/") || strings.HasPrefix(target, p+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// dir returns the directory rel, following links inside the root, and makes what
+// is missing. A file, or a link that leads to no directory, gives way.
+func (r reference) dir(rel string) (string, error) {
+	at := r.root
+	for _, c := range strings.Split(rel, "/") {
+		if c == "." || c == "" {
+			continue
+		}
+		next := filepath.Join(at, c)
+		info, err := os.Lstat(next)
+		if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			in, err := filepath.Rel(r.root, next)
+			if err != nil {
+				return "", err
+			}
+			to, err := securejoin.SecureJoin(r.root, in)
+			if errors.Is(err, unix.ELOOP) {
+				to = next // leads nowhere
+			} else if err != nil {
+				return "", err
+			}
+			target, err := filepath.Rel(r.root, to)
+			if err != nil {
+				return "", err
+			}
+			if to != next && r.ambiguous(in, target) {
+				return "", errAmbiguous
+			}
+			if there, err := os.Lstat(to); err == nil && there.IsDir() {
+				at = to
+				continue
+			}
+		}
+		if err != nil || !info.IsDir() {
+			if err := os.RemoveAll(next); err != nil {
+				return "", err
+			}
+			if err := os.Mkdir(next, 0o755); err != nil {
+				return "", err
+			}
+			if err := os.Chmod(next, 0o755); err != nil {
+				return "", err
+			}
+		}
+		at = next
+	}
+	return at, nil
+}
+
+// layer applies one layer: whiteouts hide what is below, so they come first.
+func (r reference) layer(entries []entry) error {
+	for _, e := range entries {
+		base := filepath.Base(e.name)
+		if !strings.HasPrefix(base, whiteoutPrefix) {
+			continue
+		}
+		dir, err := r.dir(filepath.Dir(e.name))
+		if err != nil {
+			return err
+		}
+		if base != whiteoutOpaque {
+			if err := os.RemoveAll(filepath.Join(dir, strings.TrimPrefix(base, whiteoutPrefix))); err != nil {
+				return err
+			}
+			continue
+		}
+		children, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, c := range children {
+			if err := os.RemoveAll(filepath.Join(dir, c.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range entries {
+		if err := r.entry(e); err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+	}
+	return nil
+}
+
+func (r reference) entry(e entry) error {
+	base := filepath.Base(e.name)
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return nil
+	}
+	dir, err := r.dir(filepath.Dir(strings.TrimSuffix(e.name, "/")))
+	if err != nil {
+		return err
+	}
+	p := filepath.Join(dir, base)
+	info, err := os.Lstat(p)
+	if strings.HasSuffix(e.name, "/") {
+		if err != nil || !info.IsDir() {
+			if err := errors.Join(os.RemoveAll(p), os.Mkdir(p, 0o700)); err != nil {
+				return err
+			}
+		}
+		return errors.Join(os.Chown(p, e.uid, e.gid), unix.Chmod(p, uint32(e.mode)))
+	}
+	switch e.kind {
+	case tar.TypeSymlink:
+		return errors.Join(os.RemoveAll(p), os.Symlink(e.link, p), os.Lchown(p, e.uid, e.gid))
+	case tar.TypeLink:
+		parent, err := r.dir(filepath.Dir(e.link))
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(parent, filepath.Base(e.link))
+		return errors.Join(os.RemoveAll(p), os.Link(target, p))
+	}
+	return errors.Join(os.RemoveAll(p), os.WriteFile(p, []byte(e.data), 0o600), os.Chown(p, e.uid, e.gid), unix.Chmod(p, uint32(e.mode)))
+}
+
+// describe lists a tree: what each path is and whose.
+func describe(t testing.TB, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%o %d:%d", st.Mode, st.Uid, st.Gid)
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFLNK:
+			link, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			text += " -> " + link
+		case unix.S_IFREG:
+			data, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			text += " " + string(data)
+		}
+		all[rel] = text
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// compare unpacks layers alone, stacks and mounts them, and compares with the
+// reference.
+func compare(t testing.TB, layers ...[]entry) {
+	t.Helper()
+	ref := reference{root: t.TempDir()}
+	if err := os.Chmod(ref.root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ambiguous := false
+	for _, l := range layers {
+		ref.own = l
+		err := ref.layer(l)
+		if ambiguous = errors.Is(err, errAmbiguous); ambiguous {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := store(t, Limits{})
+	var diffIDs []digest.Digest
+	for _, l := range layers {
+		info, err := unpack(t, s, stream(t, l...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		diffIDs = append(diffIDs, info.DiffID)
+	}
+	if ambiguous {
+		if _, err := s.Stack(t.Context(), diffIDs, func(...digest.Digest) {}); err != nil && !errors.Is(err, errs.Invalid) {
+			t.Error(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(describe(t, ref.root), describe(t, stacked(t, s, diffIDs))); diff != "" {
+		t.Errorf("layers:\n%s(-in order +stacked):\n%s", text(layers), diff)
+	}
+}
+
+// text shows layers, one a line.
+func text(layers [][]entry) string {
+	b := strings.Builder{}
+	for n, l := range layers {
+		fmt.Fprintf(&b, "%d:", n)
+		for _, e := range l {
+			fmt.Fprintf(&b, " %s(%s%s %o %d)", e.name, e.link, e.data, e.mode, e.uid)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// stacked mounts a stack until the test's end.
+func stacked(t testing.TB, s *Store, diffIDs []digest.Digest) string {
+	t.Helper()
+	stack, err := s.Stack(t.Context(), diffIDs, func(...digest.Digest) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := r.Mount(t.Context(), Root{ID: "c", Layers: stack})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(r.Unmount(context.Background(), "c"), r.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+func TestStackEqualsInOrder(t *testing.T) {
+	base := []entry{
+		{name: "a/", mode: 0o700, uid: 1, gid: 2}, {name: "a/b/", mode: 0o2775, uid: 3}, {name: "a/b/f", data: "low", mode: 0o600, uid: 9},
+		{name: "usr/", mode: 0o755}, {name: "usr/lib/", mode: 0o711}, {name: "usr/lib/l", data: "l", mode: 0o644}, {name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
+		{name: "f", data: "f", mode: 0o640},
+	}
+	for name, upper := range map[string][]entry{
+		"implied directories":               {{name: "a/b/g", data: "new", mode: 0o644}},
+		"implied directory of a whiteout":   {{name: "a/b/.wh.f"}},
+		"implied and hidden":                {{name: "a/.wh.b"}, {name: "a/b/g", data: "new", mode: 0o644}},
+		"hidden, in the other order":        {{name: "a/b/g", data: "new", mode: 0o644}, {name: "a/.wh.b"}},
+		"hidden directory made again":       {{name: ".wh.a"}, {name: "a/", mode: 0o755}, {name: "a/x", data: "x", mode: 0o644}},
+		"opaque":                            {{name: "a/b/.wh..wh..opq"}, {name: "a/b/n", data: "n", mode: 0o644}},
+		"opaque, later":                     {{name: "a/n", data: "n", mode: 0o644}, {name: "a/.wh..wh..opq"}},
+		"opaque root":                       {{name: ".wh..wh..opq"}, {name: "n", data: "n", mode: 0o644}},
+		"whiteout and the file itself":      {{name: ".wh.f"}, {name: "f", data: "new", mode: 0o644}},
+		"hard link into the layer below":    {{name: "h", kind: tar.TypeLink, link: "a/b/f"}},
+		"hard link to such a link":          {{name: "h", kind: tar.TypeLink, link: "a/b/f"}, {name: "a/i", kind: tar.TypeLink, link: "h"}},
+		"hard link through a link below":    {{name: "new/h", kind: tar.TypeLink, link: "lib/l"}},
+		"hard link over a directory":        {{name: "a", kind: tar.TypeLink, link: "f"}},
+		"hard link that is replaced":        {{name: "h", kind: tar.TypeLink, link: "f"}, {name: "h", data: "own", mode: 0o644}},
+		"through a link of the layer below": {{name: "lib/m", data: "m", mode: 0o644}, {name: "lib/sub/", mode: 0o700, uid: 4}, {name: "lib/sub/k", data: "k", mode: 0o644}},
+		"whiteout through such a link":      {{name: "lib/.wh.l"}},
+		"opaque through such a link":        {{name: "lib/.wh..wh..opq"}, {name: "lib/n", data: "n", mode: 0o644}},
+		"directory over a link":             {{name: "lib/", mode: 0o755}, {name: "lib/m", data: "m", mode: 0o644}},
+		"hard link below such a link":       {{name: "lib/h", kind: tar.TypeLink, link: "f"}},
+		"file over a directory":             {{name: "a", data: "file", mode: 0o644}},
+		"directory over a file":             {{name: "f/", mode: 0o755}, {name: "f/x", data: "x", mode: 0o644}},
+		"implied directory over a file":     {{name: "f/x", data: "x", mode: 0o644}},
+		"root listed":                       {{name: "./", mode: 0o751, uid: 6}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			compare(t, base, upper)
+			compare(t, base, upper, []entry{{name: "a/c/d", data: "top", mode: 0o644}, {name: "usr/lib/t", data: "t", mode: 0o644}})
+		})
+	}
+}
+
+// TestStackEqualsInOrderOfGeneratedLayers compares layers made at random.
+func TestStackEqualsInOrderOfGeneratedLayers(t *testing.T) {
+	rounds := 150
+	if testing.Short() {
+		rounds = 20
+	}
+	for seed := range rounds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			g := generator{rand.New(rand.NewPCG(uint64(seed), 1))}
+			compare(t, g.layer("", 0), g.layer("", 0), g.layer("", 0))
+		})
+	}
+}
+
+type generator struct{ *rand.Rand }
+
+// layer makes the entries of one directory, no name twice, and of those below.
+func (g generator) layer(dir string, depth int) []entry {
+	var all []entry
+	if depth > 0 && g.IntN(8) == 0 {
+		all = append(all, entry{name: dir + whiteoutOpaque})
+	}
+	for _, n := range []string{"a", "b", "c"} {
+		p := dir + n
+		mode := int64(0o700 | g.IntN(0o100))
+		switch g.IntN(9) {
+		case 0, 1:
+			all = append(all, entry{name: p, data: fmt.Sprint(g.IntN(100)), mode: mode, uid: g.IntN(4)})
+		case 2:
+			all = append(all, entry{name: p, kind: tar.TypeSymlink, link: []string{"a", "/b", "../c", "/a/b", "none"}[g.IntN(5)], uid: g.IntN(3)})
+		case 3:
+			all = append(all, entry{name: dir + whiteoutPrefix + n})
+		case 4:
+			if depth < 2 {
+				all = append(all, entry{name: p + "/", mode: mode, uid: g.IntN(4)})
+				all = append(all, g.layer(p+"/", depth+1)...)
+			}
+		case 5, 6:
+			if depth < 2 {
+				all = append(all, g.layer(p+"/", depth+1)...) // implied, unless empty
+			}
+		}
+	}
+	return all
+}
+
+func TestHardLinkToNothingIsRefused(t *testing.T) {
+	s := store(t, Limits{})
+	var diffIDs []digest.Digest
+	for _, l := range [][]entry{{{name: "a", data: "x"}}, {{name: "h", kind: tar.TypeLink, link: "b"}}} {
+		info, err := unpack(t, s, stream(t, l...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		diffIDs = append(diffIDs, info.DiffID)
+	}
+	for _, ids := range [][]digest.Digest{diffIDs, diffIDs[1:]} {
+		if _, err := s.Stack(t.Context(), ids, func(...digest.Digest) {}); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%d layers: %v", len(ids), err)
+		}
+	}
+}
+
+func TestManyLayersMount(t *testing.T) {
+	s := store(t, Limits{})
+	var diffIDs []digest.Digest
+	var want []string
+	for n := range 200 {
+		f := fmt.Sprintf("f%03d", n)
+		info, err := unpack(t, s, stream(t, entry{name: f, data: f}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		diffIDs, want = append(diffIDs, info.DiffID), append(want, f)
+	}
+	entries, err := os.ReadDir(stacked(t, s, diffIDs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestLegacyMount(t *testing.T) {
+	s := store(t, Limits{})
+	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, d := range []string{"u", "w", "m"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := filepath.Join(dir, "m")
+	o := overlay{lower: []string{s.Tree(info.DiffID)}, upper: filepath.Join(dir, "u"), work: filepath.Join(dir, "w")}
+	if err := o.mountLegacy(m); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(m, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	if data, err := os.ReadFile(filepath.Join(m, "a")); err != nil || string(data) != "x" {
+		t.Errorf("%q, %v", data, err)
+	}
+}
+
+func BenchmarkMountUnmount(b *testing.B) {
+	s := store(b, Limits{})
+	info, err := unpack(b, s, stream(b, entry{name: "a", data: "x"}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for n := 0; b.Loop(); n++ {
+		id := fmt.Sprint("c", n)
+		if _, err := r.Mount(b.Context(), Root{ID: id, Layers: []digest.Digest{info.DiffID}}); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Unmount(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

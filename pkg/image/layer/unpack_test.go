@@ -1,0 +1,264 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/testutil"
+)
+
+// entry is one entry of a test's tar stream; a name that ends in a slash is a
+// directory.
+type entry struct {
+	name, link, data string
+	kind             byte
+	mode             int64
+	uid, gid         int
+	major, minor     int64
+	xattrs           map[string]string
+}
+
+func (e entry) header() *tar.Header {
+	h := &tar.Header{
+		Name: e.name, Linkname: e.link, Typeflag: e.kind, Mode: e.mode, Uid: e.uid, Gid: e.gid, Size: int64(len(e.data)),
+		Devmajor: e.major, Devminor: e.minor, ModTime: time.Unix(1_500_000_000, 0), Format: tar.FormatPAX, PAXRecords: map[string]string{},
+	}
+	if e.kind == 0 {
+		h.Typeflag = tar.TypeReg
+		if strings.HasSuffix(e.name, "/") {
+			h.Typeflag = tar.TypeDir
+		}
+	}
+	if e.mode == 0 {
+		h.Mode = 0o644
+	}
+	for k, v := range e.xattrs {
+		h.PAXRecords[xattrRecord+k] = v
+	}
+	return h
+}
+
+func stream(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, e := range entries {
+		if err := w.WriteHeader(e.header()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func store(t testing.TB, limits Limits) *Store {
+	t.Helper()
+	testutil.Root(t)
+	s, err := Open(filepath.Join(t.TempDir(), "layers"), limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func unpack(t testing.TB, s *Store, data []byte) (Info, error) {
+	t.Helper()
+	return s.Unpack(t.Context(), digest.FromBytes(data), func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	})
+}
+
+func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
+	s := store(t, Limits{})
+	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	data := stream(t,
+		entry{name: "bin/", mode: 0o755},
+		entry{name: "bin/su", data: "su", mode: 0o4755, uid: 0},
+		entry{name: "bin/ping", data: "p", mode: 0o755, uid: 5, gid: 6, xattrs: map[string]string{
+			"security.capability": capability, "user.note": "n", "trusted.overlay.opaque": "y", "security.selinux": "x", "user.overlay.redirect": "/",
+		}},
+		entry{name: "bin/p2", kind: tar.TypeLink, link: "bin/ping"},
+		entry{name: "bin/sh", kind: tar.TypeSymlink, link: "/bin/su"},
+		entry{name: "dev/null", kind: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
+		entry{name: "run/fifo", kind: tar.TypeFifo, mode: 0o600},
+		entry{name: strings.Repeat("long/", 60) + "name", data: "pax"},
+	)
+	info, err := unpack(t, s, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := s.Tree(info.DiffID)
+	var st unix.Stat_t
+	for path, want := range map[string]uint32{
+		"bin/su": unix.S_IFREG | 0o4755, "bin/ping": unix.S_IFREG | 0o755, "bin": unix.S_IFDIR | 0o755,
+		"dev/null": unix.S_IFCHR | 0o666, "run/fifo": unix.S_IFIFO | 0o600,
+	} {
+		if err := unix.Lstat(filepath.Join(tree, path), &st); err != nil || st.Mode != want || st.Mtim.Sec != 1_500_000_000 {
+			t.Errorf("%s: mode %o, want %o, time %d, %v", path, st.Mode, want, st.Mtim.Sec, err)
+		}
+	}
+	value := make([]byte, 64)
+	n, err := unix.Getxattr(filepath.Join(tree, "bin/p2"), "security.capability", value)
+	if err != nil || string(value[:n]) != capability {
+		t.Errorf("capability %q, %v", value[:max(n, 0)], err)
+	}
+	for _, name := range []string{"trusted.overlay.opaque", "user.overlay.redirect"} {
+		if _, err := unix.Getxattr(filepath.Join(tree, "bin/ping"), name, value); !errors.Is(err, unix.ENODATA) {
+			t.Errorf("%s was set: %v", name, err)
+		}
+	}
+}
+
+// TestHostileStreams holds that a stream is refused, or harms nothing outside.
+func TestHostileStreams(t *testing.T) {
+	outside := t.TempDir()
+	victim := filepath.Join(outside, "victim")
+	if err := os.WriteFile(victim, []byte("safe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		entries []entry
+		kind    errs.Kind // "" where the stream is taken
+	}{
+		"climbs":                    {[]entry{{name: "../victim", data: "x"}}, errs.Invalid},
+		"climbs in the middle":      {[]entry{{name: "a/../../victim", data: "x"}}, errs.Invalid},
+		"absolute":                  {[]entry{{name: victim, data: "x"}}, ""},
+		"through a link out":        {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/victim", data: "x"}}, ""},
+		"through dots":              {[]entry{{name: "a", kind: tar.TypeSymlink, link: "../../../../../../.." + outside}, {name: "a/victim", data: "x"}}, ""},
+		"over a link":               {[]entry{{name: "a", kind: tar.TypeSymlink, link: victim}, {name: "a", data: "x"}}, ""},
+		"whiteout through a link":   {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh.victim"}}, ""},
+		"opaque through a link":     {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh..wh..opq"}}, ""},
+		"mode through a link":       {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/", mode: 0o777}}, ""},
+		"hard link out":             {[]entry{{name: "a", kind: tar.TypeLink, link: "../../../.." + victim}}, errs.Invalid},
+		"hard link, absolute":       {[]entry{{name: "a", kind: tar.TypeLink, link: victim}}, ""},
+		"hard link through a link":  {[]entry{{name: "d", kind: tar.TypeSymlink, link: outside}, {name: "a", kind: tar.TypeLink, link: "d/victim"}, {name: "a", data: "x"}}, ""},
+		"hard link to itself":       {[]entry{{name: "a", kind: tar.TypeLink, link: "a"}}, errs.Invalid},
+		"hard link to a directory":  {[]entry{{name: "d/"}, {name: "a", kind: tar.TypeLink, link: "d"}}, errs.Invalid},
+		"link loop":                 {[]entry{{name: "a", kind: tar.TypeSymlink, link: "a"}, {name: "a/b", data: "x"}}, "any"},
+		"magic link":                {[]entry{{name: "a", kind: tar.TypeSymlink, link: "/proc/self/root"}, {name: "a" + victim, data: "x"}}, ""},
+		"whiteout of nothing":       {[]entry{{name: "a/.wh."}}, errs.Invalid},
+		"whiteout of dot":           {[]entry{{name: "a/.wh.."}}, errs.Invalid},
+		"whiteout of dot dot":       {[]entry{{name: "a/.wh..."}}, errs.Invalid},
+		"root is a file":            {[]entry{{name: ".", data: "x"}}, errs.Invalid},
+		"below a file":              {[]entry{{name: "a", data: "x"}, {name: "a/b", data: "x"}}, errs.Invalid},
+		"negative owner":            {[]entry{{name: "a", uid: -1}}, errs.Invalid},
+		"owner of more than 32 bit": {[]entry{{name: "a", uid: 1 << 33}}, errs.Invalid},
+		"many bytes":                {[]entry{{name: "a", data: strings.Repeat("x", 3000)}, {name: "b", data: strings.Repeat("x", 3000)}}, errs.Invalid},
+		"many entries":              {make([]entry, 200), errs.Invalid},
+		"too deep":                  {[]entry{{name: strings.Repeat("d/", 2100)}}, errs.Invalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := store(t, Limits{Bytes: 5000, Entries: 100})
+			for n := range c.entries {
+				if c.entries[n].name == "" {
+					c.entries[n].name = "file"
+				}
+			}
+			_, err := unpack(t, s, stream(t, c.entries...))
+			switch {
+			case c.kind == "any" && err == nil, c.kind == "" && err != nil, c.kind != "" && c.kind != "any" && errs.Of(err) != c.kind:
+				t.Errorf("got %v, want kind %q", err, c.kind)
+			}
+			if left, globErr := filepath.Glob(filepath.Join(s.dir, ingestPrefix+"*")); err != nil && (globErr != nil || len(left) != 0) {
+				t.Errorf("left over: %v", left)
+			}
+			entries, err := os.ReadDir(outside)
+			if err != nil || len(entries) != 1 {
+				t.Fatalf("outside: %v, %v", entries, err)
+			}
+			data, err := os.ReadFile(victim)
+			if err != nil || string(data) != "safe" {
+				t.Fatalf("victim: %q, %v", data, err)
+			}
+			info, err := os.Stat(outside)
+			if err != nil || info.Mode().Perm() == 0o777 {
+				t.Fatalf("outside's mode: %v, %v", info.Mode(), err)
+			}
+		})
+	}
+}
+
+func TestUnpackVerifiesTheDigest(t *testing.T) {
+	s := store(t, Limits{})
+	data := stream(t, entry{name: "a", data: "x"})
+	want := digest.FromString("something else")
+	_, err := s.Unpack(t.Context(), want, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+	if err == nil || s.Has(want) {
+		t.Errorf("err %v, has %v", err, s.Has(want))
+	}
+}
+
+func TestSparseFileStaysSparse(t *testing.T) {
+	s := store(t, Limits{})
+	info, err := unpack(t, s, sparseStream(t, 1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(s.Tree(info.DiffID), "big"), &st); err != nil || st.Size != 1<<30 || st.Blocks > 64 {
+		t.Errorf("size %d, blocks %d, %v", st.Size, st.Blocks, err)
+	}
+	if _, err := unpack(t, store(t, Limits{Bytes: 1 << 20}), sparseStream(t, 1<<30)); !errors.Is(err, errs.Invalid) {
+		t.Errorf("bomb: %v", err)
+	}
+}
+
+// sparseStream is a file of size bytes, in PAX 1.0 sparse form, with one byte of
+// data at its end.
+func sparseStream(t testing.TB, size int64) []byte {
+	t.Helper()
+	sparseMap := "1\n" + itoa(size-1) + "\n1\n"
+	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + "x"
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	// The writer refuses the reserved names, so the PAX header is made by hand.
+	records := record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") +
+		record("GNU.sparse.name", "big") + record("GNU.sparse.realsize", itoa(size))
+	for _, h := range []struct {
+		header tar.Header
+		data   string
+	}{
+		{tar.Header{Typeflag: tar.TypeReg, Name: "PaxHeaders.0/big", Size: int64(len(records)), Format: tar.FormatUSTAR}, records},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "GNUSparseFile.0/big", Mode: 0o644, Size: int64(len(body)), Format: tar.FormatUSTAR}, body},
+	} {
+		if err := w.WriteHeader(&h.header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, h.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out := buf.Bytes()
+	out[156] = tar.TypeXHeader
+	return rechecksum(out)
+}
+
+// rechecksum mends the first header's checksum.
+func rechecksum(b []byte) []byte {
+	copy(b[148:156], "        ")
+	sum := 0
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+	copy(b[148:156], []byte(octal(sum)))
+	return b
+}
