@@ -70,8 +70,10 @@ func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID in
 }
 
 // endInit kills the pod's PID 1, with it all of the PID namespace, and waits
-// for its end.
+// for its end, which is not before each process of the namespace is reaped.
 func endInit(ctx context.Context, r runtime.PodRequest, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
+	defer cancel()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil // long gone
@@ -99,7 +101,7 @@ func endInit(ctx context.Context, r runtime.PodRequest, pid int) error {
 			return nil
 		}
 	}
-	return ctx.Err()
+	return fmt.Errorf("PID 1 of the pod does not end: %w", ctx.Err())
 }
 
 // inPinned reports whether the process is in the pod's pinned PID namespace.
