@@ -11,10 +11,13 @@ import (
 	"github.com/berth-run/berth/pkg/image/registry"
 )
 
+// Auth is what a request brings to prove who asks.
+type Auth = registry.Auth
+
 // PullRequest asks for an image.
 type PullRequest struct {
 	Ref  string // as users write it
-	Auth registry.Auth
+	Auth Auth
 	// Platform chooses from an index; nil means this machine.
 	Platform *ispec.Platform
 	// Progress, if not nil, is told of each step, one call at a time; it must not
@@ -47,14 +50,14 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 
 // flightKey tells requests apart, credentials included: one user's answer is not
 // another's.
-func flightKey(ref reference, a registry.Auth, p ispec.Platform) string {
+func flightKey(ref reference, a Auth, p ispec.Platform) string {
 	return digest.FromString(strings.Join([]string{
 		ref.String(), p.OS, p.Architecture, p.Variant,
 		a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken,
 	}, "\x00")).String()
 }
 
-func (s *Service) pull(ctx context.Context, ref reference, a registry.Auth, platform ispec.Platform, report *reporter) (Image, error) {
+func (s *Service) pull(ctx context.Context, ref reference, a Auth, platform ispec.Platform, report *reporter) (Image, error) {
 	repository, err := s.registry.Repository(ref.Domain, ref.Path, a)
 	if err != nil {
 		return Image{}, err

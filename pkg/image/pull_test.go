@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -330,52 +329,6 @@ func TestImagesThatShareLayersPullAtOnce(t *testing.T) {
 	}
 	if problems, err := s.Check(t.Context(), false, nil); err != nil || len(problems) != 0 {
 		t.Errorf("check: %v, %v", problems, err)
-	}
-}
-
-func TestSaveLoadRoundTrip(t *testing.T) {
-	for _, format := range []image.Format{image.FormatOCI, image.FormatDocker} {
-		t.Run(string(format), func(t *testing.T) {
-			from, to := service(t), service(t)
-			want := loaded(t, from, "app:v1", sample("saved"))
-			var archive bytes.Buffer
-			if err := from.Save(t.Context(), []string{"app:v1"}, format, &archive); err != nil {
-				t.Fatal(err)
-			}
-			packed, err := images.Gzip.Pack(archive.Bytes())
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := to.Load(t.Context(), bytes.NewReader(packed))
-			if err != nil || len(got) != 1 || got[0].ID != want.ID || got[0].RepoTags[0] != want.RepoTags[0] {
-				t.Fatalf("%v, %v", got, err)
-			}
-			root := mount(t, to, image.MountRequest{ContainerID: "c", Image: want.ID})
-			if text := content(t, root, "etc/motd"); text != "saved" {
-				t.Errorf("content %q", text)
-			}
-		})
-	}
-	s := service(t)
-	if err := s.Save(t.Context(), []string{"none"}, image.FormatOCI, io.Discard); !errors.Is(err, errs.NotFound) {
-		t.Errorf("absent: %v", err)
-	}
-}
-
-func TestLoadDockerArchive(t *testing.T) {
-	s := service(t)
-	var archive bytes.Buffer
-	if err := images.DockerArchive(&archive, sample("docker"), "app:v1", "app:v2"); err != nil {
-		t.Fatal(err)
-	}
-	got, err := s.Load(t.Context(), &archive)
-	if err != nil || len(got) != 1 || len(got[0].RepoTags) != 2 {
-		t.Fatalf("%v, %v", got, err)
-	}
-	for name, data := range map[string]string{"no archive": "hello", "empty": "", "not gzip": "\x1f\x8b\x08rest"} {
-		if _, err := s.Load(t.Context(), strings.NewReader(data)); err == nil {
-			t.Errorf("%s was loaded", name)
-		}
 	}
 }
 

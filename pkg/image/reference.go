@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -77,8 +78,8 @@ func splitReference(s string) (reference, error) {
 		return r, fmt.Errorf("name is longer than %d characters", maxNameLen)
 	}
 	if r.Tag == "" && r.Digest == "" {
-		if len(r.Path) == 64 && hexRE.MatchString(r.Path) {
-			return r, fmt.Errorf("an image id is not a name")
+		if len(s) == 64 && hexRE.MatchString(s) {
+			return r, errors.New("an image id is not a name")
 		}
 		r.Tag = defaultTag
 	}

@@ -7,8 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -55,6 +56,7 @@ type Roots struct {
 	locks    keylock.Locks
 	reaper   reaper
 	usage    usageCache
+	unmounts atomic.Uint64
 }
 
 // OpenRoots returns the root file systems over layers and starts the goroutine
@@ -228,15 +230,16 @@ func (r *Roots) Unmount(ctx context.Context, id string) error {
 		}
 	}
 	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		j.run()
+		finish([]job{j})
 		return err
 	}
-	trash := filepath.Join(r.writable, ingestPrefix+id)
+	// One of the same id may still be on its way out.
+	trash := filepath.Join(r.writable, ingestPrefix+id+"-"+strconv.FormatUint(r.unmounts.Add(1), 10))
 	err = os.Rename(filepath.Join(r.writable, id), trash)
 	if err == nil {
 		j.trash = trash
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		j.run()
+		finish([]job{j})
 		return err
 	}
 	r.reaper.add(j)
@@ -292,52 +295,4 @@ func (r *Roots) Mounted() ([]string, error) {
 		}
 	}
 	return all, nil
-}
-
-// reaper finishes unmounts in one goroutine. Its queue is bounded: when it is
-// full, the caller does the work itself.
-type reaper struct {
-	jobs chan job
-	done sync.WaitGroup
-}
-
-type job struct {
-	mount int // descriptor of a detached mount, or -1
-	trash string
-}
-
-func (r *reaper) start() {
-	r.jobs = make(chan job, 256)
-	r.done.Go(func() {
-		for j := range r.jobs {
-			j.run()
-		}
-	})
-}
-
-func (r *reaper) stop() {
-	close(r.jobs)
-	r.done.Wait()
-}
-
-func (r *reaper) add(j job) {
-	if j.mount < 0 && j.trash == "" {
-		return
-	}
-	select {
-	case r.jobs <- j:
-	default:
-		j.run()
-	}
-}
-
-// run removes the files first, so that the sync at the end has less to write.
-// Nobody sees the overlay any more.
-func (j job) run() {
-	if j.trash != "" {
-		_ = os.RemoveAll(j.trash) // the next start sweeps what stays
-	}
-	if j.mount >= 0 {
-		_ = unix.Close(j.mount)
-	}
 }

@@ -125,17 +125,14 @@ func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
 	}
 }
 
-// TestHostileStreams holds that a stream is refused, or harms nothing outside.
-func TestHostileStreams(t *testing.T) {
-	outside := t.TempDir()
-	victim := filepath.Join(outside, "victim")
-	if err := os.WriteFile(victim, []byte("safe"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]struct {
-		entries []entry
-		kind    errs.Kind // "" where the stream is taken
-	}{
+// hostile is a stream and what becomes of it.
+type hostile struct {
+	entries []entry
+	kind    errs.Kind // of the error; "" where the stream is taken
+}
+
+func hostileStreams(outside, victim string) map[string]hostile {
+	return map[string]hostile{
 		"climbs":                    {[]entry{{name: "../victim", data: "x"}}, errs.Invalid},
 		"climbs in the middle":      {[]entry{{name: "a/../../victim", data: "x"}}, errs.Invalid},
 		"absolute":                  {[]entry{{name: victim, data: "x"}}, ""},
@@ -162,7 +159,17 @@ func TestHostileStreams(t *testing.T) {
 		"many bytes":                {[]entry{{name: "a", data: strings.Repeat("x", 3000)}, {name: "b", data: strings.Repeat("x", 3000)}}, errs.Invalid},
 		"many entries":              {make([]entry, 200), errs.Invalid},
 		"too deep":                  {[]entry{{name: strings.Repeat("d/", 2100)}}, errs.Invalid},
-	} {
+	}
+}
+
+// TestHostileStreams holds that a stream is refused, or harms nothing outside.
+func TestHostileStreams(t *testing.T) {
+	outside := t.TempDir()
+	victim := filepath.Join(outside, "victim")
+	if err := os.WriteFile(victim, []byte("safe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range hostileStreams(outside, victim) {
 		t.Run(name, func(t *testing.T) {
 			s := store(t, Limits{Bytes: 5000, Entries: 100})
 			for n := range c.entries {

@@ -1,0 +1,157 @@
+package layer
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
+)
+
+// reference applies layers in order to a plain directory: what Stack must equal.
+type reference struct {
+	root string
+	own  []entry // of the layer that is being applied
+}
+
+// errAmbiguous says that a layer leads through a link of the layers below to
+// where it has something itself: what comes of it depends on the order within
+// the layer, and nothing is promised but an error of its kind.
+var errAmbiguous = errors.New("ambiguous")
+
+// ambiguous reports whether the layer has anything at or below the path that a
+// link leads to, or replaces the link.
+func (r reference) ambiguous(link, target string) bool {
+	for _, e := range r.own {
+		p := strings.TrimSuffix(e.name, "/")
+		if hidden, ok := strings.CutPrefix(filepath.Base(p), whiteoutPrefix); ok {
+			p = filepath.Join(filepath.Dir(p), hidden)
+		}
+		if p == link || p == target || target == "." || strings.HasPrefix(p, target+"/") || strings.HasPrefix(target, p+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// dir returns the directory rel, following links inside the root, and makes what
+// is missing. A file, or a link that leads to no directory, gives way.
+func (r reference) dir(rel string) (string, error) {
+	at := r.root
+	for _, c := range strings.Split(rel, "/") {
+		if c == "." || c == "" {
+			continue
+		}
+		next := filepath.Join(at, c)
+		info, err := os.Lstat(next)
+		if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			in, err := filepath.Rel(r.root, next)
+			if err != nil {
+				return "", err
+			}
+			to, err := securejoin.SecureJoin(r.root, in)
+			if errors.Is(err, unix.ELOOP) {
+				to = next // leads nowhere
+			} else if err != nil {
+				return "", err
+			}
+			target, err := filepath.Rel(r.root, to)
+			if err != nil {
+				return "", err
+			}
+			if to != next && r.ambiguous(in, target) {
+				return "", errAmbiguous
+			}
+			if there, err := os.Lstat(to); err == nil && there.IsDir() {
+				at = to
+				continue
+			}
+		}
+		if err != nil || !info.IsDir() {
+			if err := os.RemoveAll(next); err != nil {
+				return "", err
+			}
+			if err := os.Mkdir(next, 0o755); err != nil {
+				return "", err
+			}
+			if err := os.Chmod(next, 0o755); err != nil {
+				return "", err
+			}
+		}
+		at = next
+	}
+	return at, nil
+}
+
+// layer applies one layer: whiteouts hide what is below, so they come first.
+func (r reference) layer(entries []entry) error {
+	for _, e := range entries {
+		base := filepath.Base(e.name)
+		if !strings.HasPrefix(base, whiteoutPrefix) {
+			continue
+		}
+		dir, err := r.dir(filepath.Dir(e.name))
+		if err != nil {
+			return err
+		}
+		if base != whiteoutOpaque {
+			if err := os.RemoveAll(filepath.Join(dir, strings.TrimPrefix(base, whiteoutPrefix))); err != nil {
+				return err
+			}
+			continue
+		}
+		children, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, c := range children {
+			if err := os.RemoveAll(filepath.Join(dir, c.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range entries {
+		if err := r.entry(e); err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+	}
+	return nil
+}
+
+func (r reference) entry(e entry) error {
+	base := filepath.Base(e.name)
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return nil
+	}
+	dir, err := r.dir(filepath.Dir(strings.TrimSuffix(e.name, "/")))
+	if err != nil {
+		return err
+	}
+	p := filepath.Join(dir, base)
+	info, err := os.Lstat(p)
+	if strings.HasSuffix(e.name, "/") {
+		if err != nil || !info.IsDir() {
+			if err := errors.Join(os.RemoveAll(p), os.Mkdir(p, 0o700)); err != nil {
+				return err
+			}
+		}
+		return errors.Join(os.Chown(p, e.uid, e.gid), unix.Chmod(p, uint32(e.mode)))
+	}
+	switch e.kind {
+	case tar.TypeSymlink:
+		return errors.Join(os.RemoveAll(p), os.Symlink(e.link, p), os.Lchown(p, e.uid, e.gid))
+	case tar.TypeLink:
+		parent, err := r.dir(filepath.Dir(e.link))
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(parent, filepath.Base(e.link))
+		return errors.Join(os.RemoveAll(p), os.Link(target, p))
+	}
+	return errors.Join(os.RemoveAll(p), os.WriteFile(p, []byte(e.data), 0o600), os.Chown(p, e.uid, e.gid), unix.Chmod(p, uint32(e.mode)))
+}

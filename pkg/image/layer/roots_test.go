@@ -1,0 +1,84 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// TestRootSurvivesAReboot holds that a mount whose record is there comes back
+// with what was written.
+func TestRootSurvivesAReboot(t *testing.T) {
+	s := store(t, Limits{})
+	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	open := func() *Roots {
+		r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := open()
+	path, err := r.Mount(t.Context(), Root{ID: "c", Layers: []digest.Digest{info.DiffID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path, "b"), []byte("y"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.Close(), unix.Unmount(path, 0), os.Remove(path)); err != nil {
+		t.Fatal(err)
+	}
+	r = open()
+	defer func() {
+		if err := errors.Join(r.Unmount(context.Background(), "c"), r.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if path, err = r.Remount(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(path, "b")); err != nil || string(data) != "y" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if _, err := r.Remount(t.Context(), "d"); !errors.Is(err, errs.NotFound) {
+		t.Errorf("absent: %v", err)
+	}
+}
+
+func TestRootIDsAreNoPaths(t *testing.T) {
+	s := store(t, Limits{})
+	dir := t.TempDir()
+	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, id := range []string{"", ".", "..", "../x", "a/b", "a\x00b", ingestPrefix + "x"} {
+		if _, err := r.Mount(t.Context(), Root{ID: id}); !errors.Is(err, errs.Invalid) {
+			t.Errorf("mount %q: %v", id, err)
+		}
+		if err := r.Unmount(t.Context(), id); !errors.Is(err, errs.Invalid) {
+			t.Errorf("unmount %q: %v", id, err)
+		}
+	}
+}
+
+func TestImageWithoutLayersMounts(t *testing.T) {
+	s := store(t, Limits{})
+	path := stacked(t, s, nil)
+	if names, err := os.ReadDir(path); err != nil || len(names) != 0 {
+		t.Errorf("%v, %v", names, err)
+	}
+}
