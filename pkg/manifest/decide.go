@@ -3,6 +3,7 @@ package manifest
 import (
 	"time"
 
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -59,10 +60,10 @@ func (d *decision) initialized(r *record, o observed, now time.Time) bool {
 		s := o.containers[c.Name]
 		switch {
 		case isRunning(s):
-			if !isSidecar(c) && !over {
+			if !podspec.IsSidecar(c) && !over {
 				return false
 			}
-		case isSidecar(c):
+		case podspec.IsSidecar(c):
 			d.startOrWait(r, c, s, now)
 			if !over {
 				return false

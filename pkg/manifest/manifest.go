@@ -37,6 +37,7 @@ import (
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 // Deps is all that a Service needs. Every field but NodeMemory is required.
@@ -61,13 +62,13 @@ type Service struct {
 	tidy  *tidier
 
 	mu      sync.Mutex
-	workers map[string]*worker
+	workers map[podspec.Name]*worker
 }
 
 // Open loads the records and goes on with their pods. A record that cannot be
 // read is set aside with a log line. Close ends the work; the pods run on.
 func Open(ctx context.Context, d Deps) (*Service, error) {
-	s := &Service{deps: d, store: store{d.Root}, workers: map[string]*worker{}}
+	s := &Service{deps: d, store: store{d.Root}, workers: map[podspec.Name]*worker{}}
 	records, bad, err := s.store.load()
 	if err != nil {
 		return nil, fmt.Errorf("load manifests: %w", err)
@@ -110,17 +111,17 @@ func (s *Service) all() []*worker {
 	return all
 }
 
-func (s *Service) worker(n podName) *worker {
+func (s *Service) worker(n podspec.Name) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.workers[n.String()]
+	return s.workers[n]
 }
 
 func (s *Service) add(r *record) {
 	w := newWorker(&s.deps, r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.workers[key(r.Pod)] = w
+	s.workers[podspec.NameOf(r.Pod)] = w
 	s.wg.Go(func() {
 		w.run(s.life)
 		if !w.removed {
@@ -128,8 +129,8 @@ func (s *Service) add(r *record) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.workers[key(r.Pod)] == w {
-			delete(s.workers, key(r.Pod))
+		if s.workers[podspec.NameOf(r.Pod)] == w {
+			delete(s.workers, podspec.NameOf(r.Pod))
 		}
 	})
 }
@@ -138,30 +139,30 @@ func (s *Service) add(r *record) {
 // others left alone. It returns once all are recorded, not once they run; a
 // replaced pod has ended by then.
 func (s *Service) Apply(ctx context.Context, r *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	documents, err := parse(r.Manifest)
+	documents, err := podspec.Parse(r.Manifest)
 	if err != nil {
 		return nil, err
 	}
 	resp := &apiv1.ApplyResponse{}
 	for _, d := range documents {
-		resp.Warnings = append(resp.Warnings, d.warnings...)
+		resp.Warnings = append(resp.Warnings, d.Warnings...)
 		action, err := s.apply(ctx, d)
 		if err != nil {
-			return nil, fmt.Errorf("pod %q: %w", d.pod.Name, err)
+			return nil, fmt.Errorf("pod %q: %w", d.Pod.Name, err)
 		}
-		resp.Applied = append(resp.Applied, &apiv1.ApplyResponse_Applied{Namespace: d.pod.Namespace, Name: d.pod.Name, Action: action})
+		resp.Applied = append(resp.Applied, &apiv1.ApplyResponse_Applied{Namespace: d.Pod.Namespace, Name: d.Pod.Name, Action: action})
 	}
 	return resp, nil
 }
 
-func (s *Service) apply(ctx context.Context, d document) (action string, err error) {
-	name := podName{d.pod.Namespace, d.pod.Name}
+func (s *Service) apply(ctx context.Context, d podspec.Document) (action string, err error) {
+	name := podspec.NameOf(d.Pod)
 	unlock, err := s.names.Lock(ctx, name.String())
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	r, err := newRecord(d.pod, time.Now())
+	r, err := newRecord(d.Pod, time.Now())
 	if err != nil {
 		return "", err
 	}
@@ -188,12 +189,12 @@ func (s *Service) apply(ctx context.Context, d document) (action string, err err
 // Delete ends pods and takes them away. It returns once they are gone; a caller
 // that does not wait leaves them Terminating.
 func (s *Service) Delete(ctx context.Context, r *apiv1.DeleteManifestRequest) (*apiv1.DeleteManifestResponse, error) {
-	names, err := parseNames(r.Manifest)
+	names, err := podspec.ParseNames(r.Manifest)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range r.Pods {
-		names = append(names, podName{p.Namespace, p.Name}.orDefault())
+		names = append(names, podspec.Name{Namespace: p.Namespace, Name: p.Name}.OrDefault())
 	}
 	if len(names) == 0 {
 		return nil, fmt.Errorf("no pod is named: %w", errs.Invalid)
@@ -208,10 +209,10 @@ func (s *Service) Delete(ctx context.Context, r *apiv1.DeleteManifestRequest) (*
 	deletes.Wait()
 	resp := &apiv1.DeleteManifestResponse{}
 	for i, n := range names {
-		p := &apiv1.PodName{Namespace: n.namespace, Name: n.name}
+		p := &apiv1.PodName{Namespace: n.Namespace, Name: n.Name}
 		switch {
 		case failed[i] != nil:
-			return nil, fmt.Errorf("pod %q: %w", n.name, failed[i])
+			return nil, fmt.Errorf("pod %q: %w", n.Name, failed[i])
 		case found[i]:
 			resp.Deleted = append(resp.Deleted, p)
 		default:
@@ -221,7 +222,7 @@ func (s *Service) Delete(ctx context.Context, r *apiv1.DeleteManifestRequest) (*
 	return resp, nil
 }
 
-func (s *Service) delete(ctx context.Context, n podName) (found bool, err error) {
+func (s *Service) delete(ctx context.Context, n podspec.Name) (found bool, err error) {
 	unlock, err := s.names.Lock(ctx, n.String())
 	if err != nil {
 		return false, err

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/berth-run/berth/pkg/internal/statefile"
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 // recordVersion is that of the format below.
@@ -61,7 +62,7 @@ func (f *failure) until() time.Time { return f.backOff.until(f.at) }
 func (f *failure) clear() { *f = failure{} }
 
 func newRecord(p *corev1.Pod, now time.Time) (*record, error) {
-	sum, err := hash(p)
+	sum, err := podspec.Hash(p)
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +88,8 @@ type store struct{ root string }
 
 func (s store) podsDir() string { return filepath.Join(s.root, "manifests", "pods") }
 
-func (s store) path(n podName) string {
-	return filepath.Join(s.podsDir(), n.namespace+"_"+n.name+".json")
+func (s store) path(n podspec.Name) string {
+	return filepath.Join(s.podsDir(), n.Namespace+"_"+n.Name+".json")
 }
 
 func (s store) volumes(uid string) string { return filepath.Join(s.root, "manifests", "volumes", uid) }
@@ -97,10 +98,10 @@ func (s store) volumes(uid string) string { return filepath.Join(s.root, "manife
 func (s store) logs(uid string) string { return filepath.Join(s.root, "logs", uid) }
 
 func (s store) save(r *record) error {
-	return statefile.WriteDurable(s.path(podName{r.Pod.Namespace, r.Pod.Name}), r)
+	return statefile.WriteDurable(s.path(podspec.NameOf(r.Pod)), r)
 }
 
-func (s store) remove(n podName) error {
+func (s store) remove(n podspec.Name) error {
 	err := os.Remove(s.path(n))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -127,7 +128,7 @@ func (s store) load() ([]*record, []error, error) {
 		path := filepath.Join(s.podsDir(), e.Name())
 		r := &record{}
 		err := statefile.Read(path, r)
-		if err == nil && (r.Version != recordVersion || r.Pod == nil || s.path(podName{r.Pod.Namespace, r.Pod.Name}) != path || validate(r.Pod) != nil) {
+		if err == nil && (r.Version != recordVersion || r.Pod == nil || s.path(podspec.NameOf(r.Pod)) != path || podspec.Validate(r.Pod) != nil) {
 			err = statefile.ErrCorrupt
 		}
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 // kubelet's reasons for a container that could not be started.
@@ -34,7 +35,7 @@ func (w *worker) startSandbox(ctx context.Context, o observed, attempt uint32) e
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return err
 	}
-	_, err := w.deps.Pods.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandboxConfig(p, attempt, logs)})
+	_, err := w.deps.Pods.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: podspec.Sandbox(p, attempt, logs)})
 	return err
 }
 
@@ -75,7 +76,7 @@ func (w *worker) tryStart(ctx context.Context, o observed, s startStep, state *c
 	}
 	created, err := w.deps.Containers.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: o.sandbox.Id, Config: config,
-		SandboxConfig: sandboxConfig(p, o.sandbox.GetMetadata().GetAttempt(), w.store.logs(string(p.UID))),
+		SandboxConfig: podspec.Sandbox(p, o.sandbox.GetMetadata().GetAttempt(), w.store.logs(string(p.UID))),
 	})
 	if err != nil {
 		return reasonCreate, err
@@ -114,7 +115,7 @@ func (w *worker) ensureImage(ctx context.Context, c *corev1.Container) (*runtime
 // configure makes the container's configuration, and its volumes.
 func (w *worker) configure(ctx context.Context, o observed, c *corev1.Container, image *runtimeapi.Image, attempt uint32) (*runtimeapi.ContainerConfig, error) {
 	p := w.record.Pod
-	if err := checkNonRoot(p, c, image); err != nil {
+	if err := podspec.CheckNonRoot(p, c, image); err != nil {
 		return nil, err
 	}
 	volumes, err := prepareVolumes(p, w.store.volumes(string(p.UID)))
@@ -125,8 +126,8 @@ func (w *worker) configure(ctx context.Context, o observed, c *corev1.Container,
 	if err != nil {
 		return nil, err
 	}
-	f := facts{nodeName: w.deps.NodeName, podIPs: podIPs(status.GetStatus().GetNetwork())}
-	return containerConfig(p, c, containerInput{attempt: attempt, imageID: image.Id, facts: f, nodeMemory: w.deps.NodeMemory, volumes: volumes})
+	f := podspec.Facts{NodeName: w.deps.NodeName, PodIPs: podIPs(status.GetStatus().GetNetwork())}
+	return podspec.Container(p, c, podspec.Input{Attempt: attempt, ImageID: image.Id, Facts: f, NodeMemory: w.deps.NodeMemory, Volumes: volumes})
 }
 
 func podIPs(n *runtimeapi.PodSandboxNetworkStatus) []string {

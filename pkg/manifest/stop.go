@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 // stopPod stops the containers, sidecars last and in reverse order, and then
@@ -31,7 +32,7 @@ func (w *worker) stopContainers(ctx context.Context, o observed) error {
 	var first []corev1.Container
 	var sidecars []corev1.Container
 	for _, c := range spec.InitContainers {
-		if isSidecar(&c) {
+		if podspec.IsSidecar(&c) {
 			sidecars = append(sidecars, c)
 		} else {
 			first = append(first, c)
@@ -85,7 +86,7 @@ func (w *worker) removePod(ctx context.Context) error {
 	if err := os.RemoveAll(w.store.logs(string(p.UID))); err != nil {
 		return err
 	}
-	return w.store.remove(podName{p.Namespace, p.Name})
+	return w.store.remove(podspec.NameOf(p))
 }
 
 func (w *worker) removeSandbox(ctx context.Context, id string) error {

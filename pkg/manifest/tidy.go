@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 // tidyEvery bounds how late an end that nobody told of is seen.
@@ -88,7 +89,7 @@ func (t *tidier) endPod(ctx context.Context, c *runtimeapi.Container) error {
 		return err
 	}
 	uid := c.Labels[apiv1.LabelPodUID]
-	if !podUID.MatchString(uid) { // labels are anybody's to give
+	if !podspec.ValidUID(uid) { // labels are anybody's to give
 		return nil
 	}
 	return os.RemoveAll(store{t.deps.Root}.logs(uid))

@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 const (
@@ -99,7 +100,7 @@ func (w *worker) turn(ctx context.Context) time.Duration {
 	}
 	next, err := w.sync(ctx)
 	if err != nil && ctx.Err() == nil {
-		klog.FromContext(ctx).Error(err, "Pod of a manifest was not brought on", "pod", key(w.record.Pod))
+		klog.FromContext(ctx).Error(err, "Pod of a manifest was not brought on", "pod", podspec.NameOf(w.record.Pod))
 		w.publish(nil, err.Error())
 	}
 	return next
@@ -132,7 +133,7 @@ func (w *worker) remove(ctx context.Context) time.Duration {
 	}
 	w.publish(nil, "")
 	if err := w.removePod(ctx); err != nil {
-		klog.FromContext(ctx).Error(err, "Pod of a manifest was not removed", "pod", key(w.record.Pod))
+		klog.FromContext(ctx).Error(err, "Pod of a manifest was not removed", "pod", podspec.NameOf(w.record.Pod))
 		w.publish(nil, err.Error())
 		return removeRetry
 	}

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"encoding/json"

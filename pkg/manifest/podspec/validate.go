@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"fmt"
@@ -17,23 +17,27 @@ import (
 var (
 	dnsLabel     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
-	podUID       = regexp.MustCompile(`^[a-zA-Z0-9-]{1,64}$`)
+	uid          = regexp.MustCompile(`^[a-zA-Z0-9-]{1,64}$`)
 )
 
-func validate(p *corev1.Pod) error {
+// ValidUID tells whether s has the shape of a pod's uid, which names directories.
+func ValidUID(s string) bool { return uid.MatchString(s) }
+
+// Validate tells what is wrong with a pod that has its defaults.
+func Validate(p *corev1.Pod) error {
 	switch {
 	case !dnsSubdomain.MatchString(p.Name) || strings.Contains(p.Name, ".."):
 		return invalid("metadata.name", p.Name, "use lower-case letters, digits, '-' and '.'")
 	case !dnsLabel.MatchString(p.Namespace):
 		return invalid("metadata.namespace", p.Namespace, "use lower-case letters, digits and '-'")
-	case p.UID != "" && !podUID.MatchString(string(p.UID)):
+	case p.UID != "" && !uid.MatchString(string(p.UID)):
 		return invalid("metadata.uid", string(p.UID), "use letters, digits and '-'")
 	case p.Spec.Hostname != "" && !dnsLabel.MatchString(p.Spec.Hostname):
 		return invalid("spec.hostname", p.Spec.Hostname, "use lower-case letters, digits and '-'")
 	case len(p.Spec.Containers) == 0:
 		return fmt.Errorf("spec.containers is empty: %w", errs.Invalid)
-	case *p.Spec.TerminationGracePeriodSeconds < 0:
-		return fmt.Errorf("spec.terminationGracePeriodSeconds is negative: %w", errs.Invalid)
+	case p.Spec.TerminationGracePeriodSeconds == nil || *p.Spec.TerminationGracePeriodSeconds < 0:
+		return fmt.Errorf("spec.terminationGracePeriodSeconds is missing or negative: %w", errs.Invalid)
 	case !slices.Contains([]corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}, p.Spec.RestartPolicy):
 		return invalid("spec.restartPolicy", string(p.Spec.RestartPolicy), "choose Always, OnFailure or Never")
 	case p.Spec.DNSPolicy == corev1.DNSNone && (p.Spec.DNSConfig == nil || len(p.Spec.DNSConfig.Nameservers) == 0):
@@ -84,7 +88,7 @@ func validateContainer(c *corev1.Container, names, volumes map[string]bool) erro
 		return invalid("container name", c.Name, "names are unique, of lower-case letters, digits and '-'")
 	case c.Image == "":
 		return fmt.Errorf("container %q names no image: %w", c.Name, errs.Invalid)
-	case c.RestartPolicy != nil && !isSidecar(c):
+	case c.RestartPolicy != nil && !IsSidecar(c):
 		return fmt.Errorf("container %q: restartPolicy of a container may only be Always: %w", c.Name, errs.Invalid)
 	}
 	names[c.Name] = true

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"bufio"
@@ -22,26 +22,27 @@ import (
 // maxDocuments bounds how many pods one file may hold.
 const maxDocuments = 1000
 
-// document is one pod of a file, with defaults set.
-type document struct {
-	pod      *corev1.Pod
-	warnings []string
+// Document is one pod of a file, with defaults set, and what is to be said of
+// fields that are ignored.
+type Document struct {
+	Pod      *corev1.Pod
+	Warnings []string
 }
 
-// parse reads all documents of a file. A field that Kubernetes does not know,
+// Parse reads all documents of a file. A field that Kubernetes does not know,
 // or that Berth cannot honour, is an error that names it.
-func parse(data []byte) ([]document, error) {
-	var all []document
-	seen := map[string]bool{}
+func Parse(data []byte) ([]Document, error) {
+	var all []Document
+	seen := map[Name]bool{}
 	for i, raw := range split(data) {
 		d, err := parseDocument(raw)
 		if err != nil {
 			return nil, fmt.Errorf("document %d: %w", i+1, err)
 		}
-		if seen[key(d.pod)] {
-			return nil, fmt.Errorf("document %d: pod %s is in the file twice: %w", i+1, key(d.pod), errs.Invalid)
+		if seen[NameOf(d.Pod)] {
+			return nil, fmt.Errorf("document %d: pod %s is in the file twice: %w", i+1, NameOf(d.Pod), errs.Invalid)
 		}
-		seen[key(d.pod)] = true
+		seen[NameOf(d.Pod)] = true
 		all = append(all, d)
 	}
 	if len(all) == 0 {
@@ -82,17 +83,17 @@ func blank(raw []byte) bool {
 	return true
 }
 
-func parseDocument(raw []byte) (document, error) {
+func parseDocument(raw []byte) (Document, error) {
 	data, err := yaml.YAMLToJSONStrict(raw)
 	if err != nil {
-		return document{}, fmt.Errorf("%w: %w", errs.Invalid, err)
+		return Document{}, fmt.Errorf("%s: %w", oneLine(err), errs.Invalid)
 	}
 	var kind struct{ APIVersion, Kind string }
 	if err := json.Unmarshal(data, &kind); err != nil {
-		return document{}, fmt.Errorf("%w: %w", errs.Invalid, err)
+		return Document{}, fmt.Errorf("%w: %w", errs.Invalid, err)
 	}
 	if kind.Kind != "Pod" || kind.APIVersion != "v1" {
-		return document{}, fmt.Errorf("apiVersion %q, kind %q: only v1 Pods are run: %w", kind.APIVersion, kind.Kind, errs.Unsupported)
+		return Document{}, fmt.Errorf("apiVersion %q, kind %q: only v1 Pods are run: %w", kind.APIVersion, kind.Kind, errs.Unsupported)
 	}
 	pod := &corev1.Pod{}
 	strict, err := kjson.UnmarshalStrict(data, pod)
@@ -100,27 +101,27 @@ func parseDocument(raw []byte) (document, error) {
 		err = errors.Join(strict...)
 	}
 	if err != nil {
-		return document{}, fmt.Errorf("%s: %w", oneLine(err), errs.Invalid)
+		return Document{}, fmt.Errorf("%s: %w", oneLine(err), errs.Invalid)
 	}
 	warnings, err := judge(data)
 	if err != nil {
-		return document{}, fmt.Errorf("pod %q: %w", pod.Name, err)
+		return Document{}, fmt.Errorf("pod %q: %w", pod.Name, err)
 	}
 	setDefaults(pod)
-	if err := validate(pod); err != nil {
-		return document{}, fmt.Errorf("pod %q: %w", pod.Name, err)
+	if err := Validate(pod); err != nil {
+		return Document{}, fmt.Errorf("pod %q: %w", pod.Name, err)
 	}
 	for i := range warnings {
 		warnings[i] = "pod " + pod.Name + ": " + warnings[i]
 	}
-	return document{pod, warnings}, nil
+	return Document{pod, warnings}, nil
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// parseNames reads no more of a file than the names of its pods.
-func parseNames(data []byte) ([]podName, error) {
-	var names []podName
+// ParseNames reads no more of a file than the names of its pods.
+func ParseNames(data []byte) ([]Name, error) {
+	var names []Name
 	for i, raw := range split(data) {
 		var doc struct {
 			Metadata struct{ Name, Namespace string }
@@ -131,27 +132,30 @@ func parseNames(data []byte) ([]podName, error) {
 		if doc.Metadata.Name == "" {
 			return nil, fmt.Errorf("document %d: metadata.name is missing: %w", i+1, errs.Invalid)
 		}
-		names = append(names, podName{doc.Metadata.Namespace, doc.Metadata.Name}.orDefault())
+		names = append(names, Name{doc.Metadata.Namespace, doc.Metadata.Name}.OrDefault())
 	}
 	return names, nil
 }
 
-// podName names an applied pod.
-type podName struct{ namespace, name string }
+// Name names a pod.
+type Name struct{ Namespace, Name string }
 
-func (n podName) orDefault() podName {
-	if n.namespace == "" {
-		n.namespace = corev1.NamespaceDefault
+// OrDefault fills in the default namespace.
+func (n Name) OrDefault() Name {
+	if n.Namespace == "" {
+		n.Namespace = corev1.NamespaceDefault
 	}
 	return n
 }
 
-func (n podName) String() string { return n.namespace + "/" + n.name }
+// String returns NAMESPACE/NAME.
+func (n Name) String() string { return n.Namespace + "/" + n.Name }
 
-func key(p *corev1.Pod) string { return podName{p.Namespace, p.Name}.String() }
+// NameOf returns the pod's name.
+func NameOf(p *corev1.Pod) Name { return Name{p.Namespace, p.Name} }
 
-// hash tells one desired state from another. The uid is not part of it.
-func hash(p *corev1.Pod) (string, error) {
+// Hash tells one desired state from another. The uid is not part of it.
+func Hash(p *corev1.Pod) (string, error) {
 	p = p.DeepCopy()
 	p.UID = ""
 	data, err := json.Marshal(p)

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"strings"
@@ -65,7 +65,7 @@ func latest(ref string) bool {
 	return !hasTag || tag == "latest"
 }
 
-// isSidecar tells an init container that runs beside the others.
-func isSidecar(c *corev1.Container) bool {
+// IsSidecar tells an init container that runs beside the others.
+func IsSidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"fmt"
@@ -15,23 +15,25 @@ import (
 // annotationRestarts is kubelet's name for a container's count of restarts.
 const annotationRestarts = "io.kubernetes.container.restartCount"
 
-// containerInput is what a container's configuration is made of beside the pod.
-type containerInput struct {
-	attempt    uint32
-	imageID    string
-	facts      facts
-	nodeMemory int64
-	// volumes maps the pod's volumes to host paths.
-	volumes map[string]string
+// Input is what a container's configuration is made of beside the pod.
+type Input struct {
+	Attempt uint32
+	// ImageID is that of the image on this node.
+	ImageID string
+	Facts   Facts
+	// NodeMemory is in bytes; 0 is unknown.
+	NodeMemory int64
+	// Volumes maps the pod's volumes to host paths.
+	Volumes map[string]string
 }
 
-// containerConfig turns a container into what CreateContainer takes.
-func containerConfig(p *corev1.Pod, c *corev1.Container, in containerInput) (*runtimeapi.ContainerConfig, error) {
-	env, values, err := environment(p, c, in.facts)
+// Container turns a container into what CreateContainer takes.
+func Container(p *corev1.Pod, c *corev1.Container, in Input) (*runtimeapi.ContainerConfig, error) {
+	env, values, err := environment(p, c, in.Facts)
 	if err != nil {
 		return nil, err
 	}
-	limits, err := resources(c, oomScoreAdj(p, c, in.nodeMemory))
+	limits, err := resources(c, oomScoreAdj(p, c, in.NodeMemory))
 	if err != nil {
 		return nil, err
 	}
@@ -39,21 +41,21 @@ func containerConfig(p *corev1.Pod, c *corev1.Container, in containerInput) (*ru
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := mounts(c, in.volumes)
+	mounts, err := mounts(c, in.Volumes)
 	if err != nil {
 		return nil, err
 	}
 	config := &runtimeapi.ContainerConfig{
-		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.attempt},
-		Image:       &runtimeapi.ImageSpec{Image: in.imageID, UserSpecifiedImage: c.Image},
+		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
+		Image:       &runtimeapi.ImageSpec{Image: in.ImageID, UserSpecifiedImage: c.Image},
 		Command:     expandAll(c.Command, values),
 		Args:        expandAll(c.Args, values),
 		WorkingDir:  c.WorkingDir,
 		Envs:        env,
 		Mounts:      mounts,
 		Labels:      containerLabels(p, c),
-		Annotations: map[string]string{annotationRestarts: strconv.FormatUint(uint64(in.attempt), 10)},
-		LogPath:     fmt.Sprintf("%s_%d.log", c.Name, in.attempt),
+		Annotations: map[string]string{annotationRestarts: strconv.FormatUint(uint64(in.Attempt), 10)},
+		LogPath:     fmt.Sprintf("%s_%d.log", c.Name, in.Attempt),
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"fmt"
@@ -163,8 +163,8 @@ func profile(field, kind string, localhost *string) (*runtimeapi.SecurityProfile
 	return p, nil
 }
 
-// checkNonRoot refuses a container that must not be root and would be.
-func checkNonRoot(p *corev1.Pod, c *corev1.Container, image *runtimeapi.Image) error {
+// CheckNonRoot refuses a container that must not be root and would be.
+func CheckNonRoot(p *corev1.Pod, c *corev1.Container, image *runtimeapi.Image) error {
 	sc := effective(p, c)
 	if sc.RunAsNonRoot == nil || !*sc.RunAsNonRoot {
 		return nil

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"fmt"
@@ -10,15 +10,15 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// facts are what a fieldRef may name beside the manifest's own fields.
-type facts struct {
-	podIPs   []string
-	nodeName string
+// Facts are what a fieldRef may name beside the manifest's own fields.
+type Facts struct {
+	PodIPs   []string
+	NodeName string
 }
 
 // environment resolves a container's variables in order; a value may use those
 // before it. It returns them as CRI has them, and as a map for command and args.
-func environment(p *corev1.Pod, c *corev1.Container, f facts) ([]*runtimeapi.KeyValue, map[string]string, error) {
+func environment(p *corev1.Pod, c *corev1.Container, f Facts) ([]*runtimeapi.KeyValue, map[string]string, error) {
 	values := map[string]string{}
 	var list []*runtimeapi.KeyValue
 	for _, e := range c.Env {
@@ -39,7 +39,7 @@ func environment(p *corev1.Pod, c *corev1.Container, f facts) ([]*runtimeapi.Key
 }
 
 // fieldValue returns the pod's field of that path.
-func fieldValue(p *corev1.Pod, path string, f facts) (string, error) {
+func fieldValue(p *corev1.Pod, path string, f Facts) (string, error) {
 	switch path {
 	case "metadata.name":
 		return p.Name, nil
@@ -48,14 +48,14 @@ func fieldValue(p *corev1.Pod, path string, f facts) (string, error) {
 	case "metadata.uid":
 		return string(p.UID), nil
 	case "spec.nodeName":
-		return f.nodeName, nil
+		return f.NodeName, nil
 	case "status.podIPs":
-		return strings.Join(f.podIPs, ","), nil
+		return strings.Join(f.PodIPs, ","), nil
 	case "status.podIP":
-		if len(f.podIPs) == 0 {
+		if len(f.PodIPs) == 0 {
 			return "", nil
 		}
-		return f.podIPs[0], nil
+		return f.PodIPs[0], nil
 	}
 	for prefix, values := range map[string]map[string]string{"metadata.labels['": p.Labels, "metadata.annotations['": p.Annotations} {
 		if name, ok := strings.CutPrefix(path, prefix); ok && strings.HasSuffix(name, "']") {

@@ -1,4 +1,4 @@
-package manifest
+package podspec
 
 import (
 	"maps"
@@ -10,8 +10,8 @@ import (
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
 )
 
-// sandboxConfig turns a pod into what RunPodSandbox takes.
-func sandboxConfig(p *corev1.Pod, attempt uint32, logs string) *runtimeapi.PodSandboxConfig {
+// Sandbox turns a pod into what RunPodSandbox takes.
+func Sandbox(p *corev1.Pod, attempt uint32, logs string) *runtimeapi.PodSandboxConfig {
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID), Attempt: attempt},
 		LogDirectory: logs,
