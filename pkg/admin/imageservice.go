@@ -11,7 +11,6 @@ import (
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image"
-	"github.com/berth-run/berth/pkg/image/registry"
 )
 
 // FromImages serves the API's image calls from the image service.
@@ -27,7 +26,7 @@ func (s imageService) Pull(ctx context.Context, r *apiv1.PullRequest, progress f
 	pulled, err := s.Service.Pull(ctx, image.PullRequest{
 		Ref:      r.Image,
 		Platform: platform,
-		Auth: registry.Auth{
+		Auth: image.Auth{
 			Username: r.GetAuth().GetUsername(), Password: r.GetAuth().GetPassword(),
 			IdentityToken: r.GetAuth().GetIdentityToken(), RegistryToken: r.GetAuth().GetRegistryToken(),
 		},
