@@ -15,7 +15,7 @@ import (
 // maxManifest bounds a manifest file, as the API server does.
 const maxManifest = 3 << 20
 
-func (a *app) apply() *cobra.Command {
+func applyCommand(a *app) *cobra.Command {
 	var file string
 	var wait bool
 	var timeout time.Duration

@@ -15,7 +15,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) attach() *cobra.Command {
+func attachCommand(a *app) *cobra.Command {
 	var noStdin bool
 	cmd := &cobra.Command{
 		Use:   "attach CONTAINER",

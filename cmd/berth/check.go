@@ -19,7 +19,7 @@ type problem struct {
 	Repaired bool   `json:"repaired"`
 }
 
-func (a *app) check() *cobra.Command {
+func checkCommand(a *app) *cobra.Command {
 	var repair bool
 	var f format
 	cmd := &cobra.Command{

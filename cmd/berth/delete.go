@@ -11,7 +11,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) delete() *cobra.Command {
+func deleteCommand(a *app) *cobra.Command {
 	var file, namespace string
 	cmd := &cobra.Command{
 		Use:               "delete (-f FILE | POD...)",

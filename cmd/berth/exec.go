@@ -10,7 +10,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) exec() *cobra.Command {
+func execCommand(a *app) *cobra.Command {
 	var interactive, tty bool
 	var timeout int64
 	cmd := &cobra.Command{

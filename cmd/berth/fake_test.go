@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"os"
@@ -45,7 +44,8 @@ type fakeContainer struct {
 	pod    string
 	config *runtimeapi.ContainerConfig
 	status *runtimeapi.ContainerStatus
-	ended  chan struct{}
+	// started and ended are closed when that happens.
+	started, ended chan struct{}
 }
 
 func startDaemon(t *testing.T) *fakeDaemon {
@@ -172,7 +172,7 @@ func (d *fakeDaemon) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandbo
 func (d *fakeDaemon) CreateContainer(_ context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	defer d.lock("CreateContainer")()
 	id := d.id()
-	d.containers[id] = &fakeContainer{pod: r.PodSandboxId, config: r.Config, ended: make(chan struct{}), status: &runtimeapi.ContainerStatus{
+	d.containers[id] = &fakeContainer{pod: r.PodSandboxId, config: r.Config, started: make(chan struct{}), ended: make(chan struct{}), status: &runtimeapi.ContainerStatus{
 		Id: id, Metadata: r.Config.Metadata, CreatedAt: time.Now().Add(-2 * time.Hour).UnixNano(), Image: r.Config.Image, ImageId: r.Config.Image.Image,
 		Labels: r.Config.Labels, Annotations: r.Config.Annotations, LogPath: filepath.Join(d.pods[r.PodSandboxId].LogDirectory, r.Config.LogPath),
 	}}
@@ -186,10 +186,8 @@ func (d *fakeDaemon) StartContainer(_ context.Context, r *runtimeapi.StartContai
 		return nil, fmt.Errorf("exec: \"missing\": executable file not found in $PATH: %w", errs.Invalid)
 	}
 	c.status.State, c.status.StartedAt = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now().Add(-time.Hour).UnixNano()
-	if err := c.play(); err != nil {
-		return nil, err
-	}
-	return &runtimeapi.StartContainerResponse{}, nil
+	close(c.started)
+	return &runtimeapi.StartContainerResponse{}, c.play()
 }
 
 func (c *fakeContainer) play() error {
@@ -286,154 +284,4 @@ func (d *fakeDaemon) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusReq
 func (d *fakeDaemon) RemoveImage(_ context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
 	defer d.lock("RemoveImage %s", r.Image.Image)()
 	return &runtimeapi.RemoveImageResponse{}, nil
-}
-
-// fakeAdmin is the daemon's admin API: some of its calls are named as CRI's are.
-type fakeAdmin struct {
-	apiv1.UnimplementedAdminServer
-	*fakeDaemon
-}
-
-func (d *fakeAdmin) Info(context.Context, *apiv1.InfoRequest) (*apiv1.InfoResponse, error) {
-	return &apiv1.InfoResponse{
-		Version: "1.0", Pid: 42, StartedAt: time.Now().Add(-3*time.Hour - time.Minute).UnixNano(), Root: "/var/lib/berth", State: "/run/berth",
-		Runtime: &apiv1.InfoResponse_Runtime{Version: "1.0", AnchorPid: 43, WorkerPid: 44, CgroupDriver: "cgroupfs"},
-	}, nil
-}
-
-func (d *fakeAdmin) Check(context.Context, *apiv1.CheckRequest) (*apiv1.CheckResponse, error) {
-	return &apiv1.CheckResponse{Problems: d.problems}, nil
-}
-
-func (d *fakeAdmin) Pull(r *apiv1.PullRequest, stream apiv1.Admin_PullServer) error {
-	done := d.lock("Pull %s %s", r.Image, r.GetAuth().GetUsername()+":"+r.GetAuth().GetPassword())
-	d.addImage("docker.io/library/"+r.Image+":latest", "sha256:"+strings.Repeat("9", 64))
-	image := d.images["docker.io/library/"+r.Image+":latest"]
-	done()
-	for _, p := range []*apiv1.PullProgress{
-		{Phase: "resolving"},
-		{Phase: "downloading", Digest: "sha256:1234567890abcdef", Total: 2_000_000},
-		{Phase: "downloading", Digest: "sha256:1234567890abcdef", Offset: 1_000_000, Total: 2_000_000},
-		{Phase: "done", Digest: "sha256:1234567890abcdef", Total: 2_000_000},
-	} {
-		if err := stream.Send(&apiv1.PullResponse{Progress: p}); err != nil {
-			return err
-		}
-	}
-	return stream.Send(&apiv1.PullResponse{Image: &apiv1.Image{Id: image.Id}})
-}
-
-func (d *fakeAdmin) Load(stream apiv1.Admin_LoadServer) error {
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			break
-		}
-		d.archive.Write(m.Data)
-	}
-	return stream.SendAndClose(&apiv1.LoadResponse{Images: []*apiv1.Image{{RepoTags: []string{"a:1"}}}})
-}
-
-func (d *fakeAdmin) Save(_ *apiv1.SaveRequest, stream apiv1.Admin_SaveServer) error {
-	if err := stream.Send(&apiv1.SaveResponse{Data: []byte("arch")}); err != nil {
-		return err
-	}
-	return stream.Send(&apiv1.SaveResponse{Data: []byte("ive")})
-}
-
-func (d *fakeAdmin) Untag(_ context.Context, r *apiv1.UntagRequest) (*apiv1.UntagResponse, error) {
-	defer d.lock("Untag %s", r.Image)()
-	return &apiv1.UntagResponse{}, nil
-}
-
-func (d *fakeAdmin) Kill(_ context.Context, r *apiv1.KillRequest) (*apiv1.KillResponse, error) {
-	defer d.lock("Kill %d", r.Signal)()
-	d.containers[r.ContainerId].end(128 + r.Signal)
-	return &apiv1.KillResponse{}, nil
-}
-
-func (d *fakeAdmin) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitResponse, error) {
-	d.mu.Lock()
-	c := d.containers[r.ContainerId]
-	d.mu.Unlock()
-	select {
-	case <-c.ended:
-		return &apiv1.WaitResponse{ExitCode: c.status.ExitCode}, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (d *fakeAdmin) Attach(stream apiv1.Admin_AttachServer) error {
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	d.mu.Lock()
-	c := d.containers[first.GetStart().ContainerId]
-	d.mu.Unlock()
-	if err := stream.Send(&apiv1.AttachResponse{Response: &apiv1.AttachResponse_Attached{Attached: &apiv1.Attached{}}}); err != nil {
-		return err
-	}
-	var in []byte
-	for {
-		m, err := stream.Recv()
-		if err == io.EOF || m.GetCloseStdin() {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		in = append(in, m.GetStdin()...)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for c.status.State != runtimeapi.ContainerState_CONTAINER_RUNNING { // not started yet
-		d.mu.Unlock()
-		time.Sleep(time.Millisecond) //nolint:forbidigo // the fake polls itself
-		d.mu.Lock()
-	}
-	log := fmt.Appendf(nil, "2026-01-02T15:04:05Z stdout F %s\n", in)
-	if err := os.WriteFile(c.status.LogPath, log, 0o600); err != nil {
-		return err
-	}
-	c.end(0)
-	return nil
-}
-
-func (d *fakeAdmin) OpenVolume(_ context.Context, r *apiv1.OpenVolumeRequest) (*apiv1.OpenVolumeResponse, error) {
-	return &apiv1.OpenVolumeResponse{Path: "/var/lib/berth/volumes/" + r.Name}, nil
-}
-
-func (d *fakeAdmin) OpenLogs(context.Context, *apiv1.OpenLogsRequest) (*apiv1.OpenLogsResponse, error) {
-	return &apiv1.OpenLogsResponse{Path: d.dir}, nil
-}
-
-func (d *fakeAdmin) RemoveLogs(context.Context, *apiv1.RemoveLogsRequest) (*apiv1.RemoveLogsResponse, error) {
-	defer d.lock("RemoveLogs")()
-	return &apiv1.RemoveLogsResponse{}, nil
-}
-
-func (d *fakeAdmin) Apply(_ context.Context, r *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	defer d.lock("Apply %s", r.Manifest)()
-	return &apiv1.ApplyResponse{
-		Applied:  []*apiv1.ApplyResponse_Applied{{Namespace: "default", Name: "web", Action: "created"}},
-		Warnings: []string{"pod web: spec.containers[0].livenessProbe: probes are not run yet"},
-	}, nil
-}
-
-func (d *fakeAdmin) DeleteManifest(_ context.Context, r *apiv1.DeleteManifestRequest) (*apiv1.DeleteManifestResponse, error) {
-	resp := &apiv1.DeleteManifestResponse{}
-	for _, p := range r.Pods {
-		if p.Name == "web" {
-			resp.Deleted = append(resp.Deleted, p)
-		} else {
-			resp.Missing = append(resp.Missing, p)
-		}
-	}
-	return resp, nil
-}
-
-func (d *fakeAdmin) ListManifests(context.Context, *apiv1.ListManifestsRequest) (*apiv1.ListManifestsResponse, error) {
-	return &apiv1.ListManifestsResponse{Pods: d.manifests}, nil
 }

@@ -23,7 +23,7 @@ type image struct {
 	Pinned      bool     `json:"pinned,omitempty"`
 }
 
-func (a *app) images() *cobra.Command {
+func imagesCommand(a *app) *cobra.Command {
 	var quiet, digests bool
 	var f format
 	cmd := &cobra.Command{

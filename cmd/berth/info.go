@@ -19,7 +19,7 @@ type fact struct {
 	Value string `json:"value"`
 }
 
-func (a *app) info() *cobra.Command {
+func infoCommand(a *app) *cobra.Command {
 	var f format
 	cmd := &cobra.Command{
 		Use:   "info",

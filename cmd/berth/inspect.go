@@ -14,7 +14,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-func (a *app) inspect() *cobra.Command {
+func inspectCommand(a *app) *cobra.Command {
 	var kind string
 	f := format("json")
 	cmd := &cobra.Command{

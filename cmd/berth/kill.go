@@ -14,7 +14,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) kill() *cobra.Command {
+func killCommand(a *app) *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:               "kill CONTAINER...",

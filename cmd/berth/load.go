@@ -17,7 +17,7 @@ import (
 // chunkBytes is how much of an archive one message carries.
 const chunkBytes = 1 << 20
 
-func (a *app) load() *cobra.Command {
+func loadCommand(a *app) *cobra.Command {
 	var input string
 	cmd := &cobra.Command{
 		Use:   "load",

@@ -11,7 +11,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) logs() *cobra.Command {
+func logsCommand(a *app) *cobra.Command {
 	var tail, since string
 	var o client.LogOptions
 	cmd := &cobra.Command{

@@ -121,10 +121,10 @@ func (a *app) root() *cobra.Command {
 	)
 	root.SetHelpCommandGroupID(groupDaemon)
 	root.SetCompletionCommandGroupID(groupDaemon)
-	addTo(root, groupContainers, a.run(), a.ps(), a.logs(), a.exec(), a.attach(), a.stop(), a.kill(), a.rm(), a.inspect())
-	addTo(root, groupImages, a.images(), a.pull(), a.load(), a.save(), a.tag(), a.rmi())
-	addTo(root, groupPods, a.pods(), a.apply(), a.delete())
-	addTo(root, groupDaemon, a.check(), a.info(), a.version())
+	addTo(root, groupContainers, runCommand(a), psCommand(a), logsCommand(a), execCommand(a), attachCommand(a), stopCommand(a), killCommand(a), rmCommand(a), inspectCommand(a))
+	addTo(root, groupImages, imagesCommand(a), pullCommand(a), loadCommand(a), saveCommand(a), tagCommand(a), rmiCommand(a))
+	addTo(root, groupPods, podsCommand(a), applyCommand(a), deleteCommand(a))
+	addTo(root, groupDaemon, checkCommand(a), infoCommand(a), versionCommand(a))
 	return root
 }
 

@@ -31,7 +31,7 @@ type pod struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 }
 
-func (a *app) pods() *cobra.Command {
+func podsCommand(a *app) *cobra.Command {
 	var quiet, noTrunc bool
 	var f format
 	cmd := &cobra.Command{

@@ -42,7 +42,7 @@ type psOptions struct {
 	format              format
 }
 
-func (a *app) ps() *cobra.Command {
+func psCommand(a *app) *cobra.Command {
 	var o psOptions
 	cmd := &cobra.Command{
 		Use:     "ps",

@@ -16,7 +16,7 @@ import (
 // maxPassword bounds what --password-stdin reads.
 const maxPassword = 64 << 10
 
-func (a *app) pull() *cobra.Command {
+func pullCommand(a *app) *cobra.Command {
 	var quiet, passwordStdin bool
 	var user, platform string
 	cmd := &cobra.Command{

@@ -9,7 +9,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) rm() *cobra.Command {
+func rmCommand(a *app) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:               "rm CONTAINER...",

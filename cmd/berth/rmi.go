@@ -9,7 +9,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) rmi() *cobra.Command {
+func rmiCommand(a *app) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:               "rmi IMAGE...",

@@ -15,7 +15,7 @@ import (
 // runFailed is the exit code of a run that could not run anything, as Docker's.
 const runFailed = 125
 
-func (a *app) run() *cobra.Command {
+func runCommand(a *app) *cobra.Command {
 	f := &runFlags{lookup: os.LookupEnv, readFile: os.Open}
 	cmd := &cobra.Command{
 		Use:   "run IMAGE [COMMAND] [ARG...]",

@@ -15,7 +15,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) save() *cobra.Command {
+func saveCommand(a *app) *cobra.Command {
 	var output, archiveFormat string
 	cmd := &cobra.Command{
 		Use:               "save IMAGE...",

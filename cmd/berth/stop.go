@@ -9,7 +9,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) stop() *cobra.Command {
+func stopCommand(a *app) *cobra.Command {
 	var seconds int64
 	cmd := &cobra.Command{
 		Use:               "stop CONTAINER...",

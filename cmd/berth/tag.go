@@ -9,7 +9,7 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-func (a *app) tag() *cobra.Command {
+func tagCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "tag IMAGE NAME",
 		Short:             "Give an image one more name",

@@ -22,7 +22,7 @@ type versions struct {
 	CRI     string `json:"cri,omitempty"`
 }
 
-func (a *app) version() *cobra.Command {
+func versionCommand(a *app) *cobra.Command {
 	var f format
 	cmd := &cobra.Command{
 		Use:   "version",
