@@ -18,7 +18,8 @@ const destroyLimit = 30 * time.Second
 
 // Destroy kills what still runs in the container and removes its cgroups and
 // state. It is idempotent. It waits for the end of what it killed, bounded by
-// ctx, and reaps nothing.
+// ctx, and reaps nothing: the first process of a PID namespace does not end
+// before the caller has reaped the execs in it.
 func (e *Engine) Destroy(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
 	defer cancel()

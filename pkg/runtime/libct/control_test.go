@@ -1,0 +1,136 @@
+package libct
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// limitOf reads a v1 or v2 limit of the container.
+func (b *box) limitOf(controller, v1, v2 string) string {
+	b.t.Helper()
+	c, err := b.e.get(b.id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	path := filepath.Join(c.paths[controller], v1)
+	if c.paths[controller] == "" {
+		path = filepath.Join(c.paths[""], v2)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+func TestUpdateChangesWhatIsNamedInAnyDirection(t *testing.T) {
+	e := newEngine(t)
+	spec := baseSpec(t, "u1", "/bin/sleep", "1000")
+	const mib = int64(1 << 20)
+	spec.Linux.Resources = &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr(64 * mib), Swap: ptr(64 * mib)},
+		CPU:    &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000))},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(50))},
+	}
+	b := create(t, e, "u1", spec).start()
+	for _, limit := range []int64{256 * mib, 32 * mib, 128 * mib} {
+		r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(limit), Swap: ptr(limit)}}
+		if err := e.Update(t.Context(), runtime.UpdateRequest{ID: "u1", Resources: r}); err != nil {
+			t.Fatalf("%d: %v", limit, err)
+		}
+		got := b.limitOf("memory", "memory.limit_in_bytes", "memory.max")
+		expect(t, "memory", got, map[int64]string{256 * mib: "268435456", 32 * mib: "33554432", 128 * mib: "134217728"}[limit])
+	}
+	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(20000)), Period: ptr(uint64(100000)), Cpus: "0"}}
+	if err := e.Update(t.Context(), runtime.UpdateRequest{ID: "u1", Resources: r, OOMScoreAdj: ptr(77)}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "cpus", b.sh("grep Cpus_allowed_list /proc/self/status | cut -f2; cat /proc/1/oom_score_adj"), "0\n77")
+	expect(t, "shares stay", b.limitOf("cpu", "cpu.shares", "cpu.weight"), "512")
+	expect(t, "pids stay", b.limitOf("pids", "pids.max", "pids.max"), "50")
+	again, err := New(e.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(60))}}
+	if err := again.Update(t.Context(), runtime.UpdateRequest{ID: "u1", Resources: r}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "pids", b.limitOf("pids", "pids.max", "pids.max"), "60")
+	expect(t, "memory stays", b.limitOf("memory", "memory.limit_in_bytes", "memory.max"), "134217728")
+	if err := e.Update(t.Context(), runtime.UpdateRequest{ID: "none"}); !errors.Is(err, errs.NotFound) {
+		t.Errorf("unknown: %v", err)
+	}
+}
+
+func TestOOMKillsAreCounted(t *testing.T) {
+	e := newEngine(t)
+	spec := baseSpec(t, "o1", "/bin/bash", "-c", "head -c 100M /dev/zero | tail >/dev/null; exec sleep 1000")
+	spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}}
+	b := create(t, e, "o1", spec)
+	if n, err := e.OOMKills("o1"); err != nil || n != 0 {
+		t.Errorf("before: %d, %v", n, err)
+	}
+	b.start()
+	for i := 0; ; i++ {
+		if n, err := e.OOMKills("o1"); err != nil {
+			t.Fatal(err)
+		} else if n > 0 {
+			break
+		}
+		if _, _, err := b.run(b.process("/bin/true")); err != nil || i > 500 {
+			t.Fatalf("no OOM kill seen: %v", err)
+		}
+	}
+}
+
+func TestDestroyEndsFrozenContainersAndTheirExecs(t *testing.T) {
+	e := newEngine(t)
+	b := create(t, e, "f1", baseSpec(t, "f1", "/bin/sleep", "1000")).start()
+	x, err := e.Exec(t.Context(), "f1", "left", b.process("/bin/sleep", "1000"), runtime.ProcessIO{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Freeze(t.Context(), "f1", true); err != nil {
+		t.Fatal(err)
+	}
+	code := make(chan int, 1)
+	go func() { code <- wait(t, x.Process) }() // PID 1 does not end before it is reaped
+	if err := e.Destroy(t.Context(), "f1"); err != nil {
+		t.Error(err)
+	}
+	if code := <-code; code != 137 {
+		t.Errorf("exec: exit %d", code)
+	}
+	if err := errors.Join(x.Kill(), x.Release()); err != nil {
+		t.Errorf("after destroy: %v", err)
+	}
+}
+
+func BenchmarkLifecycle(b *testing.B) {
+	e := newEngine(b)
+	spec := baseSpec(b, "bench", "/usr/bin/busybox", "true")
+	for b.Loop() {
+		p, err := e.Create(b.Context(), "bench", spec, runtime.ProcessIO{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := e.Start(b.Context(), "bench"); err != nil {
+			b.Fatal(err)
+		}
+		wait(b, p)
+		if err := e.Destroy(b.Context(), "bench"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
