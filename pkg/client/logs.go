@@ -3,6 +3,7 @@ package client
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -35,96 +36,97 @@ func (c *Client) Logs(ctx context.Context, id string, o LogOptions, stdout, stde
 	if path == "" {
 		return fail(errs.NotFound, "container %s has no log", resp.GetStatus().GetMetadata().GetName())
 	}
-	file, err := openLog(path, o.Tail)
-	if err != nil {
-		return err
-	}
-	defer file.close()
-	w := newLogWriter(o, stdout, stderr)
-	if !o.Follow {
-		return w.copy(file)
-	}
-	return c.followLog(ctx, id, file, w)
-}
-
-// followLog copies until the container has ended, and then what is left: its
-// log is whole before its end is told.
-func (c *Client) followLog(ctx context.Context, id string, file *logFile, w *logWriter) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() {
-		_, err := c.Wait(ctx, id)
-		ended <- err
-	}()
-	ticker := time.NewTicker(logPoll)
-	defer ticker.Stop()
-	for {
-		if err := w.copy(file); err != nil {
+	w := newLogWriter(o.Timestamps, stdout, stderr)
+	read := crilog.Options{Follow: o.Follow, Tail: max(o.Tail, 0), NoHistory: o.Tail == 0, Since: o.Since}
+	if o.Follow {
+		waitCtx, stop := context.WithCancel(ctx)
+		defer stop()
+		end := c.waitInBackground(waitCtx, id)
+		read.Ended = func() bool {
+			// The end of the file is reached: what there is is shown.
+			return w.flush() != nil || end.isOver()
+		}
+		if err := crilog.Read(ctx, path, read, w.write); err != nil {
 			return err
 		}
-		select {
-		case err := <-ended:
-			if err != nil {
-				return err
-			}
-			return w.copy(file)
-		case <-ticker.C:
-		}
+		return errors.Join(w.flush(), end.failed())
+	}
+	if err := crilog.Read(ctx, path, read, w.write); err != nil {
+		return err
+	}
+	return w.flush()
+}
+
+// waiter tells whether a container has ended. Its log is whole by then.
+type waiter struct {
+	done chan struct{}
+	err  error // good once done is closed
+}
+
+// waitInBackground waits until the container or ctx ends.
+func (c *Client) waitInBackground(ctx context.Context, id string) *waiter {
+	w := &waiter{done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		_, w.err = c.Wait(ctx, id)
+	}()
+	return w
+}
+
+func (w *waiter) isOver() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
 	}
 }
 
-// logWriter writes records as lines.
+func (w *waiter) failed() error {
+	if !w.isOver() {
+		return nil
+	}
+	return w.err
+}
+
+// logWriter writes records as lines. It keeps the first error of its writers.
 type logWriter struct {
-	options LogOptions
-	out     map[crilog.Stream]*bufio.Writer
+	timestamps bool
+	out        map[crilog.Stream]*bufio.Writer
 	// middle tells that the stream's last record was a part of a line.
 	middle map[crilog.Stream]bool
+	err    error
 }
 
-func newLogWriter(o LogOptions, stdout, stderr io.Writer) *logWriter {
+func newLogWriter(timestamps bool, stdout, stderr io.Writer) *logWriter {
 	return &logWriter{
-		options: o,
-		out:     map[crilog.Stream]*bufio.Writer{crilog.Stdout: bufio.NewWriter(stdout), crilog.Stderr: bufio.NewWriter(stderr)},
-		middle:  map[crilog.Stream]bool{},
+		timestamps: timestamps,
+		out:        map[crilog.Stream]*bufio.Writer{crilog.Stdout: bufio.NewWriter(stdout), crilog.Stderr: bufio.NewWriter(stderr)},
+		middle:     map[crilog.Stream]bool{},
 	}
 }
 
-// copy writes all records that are there now.
-func (w *logWriter) copy(file *logFile) error {
-	for {
-		line, err := file.next()
-		if err != nil {
-			return err
-		}
-		if line == nil {
-			return w.flush()
-		}
-		// A torn record, as a power cut leaves one, is skipped.
-		if record, err := crilog.Parse(line); err == nil && !record.Time.Before(w.options.Since) {
-			w.write(record)
-		}
-	}
-}
-
-// write leaves errors to flush: a bufio.Writer keeps its first.
-func (w *logWriter) write(r crilog.Record) {
+func (w *logWriter) write(r crilog.Record) error {
 	out := w.out[r.Stream]
-	if w.options.Timestamps && !w.middle[r.Stream] {
-		_, _ = out.WriteString(r.Time.Format("2006-01-02T15:04:05.000000000Z07:00") + " ")
+	if w.timestamps && !w.middle[r.Stream] {
+		_, _ = out.WriteString(r.Time.Format("2006-01-02T15:04:05.000000000Z07:00") + " ") // the last write has the error
 	}
-	_, _ = out.Write(r.Text)
+	_, err := out.Write(r.Text)
 	if !r.Partial {
-		_ = out.WriteByte('\n')
+		err = out.WriteByte('\n')
 	}
 	w.middle[r.Stream] = r.Partial
+	return err
 }
 
+// flush returns the first error of either writer, now or before.
 func (w *logWriter) flush() error {
-	if err := w.out[crilog.Stdout].Flush(); err != nil {
-		return err
+	for _, s := range []crilog.Stream{crilog.Stdout, crilog.Stderr} {
+		if err := w.out[s].Flush(); err != nil && w.err == nil {
+			w.err = err
+		}
 	}
-	return w.out[crilog.Stderr].Flush()
+	return w.err
 }
 
 // HasTerminal tells whether the container was made with one.
