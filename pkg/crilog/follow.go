@@ -30,7 +30,7 @@ type Options struct {
 
 // pollInterval is how long a follower waits at the end of a file. Polling needs
 // no inotify watch, of which nodes run out.
-const pollInterval = 100 * time.Millisecond
+const pollInterval = 20 * time.Millisecond
 
 // maxRecord bounds a line of the file: the text, and what stands before it.
 const maxRecord = MaxLine + 1024
