@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -120,17 +121,25 @@ func TestDestroyEndsFrozenContainersAndTheirExecs(t *testing.T) {
 func BenchmarkLifecycle(b *testing.B) {
 	e := newEngine(b)
 	spec := baseSpec(b, "bench", "/usr/bin/busybox", "true")
+	phases := map[string]time.Duration{}
+	phase := func(name string, f func() error) {
+		began := time.Now()
+		if err := f(); err != nil {
+			b.Fatal(err)
+		}
+		phases[name] += time.Since(began)
+	}
 	for b.Loop() {
-		p, err := e.Create(b.Context(), "bench", spec, runtime.ProcessIO{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := e.Start(b.Context(), "bench"); err != nil {
-			b.Fatal(err)
-		}
+		var p runtime.Process
+		phase("create", func() (err error) {
+			p, err = e.Create(b.Context(), "bench", spec, runtime.ProcessIO{})
+			return err
+		})
+		phase("start", func() error { return e.Start(b.Context(), "bench") })
 		wait(b, p)
-		if err := e.Destroy(b.Context(), "bench"); err != nil {
-			b.Fatal(err)
-		}
+		phase("destroy", func() error { return e.Destroy(b.Context(), "bench") })
+	}
+	for name, took := range phases {
+		b.ReportMetric(float64(took.Microseconds())/float64(b.N), name+"-us/op")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	// Lets cgroup managers set device rules.
 	_ "github.com/opencontainers/cgroups/devices"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -161,6 +163,9 @@ func initProcess(p *specs.Process, io runtime.ProcessIO) (*libcontainer.Process,
 		GID:  int(p.User.GID),
 		Cwd:  p.Cwd,
 		Init: true,
+		// Else libcontainer's C half writes dozens of debug lines, which are
+		// parsed here and thrown away.
+		LogLevel: strconv.Itoa(int(logrus.ErrorLevel)),
 
 		AppArmorProfile: p.ApparmorProfile,
 	}
