@@ -21,7 +21,8 @@ type Engine interface {
 	// Exec starts one more process in the container; see ExecProcess.
 	Exec(ctx context.Context, id, execID string, p *specs.Process, io ProcessIO) (ExecProcess, error)
 	// Destroy kills what still runs and removes cgroup and state. It is
-	// idempotent.
+	// idempotent. It waits for the end of what it killed, and the caller has to
+	// reap meanwhile: the first process of a PID namespace ends after its execs.
 	Destroy(ctx context.Context, id string) error
 	EngineControl
 	EnginePods
@@ -42,7 +43,9 @@ type EngineControl interface {
 // EnginePods makes a pod's shared namespaces.
 type EnginePods interface {
 	// CreatePod is Pods.CreatePod; the returned pid is that of the pod's
-	// PID 1, or 0 where it needs none.
+	// PID 1, or 0 where it needs none. DeletePod ends and reaps it; nobody else
+	// may, except who inherits it from a dead parent. It ends after the last
+	// container in its namespace has been reaped.
 	CreatePod(ctx context.Context, r PodRequest) (initPID int, err error)
 	DeletePod(ctx context.Context, r PodRequest, initPID int) error
 }
