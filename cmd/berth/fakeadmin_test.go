@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -101,7 +102,7 @@ func (d *fakeAdmin) Attach(stream apiv1.Admin_AttachServer) error {
 	var in []byte
 	for {
 		m, err := stream.Recv()
-		if err == io.EOF || m.GetCloseStdin() {
+		if errors.Is(err, io.EOF) || m.GetCloseStdin() {
 			break
 		}
 		if err != nil {

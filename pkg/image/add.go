@@ -198,7 +198,7 @@ func (l *layerStream) Read(p []byte) (int, error) {
 		return 0, l.end
 	}
 	n, err := l.plain.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = l.finish()
 	}
 	l.end = err

@@ -100,7 +100,7 @@ func (d dockerSource) describe(ctx context.Context, name, mediaType string) (isp
 	defer f.Close()
 	head := make([]byte, 4)
 	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && err != io.EOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return ispec.Descriptor{}, err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -49,8 +49,11 @@ func service(t testing.TB) *image.Service {
 func sample(text string) images.Image {
 	return images.Image{Layers: []images.Layer{
 		{Files: []images.File{
-			{Name: "etc/", Mode: 0o755}, {Name: "etc/motd", Data: []byte("old")}, {Name: "etc/gone", Data: []byte("gone")},
-			{Name: "srv/", Mode: 0o750, UID: 7, GID: 8}, {Name: "srv/a", Data: []byte("a")},
+			{Name: "etc/", Mode: 0o755},
+			{Name: "etc/motd", Data: []byte("old")},
+			{Name: "etc/gone", Data: []byte("gone")},
+			{Name: "srv/", Mode: 0o750, UID: 7, GID: 8},
+			{Name: "srv/a", Data: []byte("a")},
 		}},
 		{Compression: images.Zstd, Files: []images.File{
 			{Name: "etc/", Mode: 0o755}, {Name: "etc/.wh.gone"}, {Name: "etc/motd", Data: []byte(text)}, {Name: "srv/b", Data: []byte("b")},

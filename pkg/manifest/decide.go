@@ -3,9 +3,10 @@ package manifest
 import (
 	"time"
 
-	"github.com/berth-run/berth/pkg/manifest/podspec"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/manifest/podspec"
 )
 
 // decision is what is to be done for a pod now. It is made from what is wanted

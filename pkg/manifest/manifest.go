@@ -264,7 +264,7 @@ func (s *Service) List(context.Context) (*apiv1.ListManifestsResponse, error) {
 // newUID returns a random UUID.
 func newUID() types.UID {
 	b := make([]byte, 16)
-	rand.Read(b) //nolint:errcheck // never returns an error since Go 1.24
+	_, _ = rand.Read(b) // never fails since Go 1.24
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]))
 }

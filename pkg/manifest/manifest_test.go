@@ -89,8 +89,11 @@ func TestRestartPolicyDecides(t *testing.T) {
 		phase  string
 		starts int
 	}{
-		{"Never", 0, "Succeeded", 1}, {"Never", 3, "Failed", 1}, {"OnFailure", 0, "Succeeded", 1},
-		{"OnFailure", 1, "Running", 2}, {"Always", 0, "Running", 2},
+		{"Never", 0, "Succeeded", 1},
+		{"Never", 3, "Failed", 1},
+		{"OnFailure", 0, "Succeeded", 1},
+		{"OnFailure", 1, "Running", 2},
+		{"Always", 0, "Running", 2},
 	} {
 		t.Run(tc.policy, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -60,10 +60,16 @@ func TestHostPathTypesAreHeld(t *testing.T) {
 		kind corev1.HostPathType
 		ok   bool
 	}{
-		{dir + "/none", corev1.HostPathUnset, true}, {dir + "/none", corev1.HostPathDirectory, false},
-		{dir + "/made", corev1.HostPathDirectoryOrCreate, true}, {dir + "/made", corev1.HostPathDirectory, true},
-		{file, corev1.HostPathFileOrCreate, true}, {file, corev1.HostPathFile, true}, {file, corev1.HostPathDirectory, false},
-		{file, corev1.HostPathSocket, false}, {os.DevNull, corev1.HostPathCharDev, true}, {os.DevNull, corev1.HostPathBlockDev, false},
+		{dir + "/none", corev1.HostPathUnset, true},
+		{dir + "/none", corev1.HostPathDirectory, false},
+		{dir + "/made", corev1.HostPathDirectoryOrCreate, true},
+		{dir + "/made", corev1.HostPathDirectory, true},
+		{file, corev1.HostPathFileOrCreate, true},
+		{file, corev1.HostPathFile, true},
+		{file, corev1.HostPathDirectory, false},
+		{file, corev1.HostPathSocket, false},
+		{os.DevNull, corev1.HostPathCharDev, true},
+		{os.DevNull, corev1.HostPathBlockDev, false},
 	} {
 		if err := prepareHostPath(&corev1.HostPathVolumeSource{Path: tc.path, Type: &tc.kind}); (err == nil) != tc.ok {
 			t.Errorf("%s as %q: %v", tc.path, tc.kind, err)

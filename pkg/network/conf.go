@@ -130,7 +130,7 @@ func parseConf(data []byte, isList bool) (*libcni.NetworkConfigList, error) {
 	} else {
 		var one *libcni.PluginConfig
 		if one, err = libcni.NetworkPluginConfFromBytes(data); err == nil {
-			list, err = libcni.ConfListFromConf(one)
+			list, err = libcni.ConfListFromConf(one) //nolint:staticcheck // plain .conf files are read as long as libcni reads them
 		}
 	}
 	if err != nil {

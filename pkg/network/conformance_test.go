@@ -129,8 +129,10 @@ func look(t *testing.T, netns, root string, res Result) map[string]string {
 		"bridge":    normal(run(t, "ip", "-d", "link", "show", "cni0")+run(t, "ip", "addr", "show", "cni0"), netns),
 		"port":      normal(run(t, "ip", "-d", "link", "show", veth), netns),
 	}
-	for _, name := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/cni0/route_localnet",
-		"net/ipv6/conf/cni0/accept_ra", "net/ipv6/conf/" + veth + "/accept_ra"} {
+	for _, name := range []string{
+		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/cni0/route_localnet",
+		"net/ipv6/conf/cni0/accept_ra", "net/ipv6/conf/" + veth + "/accept_ra",
+	} {
 		seen[strings.ReplaceAll(name, veth, "VETH")] = readSysctl(t, name)
 	}
 	err := inNetNS(netns, func() error {

@@ -81,7 +81,7 @@ func checkSysctl(name, value string, m Modes) error {
 		return fmt.Errorf("value of sysctl %q: %w", name, errs.Invalid)
 	}
 	var needs string
-	own := true
+	var own bool
 	switch {
 	case ipcSysctls[name], strings.HasPrefix(name, "fs.mqueue."):
 		needs, own = "IPC", m.IPC != cri.NamespaceMode_NODE

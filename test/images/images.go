@@ -138,9 +138,18 @@ func FromBinary(path, name string, links ...string) (Image, error) {
 		return Image{}, err
 	}
 	l := Layer{Files: []File{
-		{Name: "bin/", Mode: 0o755}, {Name: "dev/", Mode: 0o755}, {Name: "etc/", Mode: 0o755}, {Name: "home/", Mode: 0o755},
-		{Name: "proc/", Mode: 0o755}, {Name: "root/", Mode: 0o700}, {Name: "run/", Mode: 0o755}, {Name: "sys/", Mode: 0o755},
-		{Name: "tmp/", Mode: 0o1777}, {Name: "usr/", Mode: 0o755}, {Name: "usr/bin/", Mode: 0o755}, {Name: "var/", Mode: 0o755},
+		{Name: "bin/", Mode: 0o755},
+		{Name: "dev/", Mode: 0o755},
+		{Name: "etc/", Mode: 0o755},
+		{Name: "home/", Mode: 0o755},
+		{Name: "proc/", Mode: 0o755},
+		{Name: "root/", Mode: 0o700},
+		{Name: "run/", Mode: 0o755},
+		{Name: "sys/", Mode: 0o755},
+		{Name: "tmp/", Mode: 0o1777},
+		{Name: "usr/", Mode: 0o755},
+		{Name: "usr/bin/", Mode: 0o755},
+		{Name: "var/", Mode: 0o755},
 		{Name: "etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")},
 		{Name: "etc/group", Data: []byte("root:x:0:\nnogroup:x:65534:\n")},
 		{Name: "bin/" + name, Data: program, Mode: 0o755},

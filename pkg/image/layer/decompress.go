@@ -3,6 +3,7 @@ package layer
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -36,7 +37,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	src := &sourceReader{r: r}
 	b := bufio.NewReaderSize(src, 128<<10)
 	head, err := b.Peek(6)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {
@@ -67,7 +68,7 @@ type sourceReader struct {
 
 func (s *sourceReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err
@@ -88,7 +89,7 @@ type inflater struct {
 
 func (i *inflater) Read(p []byte) (int, error) {
 	n, err := i.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("decompress: %w", i.src.blame(err))
 	}
 	return n, err

@@ -138,8 +138,13 @@ func stacked(t testing.TB, s *Store, diffIDs []digest.Digest) string {
 
 func TestStackEqualsInOrder(t *testing.T) {
 	base := []entry{
-		{name: "a/", mode: 0o700, uid: 1, gid: 2}, {name: "a/b/", mode: 0o2775, uid: 3}, {name: "a/b/f", data: "low", mode: 0o600, uid: 9},
-		{name: "usr/", mode: 0o755}, {name: "usr/lib/", mode: 0o711}, {name: "usr/lib/l", data: "l", mode: 0o644}, {name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
+		{name: "a/", mode: 0o700, uid: 1, gid: 2},
+		{name: "a/b/", mode: 0o2775, uid: 3},
+		{name: "a/b/f", data: "low", mode: 0o600, uid: 9},
+		{name: "usr/", mode: 0o755},
+		{name: "usr/lib/", mode: 0o711},
+		{name: "usr/lib/l", data: "l", mode: 0o644},
+		{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
 		{name: "f", data: "f", mode: 0o640},
 	}
 	for name, upper := range map[string][]entry{

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -34,7 +35,7 @@ func (r *stallReader) Read(p []byte) (int, error) {
 	r.timer.Reset(r.limit)
 	n, err := r.body.Read(p)
 	r.timer.Stop()
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%s: %w", r.what, explain(r.ctx, err))
 	}
 	return n, err

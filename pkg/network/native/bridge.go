@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"time"
@@ -175,7 +176,7 @@ func addVeth(c *call, conf *bridgeConf, br *netlink.Bridge, netns *os.File) (str
 		attrs.TxQLen = 0 // what the plugin, which makes the pod's end first, comes to
 		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: c.ifName, PeerTxQLen: podTxQLen, PeerNamespace: netlink.NsFd(int(netns.Fd()))}
 		err = netlink.LinkAdd(veth)
-		if os.IsExist(err) {
+		if errors.Is(err, fs.ErrExist) {
 			if _, taken := netlink.LinkByName(name); taken == nil {
 				continue
 			}

@@ -13,9 +13,6 @@ import (
 // outSize is room for the records of one batch.
 const outSize = 3 << 20
 
-// hotBatch is a batch after which the buffers are given back once it is quiet.
-const hotBatch = 64 << 10
-
 // Pump moves the output of any number of containers.
 type Pump struct {
 	epoll, wake int

@@ -73,7 +73,7 @@ func runWorker(o *Options) int {
 	select {
 	case <-term:
 		w.shutdown(server)
-		<-served
+		<-served //nolint:errcheck // it ended because shutdown closed it
 		w.close()
 		return 0
 	case <-w.keeper.lost:
