@@ -3,15 +3,20 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/rpc"
 )
 
 // Client is a Runtime that lives in another process. It keeps no connection,
 // so it survives restarts of that process: a call made meanwhile waits in the
-// socket's backlog, one that was running fails with errs.Unavailable.
+// socket's backlog. One that was running then is repeated, where doing it twice
+// is the same as doing it once or can be made so: pods, Create, Start, Kill,
+// Delete, Update, ReopenLog. The others, and those after ten seconds without a
+// server, fail with errs.Unavailable.
 type Client struct {
 	path string
 }
@@ -28,39 +33,52 @@ func (c *Client) id(ctx context.Context, verb, id string) error {
 
 // CreatePod implements Pods.
 func (c *Client) CreatePod(ctx context.Context, r PodRequest) error {
-	return rpc.Do(ctx, c.path, VerbCreatePod, r, nil)
+	return retry(ctx, func() error { return rpc.Do(ctx, c.path, VerbCreatePod, r, nil) })
 }
 
 // DeletePod implements Pods.
 func (c *Client) DeletePod(ctx context.Context, id string) error {
-	return c.id(ctx, VerbDeletePod, id)
+	return retry(ctx, func() error { return c.id(ctx, VerbDeletePod, id) })
 }
 
 // Create implements Containers.
 func (c *Client) Create(ctx context.Context, r CreateRequest) (Container, error) {
 	var k Container
-	err := rpc.Do(ctx, c.path, VerbCreate, r, &k)
+	create := func() error { return rpc.Do(ctx, c.path, VerbCreate, r, &k) }
+	err := retryCreate(ctx, create, func() error { return c.id(ctx, VerbDelete, r.ID) })
 	return k, err
 }
 
 // Start implements Containers.
 func (c *Client) Start(ctx context.Context, id string) (Container, error) {
 	var k Container
-	err := rpc.Do(ctx, c.path, VerbStart, IDRequest{ID: id}, &k)
+	start := func() error { return rpc.Do(ctx, c.path, VerbStart, IDRequest{ID: id}, &k) }
+	err := start()
+	if !errors.Is(err, errs.Unavailable) {
+		return k, err
+	}
+	err = retry(ctx, func() (err error) { // it may have started before the answer was lost
+		if k, err = c.find(ctx, id); err == nil && k.State == Created {
+			err = start()
+		}
+		return err
+	})
 	return k, err
 }
 
 // Kill implements Containers.
 func (c *Client) Kill(ctx context.Context, r KillRequest) error {
-	return rpc.Do(ctx, c.path, VerbKill, r, nil)
+	return retry(ctx, func() error { return rpc.Do(ctx, c.path, VerbKill, r, nil) })
 }
 
 // Delete implements Containers.
-func (c *Client) Delete(ctx context.Context, id string) error { return c.id(ctx, VerbDelete, id) }
+func (c *Client) Delete(ctx context.Context, id string) error {
+	return retry(ctx, func() error { return c.id(ctx, VerbDelete, id) })
+}
 
 // Update implements Containers.
 func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
-	return rpc.Do(ctx, c.path, VerbUpdate, r, nil)
+	return retry(ctx, func() error { return rpc.Do(ctx, c.path, VerbUpdate, r, nil) })
 }
 
 // Exec implements Processes.
@@ -95,7 +113,7 @@ func (c *Client) Resize(ctx context.Context, id string, width, height uint16) er
 
 // ReopenLog implements Streams.
 func (c *Client) ReopenLog(ctx context.Context, id string) error {
-	return c.id(ctx, VerbReopenLog, id)
+	return retry(ctx, func() error { return c.id(ctx, VerbReopenLog, id) })
 }
 
 // List implements Observer.
