@@ -57,6 +57,10 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 	return done.result(), nil
 }
 
+// Loopback sets the loopback interface of a namespace up, for a pod that is
+// attached to nothing.
+func (s *Service) Loopback(netns string) error { return loopbackUp(netns) }
+
 // prepare does what no plugin does.
 func (s *Service) prepare(netns string) error {
 	if s.builtin != nil {
