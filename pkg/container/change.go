@@ -1,0 +1,53 @@
+package container
+
+import (
+	"context"
+	"errors"
+
+	"k8s.io/klog/v2"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// change replaces a container's status: disk, then memory, then those who
+// listen. It does nothing for a container that is gone, and nothing where the
+// status stays. A status that cannot be written holds nevertheless: after a
+// restart the runtime tells it again.
+func (s *Service) change(ctx context.Context, id string, f func(Status) Status) {
+	unlock, err := s.records.Lock(context.WithoutCancel(ctx), id)
+	if err != nil {
+		return // never: the context does not end
+	}
+	defer unlock()
+	c := s.table.Get(id)
+	if c == nil {
+		return
+	}
+	next := f(c.Status)
+	if next == c.Status {
+		return
+	}
+	if err := s.writeStatus(id, next); err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot write the status of a container", "container", id, "state", next.State)
+	}
+	changed := *c
+	changed.Status = next
+	s.table.Put(id, &changed)
+	if next.State == c.Status.State {
+		return
+	}
+	switch next.State {
+	case Running:
+		s.events.Publish(Event{EventStarted, &changed})
+	case Exited:
+		close(changed.exited)
+		s.events.Publish(Event{EventStopped, &changed})
+	}
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, errs.NotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,236 @@
+package container
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/host"
+	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/internal/undo"
+	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/spec"
+)
+
+// Pod is what a container takes from its pod.
+type Pod struct {
+	ID      string
+	Config  *cri.PodSandboxConfig
+	Handler string
+	// Namespaces are the pod's pinned ones.
+	Namespaces map[specs.LinuxNamespaceType]string
+	// CgroupParent is the pod's own cgroup in CRI's form, where it has one.
+	CgroupParent string
+	// Shm, ResolvConf, Hosts and Hostname are host paths; empty ones are not
+	// mounted.
+	Shm, ResolvConf, Hosts, Hostname string
+}
+
+// Create makes a container in a pod and returns its id. One of an equal
+// configuration that waits for its start is returned again: its caller may not
+// have heard of it. The error is errs.Exists where another container of the pod
+// has the name and attempt, errs.NotFound without the image. The caller keeps
+// the pod from ending meanwhile, and ctx alive: it ends the work half-way.
+func (s *Service) Create(ctx context.Context, p Pod, c *cri.ContainerConfig) (string, error) {
+	name := c.GetMetadata().GetName()
+	if name == "" || c.GetImage().GetImage() == "" {
+		return "", fmt.Errorf("container in pod %s: it needs a name and an image: %w", p.ID, errs.Invalid)
+	}
+	id, key := newID(), nameKey(p.ID, c)
+	if holder, ok := s.names.Reserve(key, id); !ok {
+		return s.again(holder, c)
+	}
+	if err := s.create(ctx, id, p, c); err != nil {
+		s.names.Release(key, id)
+		return "", fmt.Errorf("create container %s in pod %s: %w", name, p.ID, err)
+	}
+	return id, nil
+}
+
+// again answers a Create whose name is taken.
+func (s *Service) again(holder string, c *cri.ContainerConfig) (string, error) {
+	if h := s.table.Get(holder); h != nil && h.Status.State == Created && proto.Equal(h.Config, c) {
+		return holder, nil
+	}
+	m := c.GetMetadata()
+	return "", fmt.Errorf("container name %q, attempt %d, belongs to container %s: remove that one or raise the attempt: %w", m.GetName(), m.GetAttempt(), holder, errs.Exists)
+}
+
+func newID() string {
+	var id [32]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.ContainerConfig) error {
+	s.leftovers.working(id)
+	defer s.leftovers.worked(id)
+	var undone undo.Stack
+	defer undone.Run(ctx) //nolint:errcheck // what is left is an incomplete record, which Check and Recover take down
+
+	if err := os.Mkdir(s.dir(id), 0o711); err != nil {
+		return err
+	}
+	undone.Push(func(context.Context) error { return os.RemoveAll(s.dir(id)) })
+
+	k, request, user, err := s.prepare(ctx, id, p, c, &undone)
+	if err != nil {
+		return err
+	}
+	if err := s.writeConfig(k, request.Spec, user); err != nil {
+		return err
+	}
+	unlock, err := s.records.Lock(ctx, id) // an exit from here on waits until there is a record to note it in
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	undone.Push(func(ctx context.Context) error { return ignoreNotFound(s.d.Runtime.Delete(ctx, id)) })
+	made, err := s.d.Runtime.Create(ctx, request)
+	if err != nil {
+		return err
+	}
+	k.Status = k.Status.observe(made)
+	if err := s.writeStatus(id, k.Status); err != nil {
+		return err
+	}
+	undone.Discard()
+	s.table.Put(id, k)
+	s.events.Publish(Event{EventCreated, k})
+	return nil
+}
+
+// prepare makes all that the runtime needs to find: the root file system, the
+// volumes, the specification.
+func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, undone *undo.Stack) (*Container, runtime.CreateRequest, spec.User, error) {
+	var request runtime.CreateRequest
+	fail := func(err error) (*Container, runtime.CreateRequest, spec.User, error) {
+		return nil, request, spec.User{}, err
+	}
+
+	img, err := s.d.Images.Get(c.GetImage().GetImage())
+	if err != nil {
+		return fail(err)
+	}
+	logPath, err := logPath(p.Config, c)
+	if err != nil {
+		return fail(err)
+	}
+	stopSignal, err := spec.StopSignal(c, img.Config.Config)
+	if err != nil {
+		return fail(err)
+	}
+	undone.Push(func(ctx context.Context) error { return s.d.Images.Unmount(ctx, id) })
+	in, err := s.input(ctx, id, p, c, img)
+	if err != nil {
+		return fail(err)
+	}
+	sp, err := spec.Container(in)
+	if err != nil {
+		return fail(err)
+	}
+	k := &Container{
+		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), LogPath: logPath, User: criUser(in.User),
+		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),
+		Status:     Status{State: Created, Resources: c.GetLinux().GetResources()},
+		stopSignal: stopSignal, process: sp.Process, exited: make(chan struct{}),
+	}
+	request = runtime.CreateRequest{
+		ID: id, PodID: p.ID, Spec: sp, Env: spec.RawEnv(sp.Process),
+		LogPath: logPath, Stdin: c.GetStdin(), StdinOnce: c.GetStdinOnce(),
+	}
+	return k, request, in.User, nil
+}
+
+// input gathers what decides the specification. It mounts the root file system
+// and makes the directories that the specification names.
+func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, img image.Image) (spec.Input, error) {
+	options, ok := s.d.Handlers[p.Handler]
+	if !ok {
+		return spec.Input{}, fmt.Errorf("runtime handler %q is not configured: %w", p.Handler, errs.NotFound)
+	}
+	in := spec.Input{
+		ID: id, PodID: p.ID, Pod: p.Config, Container: c, Image: img.Config.Config, Namespaces: p.Namespaces, CgroupParent: p.CgroupParent,
+		Shm: p.Shm, ResolvConf: p.ResolvConf, Hosts: p.Hosts, Hostname: p.Hostname, Host: s.d.Host, System: s.d.System, Options: options,
+	}
+	var err error
+	if in.RootFS, err = s.mount(ctx, id, p, img.ID); err != nil {
+		return in, err
+	}
+	if in.User, err = resolveUser(in.RootFS, c, img.Config.Config.User); err != nil {
+		return in, err
+	}
+	if in.Volumes, err = s.volumes(ctx, id, in); err != nil {
+		return in, err
+	}
+	if in.TargetPIDNS, err = s.targetPIDNamespace(p, c); err != nil {
+		return in, err
+	}
+	in.Sources = map[string]string{}
+	for _, path := range spec.MissingHostPaths(c) {
+		if in.Sources[path], err = host.EnsureSource(path); err != nil {
+			return in, err
+		}
+	}
+	return in, nil
+}
+
+func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest) (string, error) {
+	uid, gid, _, err := spec.UserNamespace(p.Config)
+	if err != nil {
+		return "", err
+	}
+	return s.d.Images.Mount(ctx, image.MountRequest{ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid})
+}
+
+// targetPIDNamespace returns the process namespace that a container in mode
+// TARGET joins, as kubectl debug asks for.
+func (s *Service) targetPIDNamespace(p Pod, c *cri.ContainerConfig) (string, error) {
+	o := c.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if o.GetPid() != cri.NamespaceMode_TARGET {
+		return "", nil
+	}
+	target, err := s.Get(o.GetTargetId())
+	if err != nil {
+		return "", fmt.Errorf("process namespace of target: %w", err)
+	}
+	switch {
+	case target.PodID != p.ID:
+		return "", fmt.Errorf("process namespace of target %s: it is in another pod: %w", target.ID, errs.Invalid)
+	case target.Status.State != Running:
+		return "", fmt.Errorf("process namespace of target %s: it is not running: %w", target.ID, errs.Conflict)
+	}
+	return fmt.Sprintf("/proc/%d/ns/pid", target.Status.PID), nil
+}
+
+// logPath returns where the log is, and makes its directory. The empty path
+// means no log.
+func logPath(p *cri.PodSandboxConfig, c *cri.ContainerConfig) (string, error) {
+	directory, name := p.GetLogDirectory(), c.GetLogPath()
+	if directory == "" || name == "" {
+		return "", nil
+	}
+	if !filepath.IsAbs(directory) || !filepath.IsLocal(name) {
+		return "", fmt.Errorf("log path %q in %q: must stay in an absolute directory: %w", name, directory, errs.Invalid)
+	}
+	path := filepath.Join(directory, name)
+	return path, os.MkdirAll(filepath.Dir(path), 0o755)
+}
+
+func criUser(u spec.User) *cri.ContainerUser {
+	l := &cri.LinuxContainerUser{Uid: int64(u.UID), Gid: int64(u.GID)}
+	for _, g := range u.Additional {
+		l.SupplementalGroups = append(l.SupplementalGroups, int64(g))
+	}
+	return &cri.ContainerUser{Linux: l}
+}
