@@ -1,0 +1,94 @@
+package pod
+
+import (
+	"net/netip"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/spec"
+)
+
+type addresses = []netip.Addr
+
+func networkMode(c *cri.PodSandboxConfig) cri.NamespaceMode {
+	return spec.NamespaceModes(c, nil).Network
+}
+
+// request says what berth-runtime makes for the pod, and notes in p where.
+func (s *Service) request(p *Sandbox) (runtime.PodRequest, error) {
+	r := runtime.PodRequest{ID: p.ID}
+	uid, gid, userns, err := spec.UserNamespace(p.Config)
+	if err != nil {
+		return r, err
+	}
+	if r.Sysctls, err = spec.PodSysctls(p.Config, s.d.DefaultSysctls); err != nil {
+		return r, err
+	}
+	parent, err := spec.CgroupParent(s.cgroupParent(p), s.d.CgroupDriver)
+	if err != nil {
+		return r, err
+	}
+	if p.Config.GetLinux().GetCgroupParent() == "" {
+		r.CgroupParent = parent
+	}
+	p.namespaces = map[specs.LinuxNamespaceType]string{}
+	modes := spec.NamespaceModes(p.Config, nil)
+	if userns {
+		r.UIDMappings, r.GIDMappings = uid, gid
+		p.namespaces[specs.UserNamespace] = s.pin(p.ID, "user")
+	}
+	if modes.Network != cri.NamespaceMode_NODE {
+		p.NetNS = s.netns(p.ID)
+		p.namespaces[specs.NetworkNamespace] = p.NetNS
+		p.namespaces[specs.UTSNamespace] = s.pin(p.ID, "uts")
+		r.Hostname = hostname(p)
+	}
+	if modes.IPC == cri.NamespaceMode_POD {
+		p.namespaces[specs.IPCNamespace] = s.pin(p.ID, "ipc")
+	}
+	if modes.PID == cri.NamespaceMode_POD {
+		p.namespaces[specs.PIDNamespace] = s.pin(p.ID, "pid")
+		r.InitCgroup = spec.CgroupsPath(parent, p.ID, s.d.CgroupDriver)
+	}
+	for _, kind := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.NetworkNamespace, specs.UTSNamespace, specs.IPCNamespace, specs.PIDNamespace} {
+		if path := p.namespaces[kind]; path != "" {
+			r.Namespaces = append(r.Namespaces, runtime.PodNamespace{Type: kind, Path: path})
+		}
+	}
+	return r, nil
+}
+
+// cgroupParent is kubelet's choice, or a cgroup of the pod's own below Berth's.
+func (s *Service) cgroupParent(p *Sandbox) string {
+	if parent := p.Config.GetLinux().GetCgroupParent(); parent != "" {
+		return parent
+	}
+	if s.d.CgroupDriver == spec.Systemd {
+		return "berth-" + p.ID + ".slice"
+	}
+	return "/berth/" + p.ID
+}
+
+// hostname is what the pod calls itself; one that is given none gets its id, as
+// people know it from Docker.
+func hostname(p *Sandbox) string {
+	if name := p.Config.GetHostname(); name != "" {
+		return name
+	}
+	return p.ID[:12]
+}
+
+func (s *Service) home() string                { return filepath.Join(s.d.Root, "pods") }
+func (s *Service) dir(id string) string        { return filepath.Join(s.home(), id) }
+func (s *Service) stateHome() string           { return filepath.Join(s.d.State, "pods") }
+func (s *Service) stateDir(id string) string   { return filepath.Join(s.stateHome(), id) }
+func (s *Service) file(id, name string) string { return filepath.Join(s.stateDir(id), name) }
+func (s *Service) pins(id string) string       { return filepath.Join(s.stateDir(id), "ns") }
+func (s *Service) pin(id, kind string) string  { return filepath.Join(s.pins(id), kind) }
+func (s *Service) netns(id string) string      { return filepath.Join(s.d.NetNSDir, netnsPrefix+id) }
+
+// netnsPrefix tells our pins from those of others in the same directory.
+const netnsPrefix = "berth-"
