@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // Remove kills what still runs and forgets the container with all that it had
@@ -19,11 +20,14 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	defer unlock()
 	ctx, cancel := detach(ctx)
 	defer cancel()
-	if err := s.kill(ctx, c); err != nil {
-		return err
-	}
 	s.leftovers.working(c.ID)
 	defer s.leftovers.worked(c.ID)
+	if c.Status.State != Exited {
+		if err := ignoreNotFound(s.d.Runtime.Delete(ctx, c.ID)); err != nil {
+			return fmt.Errorf("remove container %s: %w", c.ID, err)
+		}
+		s.change(ctx, c.ID, func(st Status) Status { return st.end(time.Now(), exitKilled, reasonError, "removed while it ran") })
+	}
 	if err := s.takeDown(ctx, c.ID); err != nil {
 		return fmt.Errorf("remove container %s: %w", c.ID, err)
 	}

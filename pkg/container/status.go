@@ -32,8 +32,9 @@ const (
 	reasonUnknown    = "Unknown"
 )
 
-// The exit codes of containers that nobody saw end.
+// The exit codes of containers whose end is ours, or that nobody saw end.
 const (
+	exitKilled     = 128 + 9 // SIGKILL
 	exitStartError = 128
 	exitLost       = 255
 )
