@@ -1,0 +1,124 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/pod"
+)
+
+// Containers answers the calls about containers.
+type Containers struct {
+	Service *container.Service
+	Pods    *pod.Service
+}
+
+// CreateContainer makes a container in a ready pod. The pod's own configuration
+// counts, not the copy in the request.
+func (c *Containers) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	id, err := c.Pods.CreateContainer(ctx, r.GetPodSandboxId(), r.GetConfig())
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// StartContainer lets a created container run.
+func (c *Containers) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	if err := c.Service.Start(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer ends a container, by force after Timeout seconds.
+func (c *Containers) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	if err := idempotent(c.Service.Stop(ctx, r.GetContainerId(), seconds(r.GetTimeout()))); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// seconds bounds what a client says to what a Duration holds.
+func seconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), math.MaxInt64/int64(time.Second))) * time.Second
+}
+
+// RemoveContainer removes a container, by force where it runs.
+func (c *Containers) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	if err := idempotent(c.Service.Remove(ctx, r.GetContainerId())); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+// ListContainers lists containers, the newest first.
+func (c *Containers) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	resp := &runtimeapi.ListContainersResponse{}
+	for _, k := range c.Service.List() {
+		if item := listed(k); matchesContainer(item, r.GetFilter()) {
+			resp.Containers = append(resp.Containers, item)
+		}
+	}
+	return resp, nil
+}
+
+// ContainerStatus tells all of one container.
+func (c *Containers) ContainerStatus(_ context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	k, err := c.Service.Get(r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(k)}
+	if r.GetVerbose() {
+		resp.Info, err = c.verbose(k)
+	}
+	return resp, err
+}
+
+// verbose adds what debugging needs, in the form that crictl's users know.
+func (c *Containers) verbose(k *container.Container) (map[string]string, error) {
+	spec, err := c.Service.Spec(k.ID)
+	if err != nil {
+		return nil, err
+	}
+	return verbose(map[string]any{"sandboxID": k.PodID, "pid": k.Status.PID, "config": k.Config, "runtimeSpec": spec})
+}
+
+// UpdateContainerResources changes limits; fields that are not set stay.
+func (c *Containers) UpdateContainerResources(ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	if r.GetLinux() == nil {
+		return nil, fmt.Errorf("update of container %s without linux resources: %w", r.GetContainerId(), errs.Invalid)
+	}
+	if err := c.Service.Update(ctx, r.GetContainerId(), r.GetLinux()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+// ReopenContainerLog follows a rotation of the log.
+func (c *Containers) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	if err := c.Service.ReopenLog(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, nil
+}
+
+// ExecSync runs a command to its end. A timeout of 0 seconds means none; one
+// that is reached is an error of kind Timeout, as kubelet's probes expect.
+func (c *Containers) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	result, err := c.Service.Exec(ctx, r.GetContainerId(), r.GetCmd(), seconds(r.GetTimeout()))
+	if err != nil {
+		return nil, err
+	}
+	if result.TimedOut {
+		return nil, fmt.Errorf("command in container %s ran longer than %s and was killed: %w", r.GetContainerId(), seconds(r.GetTimeout()), errs.Timeout)
+	}
+	return &runtimeapi.ExecSyncResponse{Stdout: result.Stdout, Stderr: result.Stderr, ExitCode: result.ExitCode}, nil
+}

@@ -1,0 +1,53 @@
+// Package cri is CRI's edge: it turns kubelet's calls into calls of the pod,
+// container, image and network services, and their answers into CRI's messages.
+//
+// It keeps no state and decides nothing but what CRI itself decrees: that Stop
+// and Remove of what is not there succeed, and how things are named. There is a
+// type for each group of RPCs, which can be called in process too. RPCs that
+// Berth does not have answer Unimplemented.
+package cri
+
+import (
+	"errors"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// Register adds CRI's two services to a gRPC server.
+func Register(g grpc.ServiceRegistrar, n *Node, p *Pods, c *Containers, i *Images) {
+	runtimeapi.RegisterRuntimeServiceServer(g, runtimeService{Node: n, Pods: p, Containers: c})
+	runtimeapi.RegisterImageServiceServer(g, imageService{Images: i})
+}
+
+// runtimeService puts the groups together. What none of them has is found one
+// level deeper.
+type runtimeService struct {
+	noRuntime
+	*Node
+	*Pods
+	*Containers
+}
+
+type noRuntime struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+}
+
+type imageService struct {
+	noImages
+	*Images
+}
+
+type noImages struct {
+	runtimeapi.UnimplementedImageServiceServer
+}
+
+// idempotent makes success of the absence of what was to be stopped or removed.
+func idempotent(err error) error {
+	if errors.Is(err, errs.NotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,131 @@
+package cri
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/pod"
+)
+
+// Pods answers the calls about pod sandboxes.
+type Pods struct {
+	Service    *pod.Service
+	Containers *container.Service
+}
+
+// RunPodSandbox makes a pod that is ready for containers.
+func (p *Pods) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	id, err := p.Service.Run(ctx, r.GetConfig(), r.GetRuntimeHandler())
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// StopPodSandbox ends what runs in a pod and gives its network back.
+func (p *Pods) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	if err := idempotent(p.Service.Stop(ctx, r.GetPodSandboxId())); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// RemovePodSandbox removes a pod with its containers.
+func (p *Pods) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	if err := idempotent(p.Service.Remove(ctx, r.GetPodSandboxId())); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// PodSandboxStatus tells all of one pod, its containers' statuses included, as
+// of Timestamp.
+func (p *Pods) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	now := time.Now()
+	s, err := p.Service.Get(r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(s), Timestamp: now.UnixNano()}
+	for _, c := range p.Containers.InPod(s.ID) {
+		resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c))
+	}
+	if r.GetVerbose() {
+		info := map[string]any{"netns": s.NetNS, "ips": s.IPs, "config": s.Config, "runtimeHandler": s.Handler}
+		resp.Info, err = verbose(info)
+	}
+	return resp, err
+}
+
+// ListPodSandbox lists pods, the newest first.
+func (p *Pods) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	resp := &runtimeapi.ListPodSandboxResponse{}
+	for _, s := range p.Service.List() {
+		if item := sandbox(s); matchesSandbox(item, r.GetFilter()) {
+			resp.Items = append(resp.Items, item)
+		}
+	}
+	return resp, nil
+}
+
+func matchesSandbox(s *runtimeapi.PodSandbox, f *runtimeapi.PodSandboxFilter) bool {
+	return strings.HasPrefix(s.Id, f.GetId()) &&
+		(f.GetState() == nil || f.GetState().GetState() == s.State) &&
+		matchesLabels(s.Labels, f.GetLabelSelector())
+}
+
+// matchesLabels tells whether labels have all that is selected. CRI knows only
+// exact values.
+func matchesLabels(labels, selector map[string]string) bool {
+	for k, v := range selector {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+func sandboxState(s pod.State) runtimeapi.PodSandboxState {
+	if s == pod.Ready {
+		return runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+}
+
+func sandbox(s *pod.Sandbox) *runtimeapi.PodSandbox {
+	return &runtimeapi.PodSandbox{
+		Id: s.ID, Metadata: s.Config.GetMetadata(), State: sandboxState(s.State), CreatedAt: s.CreatedAt.UnixNano(),
+		Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations(), RuntimeHandler: s.Handler,
+	}
+}
+
+func sandboxStatus(s *pod.Sandbox) *runtimeapi.PodSandboxStatus {
+	return &runtimeapi.PodSandboxStatus{
+		Id: s.ID, Metadata: s.Config.GetMetadata(), State: sandboxState(s.State), CreatedAt: s.CreatedAt.UnixNano(),
+		Network: networkStatus(s), Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations(), RuntimeHandler: s.Handler,
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
+			Options: s.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
+		}},
+	}
+}
+
+// networkStatus tells the addresses of a ready pod. With the host's network
+// there are none to tell.
+func networkStatus(s *pod.Sandbox) *runtimeapi.PodSandboxNetworkStatus {
+	n := &runtimeapi.PodSandboxNetworkStatus{}
+	if s.State != pod.Ready {
+		return n
+	}
+	for i, ip := range s.IPs {
+		if i == 0 {
+			n.Ip = ip.String()
+		} else {
+			n.AdditionalIps = append(n.AdditionalIps, &runtimeapi.PodIP{Ip: ip.String()})
+		}
+	}
+	return n
+}
