@@ -130,6 +130,6 @@ func Default() Config {
 			Timeout:    Duration{time.Minute},
 			Builtin:    Builtin{Bridge: "berth0"},
 		},
-		Image: Image{MaxConcurrentDownloads: 4, StallTimeout: Duration{time.Minute}, PlainHTTP: []string{}},
+		Image: Image{KeepBlobs: true, MaxConcurrentDownloads: 4, StallTimeout: Duration{time.Minute}, PlainHTTP: []string{}},
 	}
 }
