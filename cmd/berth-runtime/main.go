@@ -45,7 +45,7 @@ func parse(args []string) (supervisor.Options, error) {
 	flags := flag.NewFlagSet("berth-runtime", flag.ContinueOnError)
 	flags.StringVar(&o.State, "state", "/run/berth", "state `directory`, on tmpfs")
 	flags.StringVar(&o.Listen, "listen", "", "`path` of the socket (default <state>/runtime.sock)")
-	flags.StringVar(&o.CgroupDriver, "cgroup-driver", "cgroupfs", "who makes cgroups: cgroupfs or systemd")
+	flags.StringVar(&o.CgroupDriver, "cgroup-driver", "auto", "who makes cgroups: cgroupfs, systemd, or auto: systemd where it runs the machine with cgroup v2")
 	level := flags.String("log-level", "info", "debug, info, warn or error")
 	printVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
@@ -65,6 +65,9 @@ func complete(o *supervisor.Options, flags *flag.FlagSet, level string) error {
 		return complain(flags, "log-level", level)
 	}
 	slog.SetLogLoggerLevel(l)
+	if o.CgroupDriver == "auto" {
+		o.CgroupDriver = defaultDriver()
+	}
 	if o.CgroupDriver != "cgroupfs" && o.CgroupDriver != "systemd" {
 		return complain(flags, "cgroup-driver", o.CgroupDriver)
 	}
@@ -79,6 +82,17 @@ func complete(o *supervisor.Options, flags *flag.FlagSet, level string) error {
 		return libct.New(libct.Options{Root: dir, SystemdCgroup: systemd})
 	}
 	return nil
+}
+
+// defaultDriver is systemd where it runs the machine with cgroup v2: berthd and
+// kubelet decide alike.
+func defaultDriver() string {
+	for _, path := range []string{"/run/systemd/system", "/sys/fs/cgroup/cgroup.controllers"} {
+		if _, err := os.Stat(path); err != nil {
+			return "cgroupfs"
+		}
+	}
+	return "systemd"
 }
 
 func complain(flags *flag.FlagSet, what, value string) error {
