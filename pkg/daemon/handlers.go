@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/config"
+	"github.com/berth-run/berth/pkg/cri"
+	"github.com/berth-run/berth/pkg/host"
+	"github.com/berth-run/berth/pkg/spec"
+)
+
+// handlerNames returns the runtime handlers that pods may ask for.
+func handlerNames(c config.Runtime) []string {
+	return slices.Sorted(maps.Keys(c.Handlers))
+}
+
+// handlerOptions returns the settings of each handler; "" is the default one.
+func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
+	all := map[string]spec.Options{}
+	for name, h := range c.Handlers {
+		all[name] = spec.Options{
+			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: c.SeccompProfile, AppArmorProfile: c.AppArmorProfile,
+			Rlimits: rlimits(c.DefaultUlimits), PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
+			Annotations: h.Annotations, PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
+		}
+	}
+	all[""] = all[c.DefaultHandler]
+	return all
+}
+
+func rlimits(ulimits map[string]config.Ulimit) []specs.POSIXRlimit {
+	var out []specs.POSIXRlimit
+	for _, name := range slices.Sorted(maps.Keys(ulimits)) {
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: ulimits[name].Soft, Hard: ulimits[name].Hard})
+	}
+	return out
+}
+
+// reportedHandlers is what Status tells of them.
+func reportedHandlers(c config.Runtime, facts host.Facts) []cri.Handler {
+	var out []cri.Handler
+	for _, name := range append([]string{""}, handlerNames(c)...) {
+		out = append(out, cri.Handler{Name: name, RecursiveReadOnly: facts.RecursiveReadOnly, UserNamespaces: facts.UserNamespacePods()})
+	}
+	return out
+}
+
+// cgroupDriver decides what "auto" means. berth-runtime, which acts on it, is
+// asked first; it decides in the same way.
+func cgroupDriver(configured, runtimes string, facts host.Facts) string {
+	switch {
+	case configured != "auto":
+		return configured
+	case runtimes != "":
+		return runtimes
+	}
+	if _, err := os.Stat("/run/systemd/system"); err == nil && facts.CgroupV2 {
+		return spec.Systemd
+	}
+	return spec.Cgroupfs
+}
+
+func criDriver(driver string) runtimeapi.CgroupDriver {
+	if driver == spec.Systemd {
+		return runtimeapi.CgroupDriver_SYSTEMD
+	}
+	return runtimeapi.CgroupDriver_CGROUPFS
+}

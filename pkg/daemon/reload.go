@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strconv"
+
+	"k8s.io/klog/v2"
+
+	"github.com/berth-run/berth/pkg/config"
+)
+
+// setVerbosity sets klog's level for the whole process.
+func setVerbosity(level int) {
+	var l klog.Level
+	_ = l.Set(strconv.Itoa(level)) // a number always parses
+}
+
+// reload reads the configuration again and takes over what can change while
+// the daemon runs: the log level. (CNI configurations are watched anyway.) The
+// rest is named in the log.
+func reload(ctx context.Context, o *Options) {
+	log := klog.FromContext(ctx)
+	if o.Load == nil {
+		return
+	}
+	c, err := o.Load()
+	if err != nil {
+		log.Error(err, "Configuration is not reloaded: it is wrong")
+		return
+	}
+	setVerbosity(c.LogLevel)
+	log.Info("Configuration is reloaded", "logLevel", c.LogLevel, "needRestart", changed(o.Config, c))
+	o.Config.LogLevel = c.LogLevel
+}
+
+// changed returns the keys, by table, that differ and count only after a restart.
+func changed(old, next config.Config) []string {
+	old.LogLevel = next.LogLevel
+	return differences("", reflect.ValueOf(old), reflect.ValueOf(next))
+}
+
+func differences(prefix string, a, b reflect.Value) []string {
+	var keys []string
+	for i := range a.NumField() {
+		key := a.Type().Field(i).Tag.Get("toml")
+		x, y := a.Field(i), b.Field(i)
+		switch {
+		case key == "":
+			continue
+		case x.Kind() == reflect.Struct && x.NumField() > 0 && x.Type().Field(0).Tag.Get("toml") != "":
+			keys = append(keys, differences(prefix+key+".", x, y)...)
+		case fmt.Sprint(x.Interface()) != fmt.Sprint(y.Interface()):
+			keys = append(keys, prefix+key)
+		}
+	}
+	return keys
+}
