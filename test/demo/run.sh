@@ -87,7 +87,7 @@ CONFIG
 printf '\n\e[1m$ %s\e[0m\n' "berthd --standalone --config $dir/berth.toml --root $dir/root --state $dir/run &"
 berthd --standalone --config "$dir/berth.toml" --root "$dir/root" --state "$dir/run" >"$dir/berthd.log" 2>&1 &
 daemon=$!
-await berth version
+await berth info
 show berth version
 
 echo
@@ -114,7 +114,7 @@ wait "$daemon" 2>/dev/null || true
 show curl -sS "http://127.0.0.1:$port/predict?x=5.9,2.8,4.3,1.3"
 berthd --standalone --config "$dir/berth.toml" --root "$dir/root" --state "$dir/run" >>"$dir/berthd.log" 2>&1 &
 daemon=$!
-await berth version
+await berth info
 show berth ps
 
 echo
