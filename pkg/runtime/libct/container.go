@@ -24,9 +24,10 @@ type container struct {
 	// pidfd is the first process's; nil where it had ended before we looked.
 	pidfd *os.File
 
-	mu      sync.Mutex
-	seccomp *seccompProgram // once exec has asked for it
-	busy    []string        // sub-cgroups of execs that left processes behind
+	seccomp *seccompPrograms // the engine's
+
+	mu   sync.Mutex
+	busy []string // sub-cgroups of execs that left processes behind
 }
 
 // get returns the container of that id, loading its state if an earlier worker
@@ -44,7 +45,7 @@ func (e *Engine) get(id string) (*container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load container %s: %w", id, err)
 	}
-	c, err := newContainer(id, ct)
+	c, err := e.newContainer(id, ct)
 	if err != nil {
 		return nil, err
 	}
@@ -54,12 +55,12 @@ func (e *Engine) get(id string) (*container, error) {
 
 // newContainer wraps a container whose first process, if it lives, nobody can
 // have replaced: a child not yet reaped, or checked by its start time.
-func newContainer(id string, ct *libcontainer.Container) (*container, error) {
+func (e *Engine) newContainer(id string, ct *libcontainer.Container) (*container, error) {
 	state, err := ct.State()
 	if err != nil {
 		return nil, fmt.Errorf("state of container %s: %w", id, err)
 	}
-	c := &container{id: id, ct: ct, config: ct.Config(), paths: state.CgroupPaths, pid: state.InitProcessPid}
+	c := &container{id: id, ct: ct, config: ct.Config(), paths: state.CgroupPaths, pid: state.InitProcessPid, seccomp: &e.seccomp}
 	fd, err := unix.PidfdOpen(c.pid, 0)
 	if err != nil {
 		return c, nil // it has ended: every verb says so by itself

@@ -47,6 +47,9 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	}
 	p, err := initProcess(process, io)
 	if err == nil {
+		err = e.giveSeccomp(p, config.Seccomp)
+	}
+	if err == nil {
 		err = ct.Start(p)
 	}
 	if err != nil {
@@ -59,7 +62,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 // created opens the pidfds of a container that has just been made: ours, and
 // the caller's.
 func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process, error) {
-	c, err := newContainer(id, ct)
+	c, err := e.newContainer(id, ct)
 	if err == nil && c.pidfd == nil {
 		err = c.stopped()
 	}
@@ -139,6 +142,19 @@ func sameMappings(a, b []configs.IDMap) bool {
 		}
 	}
 	return true
+}
+
+// giveSeccomp passes the compiled profile to libcontainer's init, which would
+// compile it again each time.
+func (e *Engine) giveSeccomp(p *libcontainer.Process, profile *configs.Seccomp) error {
+	program, err := e.seccomp.of(profile)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errs.Invalid)
+	}
+	if program.exported != nil {
+		p.ExtraFiles = []*os.File{program.exported}
+	}
+	return nil
 }
 
 func configRlimits(limits []specs.POSIXRlimit) ([]configs.Rlimit, error) {

@@ -17,6 +17,7 @@ import (
 // normal start it returns at once.
 func Init() {
 	if len(os.Args) == 2 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
+		takeSeccomp()
 		libcontainer.Init()
 	}
 }

@@ -56,6 +56,8 @@ type Engine struct {
 	exe    *os.File // what helpers are executed from; nobody can write to it
 	pidNS  *os.File // our own PID namespace, to come back to
 
+	seccomp seccompPrograms
+
 	mu         sync.Mutex
 	containers map[string]*container
 }

@@ -2,8 +2,16 @@
 
 package libct
 
+/*
+#cgo pkg-config: libseccomp
+#cgo LDFLAGS: -Wl,--wrap=seccomp_export_bpf -Wl,--wrap=seccomp_rule_add_array
+#include "seccomp_given.h"
+*/
+import "C"
+
 import (
 	"fmt"
+	"os"
 	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -52,6 +60,10 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 	if err := fillSeccomp(filter, config, defaultAction); err != nil {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
+	exported, err := exportSeccomp(filter)
+	if err != nil {
+		return nil, err
+	}
 	code, err := enosysPatchFilter(config, filter)
 	if err != nil {
 		return nil, fmt.Errorf("export seccomp filter: %w", err)
@@ -61,7 +73,43 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 		return nil, fmt.Errorf("seccomp flags: %w", err)
 	}
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(code))), len(code)*int(unsafe.Sizeof(unix.SockFilter{})))
-	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...)}, nil
+	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...), exported: exported}, nil
+}
+
+// firstExtraFile is the descriptor of the first file that libcontainer passes
+// to its init beside stdio.
+const firstExtraFile = 3
+
+// takeSeccomp takes the compiled profile that Create gave to this init.
+func takeSeccomp() {
+	for _, name := range []string{"_LIBCONTAINER_INITPIPE", "_LIBCONTAINER_CONSOLE"} {
+		if os.Getenv(name) == "3" {
+			return // none was given
+		}
+	}
+	C.berth_take_seccomp(firstExtraFile)
+}
+
+// exportSeccomp writes libseccomp's program into a memory file that nobody can
+// change any more.
+func exportSeccomp(filter *libseccomp.ScmpFilter) (*os.File, error) {
+	fd, err := unix.MemfdCreate("berth-seccomp", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "berth-seccomp")
+	_, err = f.WriteString(C.SECCOMP_MAGIC)
+	if err == nil {
+		err = filter.ExportBPF(f)
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("export seccomp filter: %w", err)
+	}
+	return f, nil
 }
 
 func fillSeccomp(filter *libseccomp.ScmpFilter, config *configs.Seccomp, defaultAction libseccomp.ScmpAction) error {

@@ -169,3 +169,22 @@ func TestSeccompOfFirstProcessAndExecAreEqual(t *testing.T) {
 		t.Errorf("first process: %q", got)
 	}
 }
+
+func TestTheGivenProfileIsNotLeftOpen(t *testing.T) {
+	e := newEngine(t)
+	spec := baseSpec(t, "s8", "/bin/bash", "-c", "echo /proc/$$/fd/* | sed s,/proc/$$,,g; exec sleep 1000")
+	spec.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86_64},
+		Syscalls: []specs.LinuxSyscall{{Names: allSyscallsBut("mkdir"), Action: specs.ActAllow}},
+	}
+	b := create(t, e, "s8", spec).start()
+	buf := make([]byte, 4096)
+	n, err := b.stdout.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.TrimSpace(string(buf[:n]))
+	if got != "/fd/0 /fd/1 /fd/2" && got != "/fd/0 /fd/1 /fd/2 /fd/255" { // 255 is bash's own
+		t.Errorf("open in the container: %s", got)
+	}
+}
