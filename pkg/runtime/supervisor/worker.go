@@ -50,6 +50,19 @@ const (
 	fdLock              // lock of the state directory
 )
 
+// handleIgnored makes nothing of these signals, and of those that were ignored
+// when the program started, as nohup does. They get a handler rather than
+// SIG_IGN, which every container would inherit, whose shell could not trap them.
+func handleIgnored(signals ...os.Signal) {
+	for n := syscall.Signal(1); n < 32; n++ {
+		if signal.Ignored(n) {
+			signals = append(signals, n)
+		}
+	}
+	signal.Notify(make(chan os.Signal, 1), signals...)
+}
+
+
 // runWorker is the worker's main.
 func runWorker(o *Options) int {
 	// A worker's live heap is a few hundred kB: collect late, but bound it.
@@ -57,7 +70,7 @@ func runWorker(o *Options) int {
 	debug.SetMemoryLimit(64 << 20)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2) // the anchor's
+	handleIgnored(syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2) // the anchor's
 	for _, fd := range []int{fdLink, fdListen, fdLock} {
 		syscall.CloseOnExec(fd)
 	}
