@@ -13,6 +13,7 @@ package spec
 
 import (
 	"fmt"
+	"strings"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -87,6 +88,11 @@ type Options struct {
 	// PrivilegedWithoutHostDevices leaves the host's devices out of privileged
 	// containers.
 	PrivilegedWithoutHostDevices bool
+}
+
+// Limit adds a resource limit by its short name, such as nofile.
+func (o *Options) Limit(name string, soft, hard uint64) {
+	o.Rlimits = append(o.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: soft, Hard: hard})
 }
 
 // Volume is a prepared host directory for one VOLUME of the image.
