@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image"
 	"github.com/berth-run/berth/pkg/pod"
 )
 
@@ -17,6 +18,10 @@ import (
 type Containers struct {
 	Service *container.Service
 	Pods    *pod.Service
+	// Images tell how an image is called now.
+	Images interface {
+		Get(ref string) (image.Image, error)
+	}
 }
 
 // CreateContainer makes a container in a ready pod. The pod's own configuration
@@ -39,7 +44,8 @@ func (c *Containers) StartContainer(ctx context.Context, r *runtimeapi.StartCont
 
 // StopContainer ends a container, by force after Timeout seconds.
 func (c *Containers) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	if err := idempotent(c.Service.Stop(ctx, r.GetContainerId(), seconds(r.GetTimeout()))); err != nil {
+	err := c.Service.Stop(ctx, r.GetContainerId(), seconds(r.GetTimeout()))
+	if err := idempotent(err, missing(c.Service.Get(r.GetContainerId()))); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
@@ -52,7 +58,8 @@ func seconds(n int64) time.Duration {
 
 // RemoveContainer removes a container, by force where it runs.
 func (c *Containers) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
-	if err := idempotent(c.Service.Remove(ctx, r.GetContainerId())); err != nil {
+	err := c.Service.Remove(ctx, r.GetContainerId())
+	if err := idempotent(err, missing(c.Service.Get(r.GetContainerId()))); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemoveContainerResponse{}, nil
@@ -75,20 +82,29 @@ func (c *Containers) ContainerStatus(_ context.Context, r *runtimeapi.ContainerS
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(k)}
+	resp := &runtimeapi.ContainerStatusResponse{Status: c.status(k)}
 	if r.GetVerbose() {
 		resp.Info, err = c.verbose(k)
 	}
 	return resp, err
 }
 
+// status adds to a container's status how its image is called now.
+func (c *Containers) status(k *container.Container) *runtimeapi.ContainerStatus {
+	st := containerStatus(k)
+	if i, err := c.Images.Get(k.ImageID); err == nil { // one that has been removed keeps the name that it came with
+		st.Image = imageSpec(i, st.Image)
+	}
+	return st
+}
+
 // verbose adds what debugging needs, in the form that crictl's users know.
 func (c *Containers) verbose(k *container.Container) (map[string]string, error) {
-	spec, err := c.Service.Spec(k.ID)
-	if err != nil {
-		return nil, err
+	info := map[string]any{"sandboxID": k.PodID, "pid": k.Status.PID, "config": k.Config}
+	if spec, err := c.Service.Spec(k.ID); err == nil { // a container that is being removed has none any more
+		info["runtimeSpec"] = spec
 	}
-	return verbose(map[string]any{"sandboxID": k.PodID, "pid": k.Status.PID, "config": k.Config, "runtimeSpec": spec})
+	return verbose(info)
 }
 
 // UpdateContainerResources changes limits; fields that are not set stay.

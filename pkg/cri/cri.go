@@ -45,9 +45,18 @@ type noImages struct {
 }
 
 // idempotent makes success of the absence of what was to be stopped or removed.
-func idempotent(err error) error {
-	if errors.Is(err, errs.NotFound) {
+// Where it is still there, something that the operation needs is missing: that
+// stays an error, and loses its kind, which kubelet takes to mean that the object
+// is gone.
+func idempotent(err error, missing bool) error {
+	switch {
+	case !errors.Is(err, errs.NotFound):
+		return err
+	case missing:
 		return nil
 	}
-	return err
+	return errors.New(err.Error())
 }
+
+// missing tells whether a look-up found nothing.
+func missing[T any](_ T, err error) bool { return errors.Is(err, errs.NotFound) }

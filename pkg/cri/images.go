@@ -1,14 +1,17 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image"
@@ -32,19 +35,24 @@ func (i *Images) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(),
 	}})
 	if err != nil {
-		return nil, err
+		return nil, pullError(err)
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: pulled.ID.String()}, nil
 }
 
-func (i *Images) checkHandler(name string) error {
-	if name == "" {
-		return nil
+// pullError marks a registry that does not answer as CRI wants it: by the
+// beginning of the text, and with no gRPC code of its own. Unavailable would
+// mean that we are.
+func pullError(err error) error {
+	if errors.Is(err, errs.Unavailable) {
+		return errors.New(crierrors.ErrRegistryUnavailable.Error() + ": " + err.Error())
 	}
-	for _, h := range i.Handlers {
-		if h == name {
-			return nil
-		}
+	return err
+}
+
+func (i *Images) checkHandler(name string) error {
+	if name == "" || slices.Contains(i.Handlers, name) {
+		return nil
 	}
 	return fmt.Errorf("runtime handler %q is not configured, this node has %s: %w", name, strings.Join(i.Handlers, ", "), errs.NotFound)
 }
@@ -57,7 +65,7 @@ func (i *Images) ListImages(_ context.Context, r *runtimeapi.ListImagesRequest) 
 		if err == nil {
 			resp.Images = append(resp.Images, criImage(found))
 		}
-		return resp, idempotent(err)
+		return resp, idempotent(err, true)
 	}
 	for _, found := range i.Service.List() {
 		resp.Images = append(resp.Images, criImage(found))
@@ -83,7 +91,8 @@ func (i *Images) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 
 // RemoveImage removes an image with all of its names.
 func (i *Images) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
-	if err := idempotent(i.Service.Remove(ctx, r.GetImage().GetImage())); err != nil {
+	err := i.Service.Remove(ctx, r.GetImage().GetImage())
+	if err := idempotent(err, missing(i.Service.Get(r.GetImage().GetImage()))); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemoveImageResponse{}, nil
@@ -109,13 +118,34 @@ func criImage(i image.Image) *runtimeapi.Image {
 		Id: i.ID.String(), RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Size: uint64(i.Size), Pinned: i.Pinned,
 		Spec: &runtimeapi.ImageSpec{Image: i.ID.String(), Annotations: i.Annotations},
 	}
-	user, _, _ := strings.Cut(i.Config.Config.User, ":")
-	if uid, err := strconv.ParseInt(user, 10, 32); err == nil && uid >= 0 {
-		out.Uid = &runtimeapi.Int64Value{Value: uid}
-	} else if user == "" {
-		out.Uid = &runtimeapi.Int64Value{} // root
-	} else {
-		out.Username = user
-	}
+	out.Uid, out.Username = imageUser(i.Config.Config.User)
 	return out
+}
+
+// imageUser splits USER of an image into what CRI knows: a number or a name.
+// Root needs no saying in an image.
+func imageUser(user string) (*runtimeapi.Int64Value, string) {
+	name, _, _ := strings.Cut(user, ":")
+	if name == "" {
+		return &runtimeapi.Int64Value{}, ""
+	}
+	if uid, err := strconv.ParseInt(name, 10, 32); err == nil && uid >= 0 {
+		return &runtimeapi.Int64Value{Value: uid}, ""
+	}
+	return nil, name
+}
+
+// imageSpec calls an image by the name that its user knows: the one that was
+// asked for where the image still has it, else any. kubelet shows it to people,
+// and asks for images by their ids.
+func imageSpec(i image.Image, asked *runtimeapi.ImageSpec) *runtimeapi.ImageSpec {
+	names := slices.Concat(i.RepoTags, i.RepoDigests)
+	wanted, err := image.NormalizeRef(cmp.Or(asked.GetUserSpecifiedImage(), asked.GetImage()))
+	if err != nil || !slices.Contains(names, wanted) {
+		wanted = cmp.Or(append(names, asked.GetImage())...)
+	}
+	return &runtimeapi.ImageSpec{
+		Image: wanted, Annotations: asked.GetAnnotations(), UserSpecifiedImage: asked.GetUserSpecifiedImage(),
+		RuntimeHandler: asked.GetRuntimeHandler(), ImageRef: asked.GetImageRef(),
+	}
 }

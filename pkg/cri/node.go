@@ -3,7 +3,10 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -19,7 +22,7 @@ const (
 
 // Network is what Status needs of the network service.
 type Network interface {
-	// Status returns why pods cannot be attached now, or nil.
+	// Status returns why pods cannot be attached now, or nil. It bounds itself.
 	Status(ctx context.Context) error
 	// Info describes the configuration in words.
 	Info() map[string]string
@@ -40,55 +43,85 @@ type Node struct {
 	Network Network
 	// Handlers are the runtime handlers, "" for the default one among them.
 	Handlers []Handler
-	// CgroupDriver is what kubelet must be set to.
-	CgroupDriver runtimeapi.CgroupDriver
+	// CgroupDriver is what kubelet must be set to: "systemd" or "cgroupfs".
+	CgroupDriver string
 	// Info is added to a verbose Status, each value as JSON.
 	Info map[string]any
 }
 
-// semver finds a semantic version at the beginning of what git describe says.
-var semver = regexp.MustCompile(`^v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)`)
-
 // Version tells who answers. CRI wants runtime_version to be semantic.
 func (n *Node) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
-	version := "0.0.0"
-	if m := semver.FindStringSubmatch(n.Build); m != nil {
-		version = m[1]
-	} else if n.Build != "" {
-		version += "-" + regexp.MustCompile(`[^0-9A-Za-z-]+`).ReplaceAllString(n.Build, "-")
-	}
 	return &runtimeapi.VersionResponse{
-		Version: "0.1.0", RuntimeName: runtimeName, RuntimeVersion: version, RuntimeApiVersion: apiVersion,
+		Version: "0.1.0", RuntimeName: runtimeName, RuntimeVersion: semantic(n.Build), RuntimeApiVersion: apiVersion,
 	}, nil
 }
 
-// statusTimeout bounds each question that Status asks.
+// The forms of semver.org, and what may not be in any part of them.
+var (
+	semver   = regexp.MustCompile(`^(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
+	notInTag = regexp.MustCompile(`[^0-9A-Za-z-]+`)
+)
+
+// semantic makes a semantic version of what git describe says, which may be a
+// bare commit.
+func semantic(build string) string {
+	if v := strings.TrimPrefix(build, "v"); semver.MatchString(v) {
+		return v
+	}
+	if build == "" {
+		return "0.0.0"
+	}
+	return "0.0.0+" + notInTag.ReplaceAllString(build, "-")
+}
+
+// statusTimeout bounds the question to berth-runtime.
 const statusTimeout = 2 * time.Second
 
 // Status tells whether pods can run: whether berth-runtime answers, and whether
 // there is a network.
 func (n *Node) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
-	answer, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	version, err := n.Runtime.Version(answer)
+	version, err := n.runtimeVersion(ctx)
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", err),
 			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", n.Network.Status(ctx)),
 		}},
-		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true},
+		RuntimeHandlers: handlers(n.Handlers),
+		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: userNamespaces(n.Handlers)},
 	}
-	for _, h := range n.Handlers {
-		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{
-			Name: h.Name, Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: h.RecursiveReadOnly, UserNamespaces: h.UserNamespaces},
-		})
+	if !r.GetVerbose() {
+		return resp, nil
 	}
-	if r.GetVerbose() {
-		resp.Info, err = n.verbose(version)
-	} else {
-		err = nil
-	}
+	resp.Info, err = n.verbose(version)
 	return resp, err
+}
+
+// runtimeVersion asks berth-runtime who it is. One that makes cgroups in another
+// way than we name them is as bad as none.
+func (n *Node) runtimeVersion(ctx context.Context) (runtime.Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	v, err := n.Runtime.Version(ctx)
+	switch {
+	case err != nil:
+		return v, fmt.Errorf("berth-runtime does not answer: %w", err)
+	case v.CgroupDriver != n.CgroupDriver:
+		return v, fmt.Errorf("berth-runtime runs with --cgroup-driver %s, berthd with %s: make them agree", v.CgroupDriver, n.CgroupDriver)
+	}
+	return v, nil
+}
+
+func handlers(all []Handler) []*runtimeapi.RuntimeHandler {
+	var out []*runtimeapi.RuntimeHandler
+	for _, h := range all {
+		features := &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: h.RecursiveReadOnly, UserNamespaces: h.UserNamespaces}
+		out = append(out, &runtimeapi.RuntimeHandler{Name: h.Name, Features: features})
+	}
+	return out
+}
+
+func userNamespaces(all []Handler) bool {
+	return slices.ContainsFunc(all, func(h Handler) bool { return h.UserNamespaces })
 }
 
 func condition(kind, reason string, err error) *runtimeapi.RuntimeCondition {
@@ -121,5 +154,9 @@ func texts(values map[string]any) (map[string]string, error) {
 
 // RuntimeConfig tells kubelet the cgroup driver.
 func (n *Node) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
-	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: n.CgroupDriver}}, nil
+	driver := runtimeapi.CgroupDriver_CGROUPFS
+	if n.CgroupDriver == "systemd" {
+		driver = runtimeapi.CgroupDriver_SYSTEMD
+	}
+	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
 }

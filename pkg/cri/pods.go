@@ -7,14 +7,13 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/pod"
 )
 
 // Pods answers the calls about pod sandboxes.
 type Pods struct {
 	Service    *pod.Service
-	Containers *container.Service
+	Containers *Containers
 }
 
 // RunPodSandbox makes a pod that is ready for containers.
@@ -28,7 +27,8 @@ func (p *Pods) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxReq
 
 // StopPodSandbox ends what runs in a pod and gives its network back.
 func (p *Pods) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	if err := idempotent(p.Service.Stop(ctx, r.GetPodSandboxId())); err != nil {
+	err := p.Service.Stop(ctx, r.GetPodSandboxId())
+	if err := idempotent(err, missing(p.Service.Get(r.GetPodSandboxId()))); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
@@ -36,7 +36,8 @@ func (p *Pods) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxR
 
 // RemovePodSandbox removes a pod with its containers.
 func (p *Pods) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	if err := idempotent(p.Service.Remove(ctx, r.GetPodSandboxId())); err != nil {
+	err := p.Service.Remove(ctx, r.GetPodSandboxId())
+	if err := idempotent(err, missing(p.Service.Get(r.GetPodSandboxId()))); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
@@ -51,8 +52,8 @@ func (p *Pods) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatu
 		return nil, err
 	}
 	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(s), Timestamp: now.UnixNano()}
-	for _, c := range p.Containers.InPod(s.ID) {
-		resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c))
+	for _, c := range p.Containers.Service.InPod(s.ID) {
+		resp.ContainersStatuses = append(resp.ContainersStatuses, p.Containers.status(c))
 	}
 	if r.GetVerbose() {
 		info := map[string]any{"netns": s.NetNS, "ips": s.IPs, "config": s.Config, "runtimeHandler": s.Handler}

@@ -4,10 +4,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/config"
 	"github.com/berth-run/berth/pkg/cri"
@@ -24,22 +20,18 @@ func handlerNames(c config.Runtime) []string {
 func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 	all := map[string]spec.Options{}
 	for name, h := range c.Handlers {
-		all[name] = spec.Options{
+		o := spec.Options{
 			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: c.SeccompProfile, AppArmorProfile: c.AppArmorProfile,
-			Rlimits: rlimits(c.DefaultUlimits), PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
+			PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
 			Annotations: h.Annotations, PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
 		}
+		for _, limit := range slices.Sorted(maps.Keys(c.DefaultUlimits)) {
+			o.Limit(limit, c.DefaultUlimits[limit].Soft, c.DefaultUlimits[limit].Hard)
+		}
+		all[name] = o
 	}
 	all[""] = all[c.DefaultHandler]
 	return all
-}
-
-func rlimits(ulimits map[string]config.Ulimit) []specs.POSIXRlimit {
-	var out []specs.POSIXRlimit
-	for _, name := range slices.Sorted(maps.Keys(ulimits)) {
-		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: ulimits[name].Soft, Hard: ulimits[name].Hard})
-	}
-	return out
 }
 
 // reportedHandlers is what Status tells of them.
@@ -64,11 +56,4 @@ func cgroupDriver(configured, runtimes string, facts host.Facts) string {
 		return spec.Systemd
 	}
 	return spec.Cgroupfs
-}
-
-func criDriver(driver string) runtimeapi.CgroupDriver {
-	if driver == spec.Systemd {
-		return runtimeapi.CgroupDriver_SYSTEMD
-	}
-	return runtimeapi.CgroupDriver_CGROUPFS
 }

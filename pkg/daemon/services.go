@@ -47,17 +47,14 @@ type services struct {
 }
 
 // build opens every service and recovers. What it starts ends with life, and
-// running tells when it has.
+// running tells when it has. Where it fails it returns what is to be closed.
 func build(life context.Context, o Options, running *sync.WaitGroup) (*services, error) {
 	s := &services{o: o, started: time.Now(), facts: host.Probe()}
-	if err := os.MkdirAll(o.Config.Root, 0o711); err != nil {
-		return nil, err
-	}
 	if err := s.openRuntime(life, running); err != nil {
-		return nil, err
+		return s, err
 	}
 	if err := s.openStores(life); err != nil {
-		return nil, err
+		return s, err
 	}
 	running.Go(func() { _ = s.network.Run(life) })    // nil always
 	running.Go(func() { _ = s.containers.Run(life) }) // nil always
@@ -68,7 +65,7 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 		Root: o.Config.Root, NodeName: s.facts.Hostname, NodeMemory: memory(), Pods: s.criPods, Containers: s.criContainers, Images: s.criImages,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open manifests: %w", err)
+		return s, fmt.Errorf("open manifests: %w", err)
 	}
 	running.Go(func() { s.notify(life) })
 	return s, nil
@@ -87,8 +84,10 @@ func (s *services) openRuntime(life context.Context, running *sync.WaitGroup) er
 		}
 		running.Go(func() { g.run(life) })
 	}
-	v, err := s.runtime.Version(life)
-	if errors.Is(err, errs.Unavailable) {
+	ctx, cancel := context.WithTimeout(life, runtimeStart)
+	defer cancel()
+	v, err := s.runtime.Version(ctx)
+	if errors.Is(err, errs.Unavailable) || errs.Of(err) == errs.Timeout {
 		klog.FromContext(life).Error(err, "berth-runtime does not answer: the node is not ready until it does", "socket", filepath.Join(c.State, "runtime.sock"))
 		return nil
 	}
@@ -172,10 +171,10 @@ func (s *services) translate() {
 	c := s.o.Config
 	s.node = &cri.Node{
 		Build: s.o.Version, Runtime: s.runtime, Network: s.network, Handlers: reportedHandlers(c.Runtime, s.facts),
-		CgroupDriver: criDriver(s.driver), Info: map[string]any{"config": c, "host": s.facts},
+		CgroupDriver: s.driver, Info: map[string]any{"config": c, "host": s.facts},
 	}
-	s.criPods = &cri.Pods{Service: s.pods, Containers: s.containers}
-	s.criContainers = &cri.Containers{Service: s.containers, Pods: s.pods}
+	s.criContainers = &cri.Containers{Service: s.containers, Pods: s.pods, Images: s.images}
+	s.criPods = &cri.Pods{Service: s.pods, Containers: s.criContainers}
 	s.criImages = &cri.Images{Service: s.images, Handlers: handlerNames(c.Runtime)}
 }
 
@@ -215,11 +214,21 @@ func (s *services) forward(life context.Context, events <-chan container.Event) 
 	}
 }
 
-// close ends the services, the last one first. Containers run on.
+// close ends those services that are open, the last one first. Containers run on.
 func (s *services) close() {
-	err := s.manifests.Close()
-	s.pods.Close()
-	err = errors.Join(err, s.network.Close(), s.images.Close())
+	var err error
+	if s.manifests != nil {
+		err = s.manifests.Close()
+	}
+	if s.pods != nil {
+		s.pods.Close()
+	}
+	if s.network != nil {
+		err = errors.Join(err, s.network.Close())
+	}
+	if s.images != nil {
+		err = errors.Join(err, s.images.Close())
+	}
 	if err != nil {
 		klog.Background().Error(err, "Did not close all cleanly")
 	}
