@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,45 +40,58 @@ type Options struct {
 	Version    string
 }
 
-// stopTimeout bounds how long requests may go on when the daemon stops.
-const stopTimeout = 10 * time.Second
+// stopTimeout bounds how long requests may go on when the daemon stops, and
+// closeTimeout how long the services may then take.
+const (
+	stopTimeout  = 10 * time.Second
+	closeTimeout = 20 * time.Second
+)
 
 // Run serves until ctx ends, and returns nil then. Containers run on.
 func Run(ctx context.Context, o Options) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP) // from the first moment: it would end the process
+	defer signal.Stop(hangups)
 	setVerbosity(o.Config.LogLevel)
-	unlock, err := lockState(o.Config.State)
+	unlock, err := lock(o.Config.State, o.Config.Root)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of the services: longer than the requests'
-	var running sync.WaitGroup
-	defer running.Wait()
 	defer end()
-
+	begun := context.AfterFunc(ctx, end) // until requests are served there is nothing to finish
+	var running sync.WaitGroup
 	s, err := build(life, o, &running)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.serve(ctx, o, begun, hangups)
 	}
-	defer s.close()
+	within(closeTimeout, func() {
+		s.close()
+		end()
+		running.Wait()
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// serve answers requests until ctx ends or the server fails. It calls begun
+// before the first.
+func (s *services) serve(ctx context.Context, o Options, begun func() bool, hangups <-chan os.Signal) error {
 	server := edge.NewServer()
 	s.register(server)
 	listener, err := listen(o.Config.Socket())
 	if err != nil {
 		return err
 	}
-	klog.FromContext(ctx).Info("Serving", "socket", o.Config.Socket(), "version", o.Version, "pods", len(s.pods.List()), "containers", len(s.containers.List()))
-	return serve(ctx, o, server, listener)
-}
-
-// serve answers requests until ctx ends or the server fails.
-func serve(ctx context.Context, o Options, server *grpc.Server, listener net.Listener) error {
+	begun()
+	log := klog.FromContext(ctx)
+	log.Info("Serving", "socket", o.Config.Socket(), "version", o.Version, "pods", len(s.pods.List()), "containers", len(s.containers.List()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	defer signal.Stop(hangups)
 	for {
 		select {
 		case err := <-failed:
@@ -85,10 +99,25 @@ func serve(ctx context.Context, o Options, server *grpc.Server, listener net.Lis
 		case <-hangups:
 			reload(ctx, &o)
 		case <-ctx.Done():
-			klog.FromContext(ctx).Info("Stopping; containers run on")
+			log.Info("Stopping; containers run on")
 			stop(server)
-			return nil
+			return <-failed // nil: we stopped it
 		}
+	}
+}
+
+// within waits for f, but no longer than limit: what hangs then ends with the
+// process.
+func within(limit time.Duration, f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		klog.Background().Error(errs.Timeout, "Not all has ended: leaving it behind", "limit", limit)
 	}
 }
 
@@ -99,28 +128,55 @@ func stop(server *grpc.Server) {
 	server.GracefulStop()
 }
 
-// lockState makes the state directory and keeps other daemons out of it. User
-// namespaces reach what is theirs through it, so that others may pass, not look.
-func lockState(dir string) (unlock func(), err error) {
+// lock makes the daemon's directories and keeps other daemons out of them.
+func lock(dirs ...string) (unlock func(), err error) {
+	var files []*os.File
+	unlock = func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+	for _, dir := range slices.Compact(dirs) { // one may serve as both
+		f, err := lockDirectory(dir)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return unlock, nil
+}
+
+// lockDirectory returns the locked file. User namespaces reach what is theirs
+// through the directory: others may pass, not look.
+func lockDirectory(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "berthd.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another berthd runs on %s: stop it, or give this one its own --state and --root: %w", dir, errs.Conflict)
-		}
-		return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+	if err := os.Chmod(dir, info.Mode()|0o011); err != nil { // whatever the umask, and whoever made it
+		return nil, err
 	}
-	return func() { f.Close() }, nil
+	f, err := os.OpenFile(filepath.Join(dir, "berthd.lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("another berthd runs on %s: stop it, or give this one its own --state and --root: %w", dir, errs.Conflict)
+	}
+	return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 }
 
 // listen makes the socket, which only root may use, in place of one that an
-// earlier daemon left: the lock tells that none serves it.
+// earlier daemon left.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -128,11 +184,13 @@ func listen(path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
 		return nil, fmt.Errorf("listen on %s: there is something that is not a socket: %w", path, errs.Conflict)
 	}
+	if c, err := net.Dial("unix", path); err == nil { // our directories are locked, but the socket may lie elsewhere
+		c.Close()
+		return nil, fmt.Errorf("listen on %s: another process does: %w", path, errs.Conflict)
+	}
 	fresh := path + ".new"
-	for _, stale := range []string{fresh, path} {
-		if err := os.Remove(stale); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh})
 	if err != nil {

@@ -67,7 +67,7 @@ func (g *guard) start(ctx context.Context) error {
 	}
 	defer log.Close()
 	cmd := exec.Command(program, "--state", g.state, "--cgroup-driver", g.driver)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", program, err)
