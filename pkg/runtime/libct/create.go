@@ -38,6 +38,11 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("container %s: %w: %w", id, err, errs.Invalid)
 	}
+	program, err := e.seccomp.standIn(config)
+	if err != nil {
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	defer program.Close()
 	ct, err := libcontainer.Create(e.opts.Root, id, config)
 	if errors.Is(err, libcontainer.ErrExist) {
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, errs.Exists)
@@ -47,9 +52,9 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	}
 	p, err := initProcess(process, io)
 	if err == nil {
-		err = e.giveSeccomp(p, config.Seccomp)
-	}
-	if err == nil {
+		if program != nil {
+			p.ExtraFiles = []*os.File{program}
+		}
 		err = ct.Start(p)
 	}
 	if err != nil {
@@ -142,19 +147,6 @@ func sameMappings(a, b []configs.IDMap) bool {
 		}
 	}
 	return true
-}
-
-// giveSeccomp passes the compiled profile to libcontainer's init, which would
-// compile it again each time.
-func (e *Engine) giveSeccomp(p *libcontainer.Process, profile *configs.Seccomp) error {
-	program, err := e.seccomp.of(profile)
-	if err != nil {
-		return fmt.Errorf("%w: %w", err, errs.Invalid)
-	}
-	if program.exported != nil {
-		p.ExtraFiles = []*os.File{program.exported}
-	}
-	return nil
 }
 
 func configRlimits(limits []specs.POSIXRlimit) ([]configs.Rlimit, error) {

@@ -35,7 +35,7 @@ func (c *container) execRequest(group execGroup, p *specs.Process, stdio runtime
 	if strings.Contains(strings.Join(p.Args, "")+p.Cwd, "\x00") {
 		return nil, fmt.Errorf("argument contains a NUL byte: %w", errs.Invalid)
 	}
-	seccomp, err := c.seccomp.of(c.config.Seccomp)
+	seccomp, err := c.seccompProgram()
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,8 @@
 // reaped by DeletePod.
 //
 // On disk: one directory per container under Options.Root (tmpfs), with
-// libcontainer's state.json. It is all that a new worker needs.
+// libcontainer's state.json, and .seccomp with the compiled profiles. It is all
+// that a new worker needs.
 //
 // Locks: Engine.mu guards the map of containers, container.mu what is cached
 // for one of them. Neither is held while a process is made. There are no
@@ -29,6 +30,7 @@ package libct
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/opencontainers/runc/libcontainer/exeseal"
@@ -46,6 +48,9 @@ type Options struct {
 	// SystemdCgroup makes cgroups through systemd instead of the file system.
 	SystemdCgroup bool
 }
+
+// programsDir lies among the containers' directories; no id begins with a dot.
+const programsDir = ".seccomp"
 
 // Engine implements runtime.Engine. All methods may be called concurrently;
 // calls that name one container are to be put in order by the caller, except
@@ -87,8 +92,13 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	programs := filepath.Join(o.Root, programsDir)
+	if err := os.MkdirAll(programs, 0o700); err != nil {
+		return nil, err
+	}
 	return &Engine{
 		opts:       o,
+		seccomp:    seccompPrograms{dir: programs},
 		limits:     probeLimits(),
 		exe:        exe,
 		pidNS:      pidNS,

@@ -4,7 +4,7 @@ package libct
 
 /*
 #cgo pkg-config: libseccomp
-#cgo LDFLAGS: -Wl,--wrap=seccomp_export_bpf -Wl,--wrap=seccomp_rule_add_array
+#cgo LDFLAGS: -Wl,--wrap=seccomp_export_bpf
 #include "seccomp_given.h"
 */
 import "C"
@@ -60,10 +60,6 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 	if err := fillSeccomp(filter, config, defaultAction); err != nil {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
-	exported, err := exportSeccomp(filter)
-	if err != nil {
-		return nil, err
-	}
 	code, err := enosysPatchFilter(config, filter)
 	if err != nil {
 		return nil, fmt.Errorf("export seccomp filter: %w", err)
@@ -73,7 +69,7 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 		return nil, fmt.Errorf("seccomp flags: %w", err)
 	}
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(code))), len(code)*int(unsafe.Sizeof(unix.SockFilter{})))
-	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...), exported: exported}, nil
+	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...)}, nil
 }
 
 // firstExtraFile is the descriptor of the first file that libcontainer passes
@@ -90,24 +86,20 @@ func takeSeccomp() {
 	C.berth_take_seccomp(firstExtraFile)
 }
 
-// exportSeccomp writes libseccomp's program into a memory file that nobody can
-// change any more.
-func exportSeccomp(filter *libseccomp.ScmpFilter) (*os.File, error) {
+// file writes the program into a memory file that nobody can change any more.
+func (p *seccompProgram) file() (*os.File, error) {
 	fd, err := unix.MemfdCreate("berth-seccomp", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "berth-seccomp")
-	_, err = f.WriteString(C.SECCOMP_MAGIC)
-	if err == nil {
-		err = filter.ExportBPF(f)
-	}
+	_, err = f.Write(append([]byte(C.SECCOMP_MAGIC), p.code...))
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK)
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("export seccomp filter: %w", err)
+		return nil, fmt.Errorf("give seccomp program: %w", err)
 	}
 	return f, nil
 }

@@ -1,26 +1,21 @@
 //go:build seccomp
 
-// libcontainer's init compiles the container's seccomp profile each time: 12 ms
-// for the default one, with libseccomp 2.5. The engine has compiled it before
-// and passes the result as the first file beside stdio. Here the two slow
-// functions of libseccomp are wrapped (ld --wrap): with a given program, rules
-// are not looked at, and what is exported is the program. All else stays
-// libcontainer's: its stub for newer system calls, the flags, the moment of
-// loading. Without a given program nothing is different.
+// The program that Create gives to libcontainer's init takes the place of what
+// libseccomp makes of the stand-in profile (ld --wrap). All else stays
+// libcontainer's: the flags, and when the filter is loaded. Without a given
+// program nothing is different.
 #define _GNU_SOURCE
 #include "seccomp_given.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <seccomp.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 int __real_seccomp_export_bpf(const scmp_filter_ctx ctx, int fd);
-int __real_seccomp_rule_add_array(scmp_filter_ctx ctx, uint32_t action, int syscall, unsigned int count, const struct scmp_arg_cmp *args);
 
 static char *given;
 static size_t given_size;
@@ -41,13 +36,6 @@ int berth_take_seccomp(int fd)
 	given = data + head;
 	given_size = st.st_size - head;
 	return 1;
-}
-
-int __wrap_seccomp_rule_add_array(scmp_filter_ctx ctx, uint32_t action, int syscall, unsigned int count, const struct scmp_arg_cmp *args)
-{
-	if (given)
-		return 0;
-	return __real_seccomp_rule_add_array(ctx, action, syscall, count, args);
 }
 
 int __wrap_seccomp_export_bpf(const scmp_filter_ctx ctx, int fd)

@@ -4,6 +4,7 @@ package libct
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 
@@ -12,6 +13,9 @@ import (
 
 // takeSeccomp has nothing to take.
 func takeSeccomp() {}
+
+// file is never asked for: nothing is compiled.
+func (p *seccompProgram) file() (*os.File, error) { return nil, errs.Unsupported }
 
 // compileSeccomp says that this build has no libseccomp.
 func compileSeccomp(*configs.Seccomp) (*seccompProgram, error) {

@@ -156,6 +156,13 @@ func TestSeccompOfFirstProcessAndExecAreEqual(t *testing.T) {
 	b := create(t, e, "s7", spec).start()
 	script := "mkdir /tmp/b 2>&1 | grep -o 'not permitted'; python3 -c 'import ctypes; l=ctypes.CDLL(None, use_errno=True); l.syscall(700); print(ctypes.get_errno())'"
 	expect(t, "exec", b.sh(script), lines("not permitted", "38")) // ENOSYS: newer than the profile
+	later, err := New(Options{Root: e.opts.Root}) // as after a restart of the worker
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.e = later
+	expect(t, "exec by another engine", b.sh(script), lines("not permitted", "38"))
+	b.e = e
 	buf := make([]byte, 4096)
 	got := ""
 	for strings.Count(got, "\n") < 2 {
