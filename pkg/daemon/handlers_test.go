@@ -1,0 +1,54 @@
+package daemon
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-run/berth/pkg/config"
+	"github.com/berth-run/berth/pkg/host"
+	"github.com/berth-run/berth/pkg/spec"
+)
+
+func TestTheConfigurationReachesEveryHandler(t *testing.T) {
+	c := config.Default().Runtime
+	c.Handlers["plain"] = config.Handler{Annotations: []string{"a*"}, PrivilegedWithoutHostDevices: true}
+	c.DefaultHandler = "plain"
+	c.SeccompProfile, c.AppArmorProfile, c.PidsLimit, c.OOMScoreAdjMin = "runtime/default", "profile", 7, -5
+	c.DefaultUlimits = map[string]config.Ulimit{"nofile": {Soft: 1, Hard: 2}, "core": {Soft: 3, Hard: 4}}
+	all := handlerOptions(c, spec.Systemd)
+	want := spec.Options{
+		CgroupDriver: spec.Systemd, Capabilities: c.DefaultCapabilities, SeccompUnset: "runtime/default", AppArmorProfile: "profile",
+		PidsLimit: 7, OOMScoreAdjMin: -5, Annotations: []string{"a*"}, PrivilegedWithoutHostDevices: true,
+	}
+	want.Limit("core", 3, 4)
+	want.Limit("nofile", 1, 2)
+	if diff := cmp.Diff(want, all["plain"]); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(all["plain"], all[""]); diff != "" {
+		t.Errorf("the default one: %s", diff)
+	}
+	if diff := cmp.Diff([]string{"berth", "plain"}, handlerNames(c)); diff != "" || len(all) != 3 {
+		t.Errorf("%d handlers: %s", len(all), diff)
+	}
+	facts := host.Facts{RecursiveReadOnly: true, UserNamespaces: true, IDMapMounts: true, OverlayIDMap: true}
+	reported := reportedHandlers(c, facts)
+	if len(reported) != 3 || reported[0].Name != "" || !reported[2].UserNamespaces || !reported[2].RecursiveReadOnly {
+		t.Errorf("reported: %v", reported)
+	}
+}
+
+func TestTheCgroupDriverIsTheConfiguredElseTheRuntimes(t *testing.T) {
+	for _, c := range []struct{ configured, runtimes, want string }{
+		{"cgroupfs", "systemd", "cgroupfs"},
+		{"systemd", "", "systemd"},
+		{"auto", "systemd", "systemd"},
+		{"auto", "cgroupfs", "cgroupfs"},
+		{"auto", "", "cgroupfs"}, // cgroup version 1
+	} {
+		if got := cgroupDriver(c.configured, c.runtimes, host.Facts{}); got != c.want {
+			t.Errorf("%+v: got %s", c, got)
+		}
+	}
+}
