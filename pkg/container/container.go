@@ -114,7 +114,8 @@ type Problem struct {
 // Service is the node's containers. Make one with Open; its methods may be
 // called concurrently.
 type Service struct {
-	d       Deps
+	d Deps
+	paths
 	table   table.Table[Container]
 	names   table.Names
 	locks   keylock.Locks // per container: Start, Update, Remove

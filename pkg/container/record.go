@@ -43,11 +43,14 @@ type stateRecord struct {
 	Status
 }
 
-func (s *Service) home() string                { return filepath.Join(s.d.Root, "containers") }
-func (s *Service) dir(id string) string        { return filepath.Join(s.home(), id) }
-func (s *Service) path(id, name string) string { return filepath.Join(s.dir(id), name) }
-func (s *Service) statePath(id string) string  { return s.path(id, "state.json") }
-func (s *Service) configPath(id string) string { return s.path(id, "config.json") }
+// paths are where a container's records lie.
+type paths struct{ root string }
+
+func (p *paths) home() string                { return filepath.Join(p.root, "containers") }
+func (p *paths) dir(id string) string        { return filepath.Join(p.home(), id) }
+func (p *paths) statePath(id string) string  { return filepath.Join(p.dir(id), "state.json") }
+func (p *paths) configPath(id string) string { return filepath.Join(p.dir(id), "config.json") }
+
 func nameKey(podID string, c *cri.ContainerConfig) string {
 	return fmt.Sprintf("%s/%s/%d", podID, c.GetMetadata().GetName(), c.GetMetadata().GetAttempt())
 }

@@ -23,7 +23,7 @@ func (s *Service) volumes(ctx context.Context, id string, in spec.Input) ([]spec
 	if err != nil || len(paths) == 0 {
 		return nil, err
 	}
-	home := s.path(id, "volumes")
+	home := filepath.Join(s.dir(id), "volumes")
 	if err := os.Mkdir(home, 0o711); err != nil {
 		return nil, err
 	}

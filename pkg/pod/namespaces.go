@@ -2,7 +2,6 @@ package pod
 
 import (
 	"net/netip"
-	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -80,15 +79,3 @@ func hostname(p *Sandbox) string {
 	}
 	return p.ID[:12]
 }
-
-func (s *Service) home() string                { return filepath.Join(s.d.Root, "pods") }
-func (s *Service) dir(id string) string        { return filepath.Join(s.home(), id) }
-func (s *Service) stateHome() string           { return filepath.Join(s.d.State, "pods") }
-func (s *Service) stateDir(id string) string   { return filepath.Join(s.stateHome(), id) }
-func (s *Service) file(id, name string) string { return filepath.Join(s.stateDir(id), name) }
-func (s *Service) pins(id string) string       { return filepath.Join(s.stateDir(id), "ns") }
-func (s *Service) pin(id, kind string) string  { return filepath.Join(s.pins(id), kind) }
-func (s *Service) netns(id string) string      { return filepath.Join(s.d.NetNSDir, netnsPrefix+id) }
-
-// netnsPrefix tells our pins from those of others in the same directory.
-const netnsPrefix = "berth-"

@@ -106,7 +106,8 @@ type Problem struct {
 // Service is the node's pods. Make one with Open; its methods may be called
 // concurrently.
 type Service struct {
-	d       Deps
+	d Deps
+	paths
 	table   table.Table[Sandbox]
 	names   table.Names
 	locks   keylock.Locks

@@ -37,9 +37,6 @@ type stateRecord struct {
 	Namespaces map[specs.LinuxNamespaceType]string `json:"namespaces,omitempty"`
 }
 
-func (s *Service) configPath(id string) string { return s.dir(id) + "/config.json" }
-func (s *Service) statePath(id string) string  { return s.dir(id) + "/state.json" }
-
 func (s *Service) writeConfig(p *Sandbox) error {
 	raw, err := protojson.Marshal(p.Config)
 	if err != nil {

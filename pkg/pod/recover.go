@@ -20,7 +20,7 @@ import (
 // succeeding: Recover takes its pod down. Call Recover before the first request.
 func Open(d Deps) (*Service, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{d: d, runs: join.New[string](ctx), creates: join.New[string](ctx), cancel: cancel}
+	s := &Service{d: d, paths: paths{d.Root, d.State, d.NetNSDir}, runs: join.New[string](ctx), creates: join.New[string](ctx), cancel: cancel}
 	if err := s.openAll(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("open pods: %w", err)
