@@ -156,7 +156,7 @@ func TestSeccompOfFirstProcessAndExecAreEqual(t *testing.T) {
 	b := create(t, e, "s7", spec).start()
 	script := "mkdir /tmp/b 2>&1 | grep -o 'not permitted'; python3 -c 'import ctypes; l=ctypes.CDLL(None, use_errno=True); l.syscall(700); print(ctypes.get_errno())'"
 	expect(t, "exec", b.sh(script), lines("not permitted", "38")) // ENOSYS: newer than the profile
-	later, err := New(Options{Root: e.opts.Root}) // as after a restart of the worker
+	later, err := New(Options{Root: e.opts.Root})                 // as after a restart of the worker
 	if err != nil {
 		t.Fatal(err)
 	}
