@@ -6,6 +6,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -21,7 +22,14 @@ var berth *testnode.Node
 const busybox = "e2e.local/busybox:1"
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	flag.Parse()
+	inside, code, err := testnode.Isolate()
+	if err != nil {
+		code = fail(err)
+	} else if inside {
+		code = run(m)
+	}
+	os.Exit(code)
 }
 
 func run(m *testing.M) int {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,12 +28,12 @@ func Take(dir string) (Snapshot, error) {
 	for line := range strings.Lines(string(mounts)) {
 		s["mount "+strings.Fields(line)[4]] = true
 	}
-	links, err := os.ReadDir("/sys/class/net")
+	links, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range links {
-		s["interface "+l.Name()] = true
+		s["interface "+l.Name] = true
 	}
 	if err := s.cgroups(); err != nil {
 		return nil, err
@@ -41,12 +42,17 @@ func Take(dir string) (Snapshot, error) {
 	return s, s.processes(dir)
 }
 
+// cgroups notes all but Berth's own at the top, below which everything of
+// Berth's is: it stays, as those of systemd and kubelet do.
 func (s Snapshot) cgroups() error {
+	home, _ := filepath.Glob("/sys/fs/cgroup/*/berth") // the pattern is well formed
 	return filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil //nolint:nilerr // a cgroup that goes away while we look is no leak
 		}
-		s["cgroup "+path] = true
+		if path != "/sys/fs/cgroup/berth" && !slices.Contains(home, path) {
+			s["cgroup "+path] = true
+		}
 		return nil
 	})
 }
