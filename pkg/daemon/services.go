@@ -224,7 +224,7 @@ func (s *services) close() {
 		s.pods.Close()
 	}
 	if s.network != nil {
-		err = errors.Join(err, s.network.Close())
+		err = errors.Join(err, s.closeNetwork())
 	}
 	if s.images != nil {
 		err = errors.Join(err, s.images.Close())
@@ -232,6 +232,18 @@ func (s *services) close() {
 	if err != nil {
 		klog.Background().Error(err, "Did not close all cleanly")
 	}
+}
+
+// closeNetwork takes the built-in network from the host where no pod is left on
+// it: nothing of Berth stays in the kernel then.
+func (s *services) closeNetwork() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := s.network.Teardown(ctx)
+	if errors.Is(err, errs.Conflict) { // pods run on
+		err = nil
+	}
+	return errors.Join(err, s.network.Close())
 }
 
 // memory is the machine's, in bytes; 0 where the kernel does not tell.
