@@ -279,10 +279,12 @@ func TestUnknownHandlersAndProgramsAreClearErrors(t *testing.T) {
 		t.Errorf("handler: %v", err)
 	}
 	p := runPod(t)
-	missing := sh("")
-	missing.Command = []string{"/no/such/program"}
-	if err := p.createError(missing); code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "/no/such/program") {
-		t.Errorf("program: %v", err)
+	for _, program := range []string{"/no/such/program", "no-such-program", "./bin", "/etc/passwd"} {
+		missing := sh("")
+		missing.Command = []string{program}
+		if err := p.createError(missing); code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), program) {
+			t.Errorf("program %s: %v", program, err)
+		}
 	}
 	image := sh("")
 	image.Image.Image = "e2e.local/none:1"

@@ -21,6 +21,18 @@ var berth *testnode.Node
 
 const busybox = "e2e.local/busybox:1"
 
+// config is what the shared node does differently from others.
+const config = `
+[runtime]
+pids_limit = 500
+[runtime.default_ulimits]
+nofile = "1000:2000"
+core = "0"
+[runtime.handlers.berth]
+[runtime.handlers.careful]
+privileged_without_host_devices = true
+`
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	inside, code, err := testnode.Isolate()
@@ -75,7 +87,7 @@ func fail(err error) int {
 
 // start starts the shared node and gives it an image.
 func start(dir string) (err error) {
-	berth, err = testnode.New(dir, testnode.Options{Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"})
+	berth, err = testnode.New(dir, testnode.Options{Config: config, Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"})
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,13 @@ func (p *pod) remove() {
 	}
 }
 
+func (p *pod) stop() {
+	p.t.Helper()
+	if _, err := berth.Runtime.StopPodSandbox(p.t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 func (p *pod) status() *cri.PodSandboxStatus {
 	p.t.Helper()
 	r, err := berth.Runtime.PodSandboxStatus(p.t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})

@@ -59,7 +59,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	}
 	if err != nil {
 		_ = ct.Destroy() // best effort: the error is what went wrong first
-		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, blame(err, spec))
 	}
 	return e.created(ct, id)
 }

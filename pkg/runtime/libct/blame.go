@@ -1,0 +1,60 @@
+package libct
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/errs"
+)
+
+// blame marks the error of a start as errs.Invalid where the root file system
+// has no such program to execute. init's own error crosses as text, so we look
+// ourselves; what lies below a mount is not seen, and such errors stay as they
+// are.
+func blame(err error, s *specs.Spec) error {
+	if s.Root == nil || executable(s) {
+		return err
+	}
+	for _, m := range s.Mounts {
+		if below(s.Process.Args[0], m.Destination) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", errs.Invalid, err)
+}
+
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// executable tells whether the program of the process is in the root file
+// system, in one of the directories of its PATH where it names none.
+func executable(s *specs.Spec) bool {
+	name := s.Process.Args[0]
+	directories := []string{s.Process.Cwd}
+	if filepath.IsAbs(name) {
+		directories = []string{"/"}
+	} else if !strings.Contains(name, "/") {
+		directories = nil
+		for _, kv := range s.Process.Env {
+			if path, ok := strings.CutPrefix(kv, "PATH="); ok {
+				directories = filepath.SplitList(path)
+			}
+		}
+	}
+	for _, dir := range directories {
+		path, err := securejoin.SecureJoin(s.Root.Path, filepath.Join(dir, name))
+		if err != nil {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return true
+		}
+	}
+	return false
+}
