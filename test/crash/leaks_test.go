@@ -1,0 +1,67 @@
+package crash
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	testnode "github.com/berth-run/berth/test/node"
+)
+
+// take looks at the machine, at all of its processes, and at Berth's files.
+func take(t *testing.T) testnode.Snapshot {
+	t.Helper()
+	s, err := testnode.Take(filepath.Join(berth.Dir, "nothing"))
+	must(t, err)
+	for _, name := range processes("") {
+		s["process "+name] = true
+	}
+	for _, dir := range []string{"data", "run", "netns"} {
+		err := filepath.WalkDir(filepath.Join(berth.Dir, dir), func(path string, e fs.DirEntry, err error) error {
+			if err == nil {
+				s["file "+path] = true
+			}
+			return nil
+		})
+		must(t, err)
+	}
+	return s
+}
+
+// wantNothing fails the test where something is there that was not before.
+func wantNothing(t *testing.T, before testnode.Snapshot) {
+	t.Helper()
+	eventually(t, func() error {
+		if left := take(t).Left(before); len(left) > 0 {
+			return fmt.Errorf("left over:\n%s", strings.Join(left, "\n"))
+		}
+		return nil
+	})
+}
+
+// processes lists those that the tests see, without Berth's own two programs,
+// and of the given cgroup alone where one is given. Zombies count.
+func processes(cgroup string) []string {
+	var all []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		status, err := os.ReadFile(dir + "/stat")
+		if err != nil || pid == 1 || pid == os.Getpid() {
+			continue
+		}
+		cmdline, _ := os.ReadFile(dir + "/cmdline")
+		text := strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
+		groups, _ := os.ReadFile(dir + "/cgroup")
+		if strings.Contains(text, " --state "+berth.State()) || !strings.Contains(string(groups), cgroup) {
+			continue
+		}
+		fields := strings.Fields(string(status))
+		all = append(all, strings.Join(append(fields[:3], text), " "))
+	}
+	return all
+}
