@@ -42,7 +42,7 @@ func (b *builder) seccomp() error {
 	}
 	body, err := b.System.ReadFile(p.GetLocalhostRef(), maxSeccompProfile)
 	if err != nil {
-		return fmt.Errorf("seccomp profile %s: %w", p.GetLocalhostRef(), err)
+		return fmt.Errorf("seccomp profile %s: %w: %w", p.GetLocalhostRef(), errs.Invalid, err)
 	}
 	b.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(body), b.spec)
 	if err != nil {
