@@ -366,4 +366,3 @@ func TestPodsDoNotSeeTheDaemonsDirectories(t *testing.T) {
 		t.Errorf("socket: %v, %v", info, err)
 	}
 }
-

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"fmt"
 	"io/fs"
 	"net"
@@ -57,20 +56,26 @@ func (s Snapshot) cgroups() error {
 	})
 }
 
-// rules notes every rule of iptables and nftables, without counters.
+// rules notes every rule of iptables and nftables, without counters. Tables
+// and chains without rules are no leak: iptables leaves its own everywhere.
 func (s Snapshot) rules() {
 	for _, cmd := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"nft", "-s", "list", "ruleset"}} {
 		out, err := exec.Command(cmd[0], cmd[1:]...).Output()
 		if err != nil {
 			continue // not on this machine
 		}
-		for line := range bytes.Lines(out) {
-			text, _, _ := strings.Cut(string(bytes.TrimSpace(line)), " [")
-			if text != "" && !strings.HasPrefix(text, "#") && !strings.HasPrefix(text, ":") && !strings.HasPrefix(text, "*") && text != "COMMIT" {
+		for line := range strings.Lines(string(out)) {
+			text, _, _ := strings.Cut(strings.TrimSpace(line), " [")
+			if text != "" && !structure(text) {
 				s["rule "+cmd[0]+" "+text] = true
 			}
 		}
 	}
+}
+
+// structure tells what is no rule from what is.
+func structure(line string) bool {
+	return strings.ContainsAny(line[:1], "#:*}") || line == "COMMIT" || strings.HasSuffix(line, "{") || strings.HasPrefix(line, "type ")
 }
 
 // processes notes those that have dir in their command line or are executed
