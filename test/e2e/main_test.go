@@ -35,7 +35,7 @@ privileged_without_host_devices = true
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	inside, code, err := testnode.Isolate()
+	inside, code, err := testnode.Isolate(prepare)
 	if err != nil {
 		code = fail(err)
 	} else if inside {

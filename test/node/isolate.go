@@ -28,14 +28,18 @@ const (
 // mounts, IPC and cgroups. What tests leave there is theirs without doubt,
 // others on the machine see none of it, and no process outlives the program,
 // however it ends. It returns true in the process that is inside. Outside it
-// returns false and the exit code, after the inside has ended.
-func Isolate() (inside bool, code int, err error) {
+// returns false and the exit code, after the inside has ended. There it calls
+// each function of prepare first: what they do has the machine's network.
+func Isolate(prepare ...func()) (inside bool, code int, err error) {
 	switch os.Getenv(stageVariable) {
 	case stageInside:
 		return true, 0, enter()
 	case stageInit:
 		code, err = reap()
 	default:
+		for _, f := range prepare {
+			f()
+		}
 		code, err = outside()
 	}
 	return false, code, err
