@@ -136,5 +136,25 @@ func (c *Containers) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest
 	if result.TimedOut {
 		return nil, fmt.Errorf("command in container %s ran longer than %s and was killed: %w", r.GetContainerId(), seconds(r.GetTimeout()), errs.Timeout)
 	}
-	return &runtimeapi.ExecSyncResponse{Stdout: result.Stdout, Stderr: result.Stderr, ExitCode: result.ExitCode}, nil
+	stdout, stderr := fit(result.Stdout, result.Stderr)
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout, Stderr: stderr, ExitCode: result.ExitCode}, nil
+}
+
+// maxExecOutput is what kubelet's client takes in one message, 16 MiB, less the
+// room for the fields' headers and the exit code.
+const maxExecOutput = 16<<20 - 64
+
+// fit cuts what a command wrote to what kubelet can receive: CRI wants the rest
+// discarded, not an error. Where both streams are long each gets half.
+func fit(stdout, stderr []byte) ([]byte, []byte) {
+	const half = maxExecOutput / 2
+	switch {
+	case len(stdout)+len(stderr) <= maxExecOutput:
+		return stdout, stderr
+	case len(stderr) <= half:
+		return stdout[:maxExecOutput-len(stderr)], stderr
+	case len(stdout) <= half:
+		return stdout, stderr[:maxExecOutput-len(stdout)]
+	}
+	return stdout[:half], stderr[:half]
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -296,6 +297,27 @@ func TestRuntimeConfigNamesTheCgroupDriver(t *testing.T) {
 		resp, err := (&Node{CgroupDriver: driver}).RuntimeConfig(t.Context(), nil)
 		if err != nil || resp.Linux.CgroupDriver != want {
 			t.Errorf("%s: %v, %v", driver, resp, err)
+		}
+	}
+}
+
+func TestOutputFitsIntoAMessage(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct{ stdout, stderr, wantOut, wantErr int }{
+		{5, 7, 5, 7},
+		{16 * mib, 0, 16*mib - 64, 0},
+		{16 * mib, mib, 15*mib - 64, mib},
+		{mib, 16 * mib, mib, 15*mib - 64},
+		{16 * mib, 16 * mib, 8*mib - 32, 8*mib - 32},
+		{16*mib - 64, 0, 16*mib - 64, 0},
+	} {
+		stdout, stderr := fit(make([]byte, c.stdout), make([]byte, c.stderr))
+		if len(stdout) != c.wantOut || len(stderr) != c.wantErr {
+			t.Errorf("%d and %d: got %d and %d", c.stdout, c.stderr, len(stdout), len(stderr))
+		}
+		m := &runtimeapi.ExecSyncResponse{Stdout: stdout, Stderr: stderr, ExitCode: math.MinInt32}
+		if n := proto.Size(m); n > 16*mib {
+			t.Errorf("%d and %d: the message has %d bytes", c.stdout, c.stderr, n)
 		}
 	}
 }
