@@ -288,7 +288,7 @@ func TestTheHostsNetworkIsTheHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := p.start(sh("hostname; readlink /proc/self/ns/net; cat /etc/hosts")).output(); out != name+"\n"+namespace(t, "net")+"\n"+strings.TrimSuffix(string(hosts), "\n") {
+	if out := strings.TrimSpace(p.start(sh("hostname; readlink /proc/self/ns/net; cat /etc/hosts")).output()); out != name+"\n"+namespace(t, "net")+"\n"+strings.TrimSpace(string(hosts)) {
 		t.Errorf("got %q", out)
 	}
 }
