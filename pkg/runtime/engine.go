@@ -16,10 +16,14 @@ import (
 // from what Create left in the engine's directory.
 type Engine interface {
 	Create(ctx context.Context, id string, spec *specs.Spec, io ProcessIO) (Process, error)
-	// Start lets the created process execute its program.
-	Start(ctx context.Context, id string) error
+	// Start lets the created process execute its program. The process waits at
+	// a FIFO, which open opens: see OpenGate.
+	Start(ctx context.Context, id string, open OpenGate) error
 	// Exec starts one more process in the container; see ExecProcess.
 	Exec(ctx context.Context, id, execID string, p *specs.Process, io ProcessIO) (ExecProcess, error)
+	// EndExec kills and forgets an exec that an earlier worker began, and all
+	// that it started. One that is not there is no error.
+	EndExec(ctx context.Context, id, execID string) error
 	// Destroy kills what still runs and removes cgroup and state. It is
 	// idempotent. It waits for the end of what it killed, and the caller has to
 	// reap meanwhile: the first process of a PID namespace ends after its execs.
@@ -27,6 +31,12 @@ type Engine interface {
 	EngineControl
 	EnginePods
 }
+
+// OpenGate opens the FIFO at path for reading, without waiting. That lets the
+// process go, which fails should nobody have the FIFO open when it has passed:
+// the descriptor, which the engine closes, must not be the only one by the time
+// that this process may be killed.
+type OpenGate func(path string) (fd int, err error)
 
 // EngineControl changes what runs.
 type EngineControl interface {
@@ -45,7 +55,8 @@ type EnginePods interface {
 	// CreatePod is Pods.CreatePod; the returned pid is that of the pod's
 	// PID 1, or 0 where it needs none. DeletePod ends and reaps it; nobody else
 	// may, except who inherits it from a dead parent. It ends after the last
-	// container in its namespace has been reaped.
+	// container in its namespace has been reaped. DeletePod with initPID 0 is
+	// for a pod whose CreatePod was killed: it takes down whatever there is.
 	CreatePod(ctx context.Context, r PodRequest) (initPID int, err error)
 	DeletePod(ctx context.Context, r PodRequest, initPID int) error
 }

@@ -135,7 +135,7 @@ func BenchmarkLifecycle(b *testing.B) {
 			p, err = e.Create(b.Context(), "bench", spec, runtime.ProcessIO{})
 			return err
 		})
-		phase("start", func() error { return e.Start(b.Context(), "bench") })
+		phase("start", func() error { return e.Start(b.Context(), "bench", OpenGate) })
 		wait(b, p)
 		phase("destroy", func() error { return e.Destroy(b.Context(), "bench") })
 	}

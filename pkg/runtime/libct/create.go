@@ -43,11 +43,15 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
 	defer program.Close()
+	if err := e.note(id, config.Cgroups); err != nil {
+		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
 	ct, err := libcontainer.Create(e.opts.Root, id, config)
 	if errors.Is(err, libcontainer.ErrExist) {
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, errs.Exists)
 	}
 	if err != nil {
+		_ = e.forgetNote(id) // best effort
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
 	p, err := initProcess(process, io)
@@ -58,7 +62,8 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		err = ct.Start(p)
 	}
 	if err != nil {
-		_ = ct.Destroy() // best effort: the error is what went wrong first
+		_ = ct.Destroy() // best effort, as is the next: the error is what went wrong first
+		_ = e.forgetNote(id)
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, blame(err, spec))
 	}
 	return e.created(ct, id)
@@ -76,8 +81,9 @@ func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process
 		fd, err = unix.FcntlInt(c.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	}
 	if err != nil {
-		_ = ct.Signal(unix.SIGKILL) // best effort, as is the next
+		_ = ct.Signal(unix.SIGKILL) // best effort, as are the next
 		_ = ct.Destroy()
+		_ = e.forgetNote(id)
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
 	e.mu.Lock()

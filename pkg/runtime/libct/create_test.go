@@ -21,7 +21,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 	if code != 7 || out != "pid 1\nbox\n" {
 		t.Errorf("got %q, exit %d", out, code)
 	}
-	if err := e.Start(t.Context(), "c1"); !errors.Is(err, errs.Conflict) {
+	if err := e.Start(t.Context(), "c1", OpenGate); !errors.Is(err, errs.Conflict) {
 		t.Errorf("second start: %v", err)
 	}
 	if _, err := e.Create(t.Context(), "c1", b.spec, runtime.ProcessIO{}); !errors.Is(err, errs.Exists) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +23,7 @@ func (e *Engine) Destroy(ctx context.Context, id string) error {
 	defer cancel()
 	c, err := e.get(id)
 	if errors.Is(err, errs.NotFound) {
-		return e.removeDir(id)
+		return e.removeHalf(ctx, id)
 	}
 	if err != nil {
 		return err
@@ -45,16 +43,7 @@ func (e *Engine) Destroy(ctx context.Context, id string) error {
 		return fmt.Errorf("destroy container %s: %w", id, err)
 	}
 	e.forget(c)
-	return nil
-}
-
-// removeDir removes what a Create that was killed before it wrote its state has
-// left of a container.
-func (e *Engine) removeDir(id string) error {
-	if id == "" || filepath.Base(id) != id || id == "." || id == ".." {
-		return fmt.Errorf("container %q: %w", id, errs.Invalid)
-	}
-	return os.RemoveAll(filepath.Join(e.opts.Root, id))
+	return e.forgetNote(id)
 }
 
 // awaitEnd waits until the first process has ended (reaped or not).

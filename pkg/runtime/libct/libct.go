@@ -19,8 +19,8 @@
 // reaped by DeletePod.
 //
 // On disk: one directory per container under Options.Root (tmpfs), with
-// libcontainer's state.json, and .seccomp with the compiled profiles. It is all
-// that a new worker needs.
+// libcontainer's state.json, .cgroups with a note for each of where its cgroup
+// is, and .seccomp with the compiled profiles. It is all that a new worker needs.
 //
 // Locks: Engine.mu guards the map of containers, container.mu what is cached
 // for one of them. Neither is held while a process is made. There are no
@@ -93,8 +93,10 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	programs := filepath.Join(o.Root, programsDir)
-	if err := os.MkdirAll(programs, 0o700); err != nil {
-		return nil, err
+	for _, dir := range []string{programs, filepath.Join(o.Root, notesDir)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	return &Engine{
 		opts:       o,

@@ -160,7 +160,7 @@ func (b *box) destroy() {
 
 func (b *box) start() *box {
 	b.t.Helper()
-	if err := b.e.Start(context.Background(), b.id); err != nil {
+	if err := b.e.Start(context.Background(), b.id, OpenGate); err != nil {
 		b.t.Fatal(err)
 	}
 	return b

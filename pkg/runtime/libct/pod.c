@@ -82,6 +82,7 @@ static void init_main(void)
 	setsid();
 	leave_host();
 	reply("up");
+	await(); // until the engine can find us again by our cgroup
 	syscall(SYS_close_range, 0, ~0U, 0);
 	for (;;) {
 		int sig = sigwaitinfo(&all, NULL);
@@ -123,6 +124,6 @@ void pod_main(void)
 	if (namespaces & CLONE_NEWPID)
 		start_init();
 	reply("made");
-	await(); // until the engine has pinned them, and closes the socket
+	await(); // until the engine has pinned them
 	_exit(0);
 }

@@ -85,7 +85,7 @@ func (e *Engine) createPod(ctx context.Context, r runtime.PodRequest, steps *und
 			return 0, err
 		}
 	}
-	return initPID, nil
+	return initPID, h.release(initPID != 0)
 }
 
 // podRequest writes down, in the order in which pod.c reads it, what to make.
@@ -232,6 +232,20 @@ func (h *runningPodHelper) mapUsers(r runtime.PodRequest) error {
 
 // kill makes await fail.
 func (h *runningPodHelper) kill() { _ = unix.Shutdown(int(h.socket.Fd()), unix.SHUT_RDWR) }
+
+// release lets PID 1 live on alone: from now on it is DeletePod that ends it,
+// not the end of the engine. It and the helper each take one message.
+func (h *runningPodHelper) release(init bool) error {
+	if !init {
+		return nil
+	}
+	for range 2 {
+		if _, err := h.socket.Write([]byte("!")); err != nil {
+			return fmt.Errorf("release PID 1: %w", err)
+		}
+	}
+	return nil
+}
 
 // end lets the helper go, and reaps it.
 func (h *runningPodHelper) end() {

@@ -67,10 +67,21 @@ func (e *Engine) joinInitCgroup(path string, pid int) error {
 	return nil
 }
 
+// removeInitCgroup ends who is in it, too.
 func (e *Engine) removeInitCgroup(ctx context.Context, path string) error {
 	m, err := e.initCgroup(path)
 	if err != nil {
 		return err
+	}
+	return endCgroups(ctx, m)
+}
+
+// endCgroups kills all processes of a cgroup and removes it.
+func endCgroups(ctx context.Context, m cgroups.Manager) error {
+	if dir := cgroupPaths(m.GetPaths()).tracking(); dir != "" {
+		if err := killCgroup(dir); err != nil {
+			return err
+		}
 	}
 	return removeAll(ctx, m)
 }

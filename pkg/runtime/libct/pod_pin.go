@@ -50,7 +50,8 @@ func unpin(path string) error {
 
 // DeletePod ends and reaps the pod's PID 1, unpins its namespaces and removes
 // its cgroups. It is idempotent, and works after a restart: then PID 1 is
-// another's child, who reaps it.
+// another's child, who reaps it. A PID 1 that nobody has noted is found by its
+// cgroup.
 func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID int) error {
 	var failed []error
 	if initPID != 0 {
@@ -59,7 +60,7 @@ func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID in
 	for _, ns := range r.Namespaces {
 		failed = append(failed, unpin(ns.Path))
 	}
-	if initPID != 0 && r.InitCgroup != "" {
+	if r.InitCgroup != "" {
 		failed = append(failed, e.removeInitCgroup(ctx, r.InitCgroup))
 	}
 	failed = append(failed, e.removePodCgroup(ctx, r.CgroupParent))

@@ -7,11 +7,12 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
 )
 
 // Start lets the created process execute its program. errs.Conflict unless it
 // is waiting for that.
-func (e *Engine) Start(ctx context.Context, id string) error {
+func (e *Engine) Start(ctx context.Context, id string, open runtime.OpenGate) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -26,7 +27,7 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	if status != libcontainer.Created {
 		return fmt.Errorf("start container %s: it is %s: %w", id, status, errs.Conflict)
 	}
-	if err := c.ct.Exec(); err != nil {
+	if err := e.openGate(ctx, c, open); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
 	return nil

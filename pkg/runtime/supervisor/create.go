@@ -110,7 +110,8 @@ func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
 func (w *worker) discard(ctx context.Context, id string, p runtime.Process) error {
 	err := w.engine.Destroy(ctx, id)
 	fd := takeFD(p.PIDFD)
-	exitCode(fd, "", p.PID, 0) // only to reap it
+	exitCode(fd, "", p.PID, 0) // only to wait for it
+	reap(fd)
 	closeFDs([]int{fd})
 	return err
 }

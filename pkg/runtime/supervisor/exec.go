@@ -52,6 +52,9 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 	}
 	defer capture.Close()
 	execID := rand.Text()
+	keptAs := execEntry(r.ID, execID)
+	w.keeper.put(&entry{ID: keptAs}) // from here on a new worker ends it
+	defer w.keeper.drop(keptAs)
 	stdout, stderr := capture.Child()
 	p, err := w.engine.Exec(ctx, r.ID, execID, r.Process, runtime.ProcessIO{Stdout: stdout, Stderr: stderr})
 	if err != nil {
@@ -61,7 +64,7 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 		return runtime.ExecResult{}, err
 	}
 	capture.Begin(r.MaxOutput)
-	result, err := w.awaitExec(ctx, execPrefix+execID, &p)
+	result, err := w.awaitExec(ctx, keptAs, &p)
 	result.Stdout, result.Stderr = capture.End(outputGrace)
 	if releaseErr := p.Release(); err == nil {
 		err = releaseErr
@@ -73,16 +76,18 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 }
 
 // awaitExec waits for the end of p, which it brings about when ctx ends. The
-// anchor keeps the pidfd meanwhile, for the next worker to kill.
+// anchor keeps the pidfd meanwhile, so that nobody else gets its number.
 func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecProcess) (runtime.ExecResult, error) {
 	result := runtime.ExecResult{ExitCode: unknownExit}
 	fd := takeFD(p.PIDFD)
 	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
 	ended := make(chan int32, 1)
 	if err := w.exits.watch(fd, func() {
-		ended <- exitCode(fd, "", p.PID, 0)
-		w.keeper.drop(keptAs)
+		exit := exitCode(fd, "", p.PID, 0)
+		reap(fd)
+		w.keeper.drop(keptAs, namePidfd)
 		closeFDs([]int{fd})
+		ended <- exit
 	}); err != nil {
 		return result, errors.Join(err, p.Kill())
 	}

@@ -37,6 +37,7 @@ func (w *worker) stopped(c *container, exit int32, finished time.Time) {
 		c.forceStopped(exit, finished, kills > 0)
 	}
 	if c.pidfd >= 0 {
+		reap(c.pidfd)
 		w.keeper.drop(id, namePidfd)
 		closeFDs([]int{c.pidfd})
 	}

@@ -113,12 +113,12 @@ type siginfo struct {
 
 const cldExited = 1 // CLD_EXITED; the others tell of signals
 
-// reap takes the exit code of a child that has ended. unix.ECHILD says that it
-// is no child of this process.
-func reap(pidfd int) (int32, error) {
+// look returns the exit code of a child that has ended, and leaves it there for
+// reap. unix.ECHILD says that it is no child of this process.
+func look(pidfd int) (int32, error) {
 	var raw unix.Siginfo
 	for {
-		err := unix.Waitid(unix.P_PIDFD, pidfd, &raw, unix.WEXITED|unix.WNOHANG, nil)
+		err := unix.Waitid(unix.P_PIDFD, pidfd, &raw, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -131,6 +131,13 @@ func reap(pidfd int) (int32, error) {
 		return unknownExit, unix.EAGAIN
 	}
 	return exitOf(&raw), nil
+}
+
+// reap lets go of a child that has ended; another's child is not ours to reap.
+func reap(pidfd int) {
+	for errors.Is(unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOHANG, nil), unix.EINTR) {
+		continue
+	}
 }
 
 // childOf returns whose end waitid told of, or 0.
@@ -167,10 +174,12 @@ func recall(pidfd int) (exit int32, ok bool) {
 const reapLimit = 5 * time.Second
 
 // exitCode learns how the process behind pidfd has ended: as its parent, else
-// from the kernel, else from the anchor's journal.
+// from the kernel, else from the anchor's journal. It reaps nothing: until the
+// exit is on disk the dead process is its only record, which the anchor takes
+// over should this worker die.
 func exitCode(pidfd int, journal string, pid int, since uint64) int32 {
 	for wait := 100 * time.Microsecond; wait < reapLimit; wait *= 2 {
-		exit, err := reap(pidfd)
+		exit, err := look(pidfd)
 		if err == nil {
 			return exit
 		}

@@ -57,7 +57,7 @@ func (e *hostEngine) begin(args []string, io runtime.ProcessIO) (runtime.Process
 	return runtime.Process{PID: pid, PIDFD: os.NewFile(uintptr(fd), "pidfd")}, err
 }
 
-func (e *hostEngine) Start(_ context.Context, id string) error {
+func (e *hostEngine) Start(_ context.Context, id string, _ runtime.OpenGate) error {
 	gate, err := os.OpenFile(e.path(id, "gate"), os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("start %s: %w: %w", id, errs.Conflict, err)
@@ -93,6 +93,8 @@ func (e *hostEngine) Exec(_ context.Context, _, _ string, p *specs.Process, io r
 		Release: func() error { return nil },
 	}, err
 }
+
+func (e *hostEngine) EndExec(context.Context, string, string) error { return nil }
 
 func (e *hostEngine) Destroy(ctx context.Context, id string) error {
 	_ = e.Signal(ctx, id, 9, true)

@@ -34,7 +34,8 @@ func (w *worker) createPod(ctx context.Context, r runtime.PodRequest) error {
 	}
 	defer unlock()
 	var old podRecord
-	switch err := statefile.Read(w.o.pod(r.ID), &old); {
+	err = statefile.Read(w.o.pod(r.ID), &old)
+	switch {
 	case err == nil && !reflect.DeepEqual(old.Request, r):
 		return fmt.Errorf("pod %s is there with another request: %w", r.ID, errs.Conflict)
 	case err == nil && old.Done:
@@ -42,7 +43,17 @@ func (w *worker) createPod(ctx context.Context, r runtime.PodRequest) error {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return err
 	}
+	if err == nil {
+		if err := w.undoPod(ctx, &old); err != nil {
+			return err
+		}
+	}
 	return w.makePod(ctx, r)
+}
+
+// undoPod takes down what a worker left that died while it made the pod.
+func (w *worker) undoPod(ctx context.Context, half *podRecord) error {
+	return w.engine.DeletePod(context.WithoutCancel(ctx), half.Request, half.InitPID)
 }
 
 func (w *worker) makePod(ctx context.Context, r runtime.PodRequest) error {

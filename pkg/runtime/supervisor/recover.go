@@ -45,12 +45,20 @@ func (w *worker) recover(kept store) {
 	}
 }
 
-// endExec kills a process whose caller died with the last worker.
+// endExec ends an exec whose caller lost the answer with the last worker, and
+// all that it started.
 func (w *worker) endExec(e *entry) {
 	if fd, ok := e.FDs[namePidfd]; ok {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have ended
 	}
 	e.close()
+	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
+	defer cancel()
+	if id, execID, ok := execOf(e.ID); ok {
+		if err := w.engine.EndExec(ctx, id, execID); err != nil {
+			slog.Error("exec cannot be ended", "container", id, "err", err)
+		}
+	}
 	w.keeper.drop(e.ID)
 }
 
@@ -99,8 +107,14 @@ func (w *worker) removeRest(id, dir string, e *entry) error {
 func (w *worker) resume(c *container, e *entry) error {
 	rec := c.rec.Load()
 	var fds map[string]int
+	gate := -1
 	if e != nil {
 		fds = e.FDs
+		if fd, ok := fds[nameGate]; ok {
+			gate = fd
+			delete(fds, nameGate)
+			defer unix.Close(fd)
+		}
 		if fd, ok := fds[namePidfd]; ok {
 			c.pidfd = fd
 			delete(fds, namePidfd)
@@ -124,7 +138,7 @@ func (w *worker) resume(c *container, e *entry) error {
 	}
 	w.keep(c)
 	if rec.Starting {
-		w.startAgain(c)
+		w.startAgain(c, gate)
 	}
 	return w.watch(c)
 }
@@ -141,14 +155,24 @@ func (w *worker) foundDead(c *container) error {
 	return nil
 }
 
+// startAgainLimit bounds the wait for a process that has perhaps been let go, and
+// of which nobody knows because anchor and worker were killed.
+const startAgainLimit = 2 * time.Second
+
 // startAgain repeats a Start that may have been cut short. The engine refuses
-// it where the process has been let go already.
-func (w *worker) startAgain(c *container) {
-	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
+// it where the process is known to have been let go. The gate is that which the
+// last worker opened, or -1.
+func (w *worker) startAgain(c *container, gate int) {
+	ctx, cancel := context.WithTimeout(context.Background(), startAgainLimit)
 	defer cancel()
-	if err := w.engine.Start(ctx, c.id()); err == nil {
+	open := func(path string) (int, error) { return w.keeper.openGate(c.id(), path) }
+	if gate >= 0 {
+		open = func(string) (int, error) { return unix.FcntlInt(uintptr(gate), unix.F_DUPFD_CLOEXEC, 0) }
+	}
+	if err := w.engine.Start(ctx, c.id(), open); err == nil {
 		slog.Info("finished a start that was cut short", "container", c.id())
 	}
+	w.keeper.drop(c.id(), nameGate)
 	if err := c.update(func(r *record) error { r.Starting = false; return nil }); err != nil {
 		slog.Error("record cannot be written", "container", c.id(), "err", fmt.Errorf("after start: %w", err))
 	}

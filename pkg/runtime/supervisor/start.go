@@ -34,7 +34,8 @@ func (w *worker) startLocked(ctx context.Context, c *container) error {
 		return err
 	}
 	// The process may be let go or not, but not half: no cancellation here.
-	err = w.engine.Start(context.WithoutCancel(ctx), c.id())
+	err = w.engine.Start(context.WithoutCancel(ctx), c.id(), func(path string) (int, error) { return w.keeper.openGate(c.id(), path) })
+	w.keeper.drop(c.id(), nameGate)
 	if err == nil {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +31,16 @@ const (
 	execPrefix = ":exec:"
 	namePidfd  = "pidfd"
 	nameStage  = "stage"
+	nameGate   = "gate" // of a container that is being started
 )
+
+// execEntry is the id of the entry of an exec. No container's id has a colon.
+func execEntry(id, execID string) string { return execPrefix + id + ":" + execID }
+
+// execOf undoes execEntry.
+func execOf(entry string) (id, execID string, ok bool) {
+	return strings.Cut(strings.TrimPrefix(entry, execPrefix), ":")
+}
 
 type operation string
 
