@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/event"
 	"github.com/berth-run/berth/pkg/internal/keylock"
@@ -89,6 +91,9 @@ func runWorker(o *Options) int {
 		<-served //nolint:errcheck // it ended because shutdown closed it
 		w.close()
 		return 0
+	case err := <-served:
+		slog.Error("worker cannot listen any more", "err", err)
+		return 1 // the anchor starts another
 	case <-w.keeper.lost:
 		slog.Error("anchor is gone, taking its place")
 		w.shutdown(server)
@@ -107,11 +112,27 @@ func openWorker(o *Options) (*worker, *net.UnixListener, error) {
 	if err := w.open(kept); err != nil {
 		return nil, nil, err
 	}
-	l, err := net.FileListener(os.NewFile(fdListen, "listen"))
+	l, err := inheritedListener()
 	if err != nil {
 		return nil, nil, err
 	}
-	return w, l.(*net.UnixListener), nil
+	return w, l, nil
+}
+
+// inheritedListener returns a listener that has a copy of the descriptor, which
+// promote has to find where it is, whatever becomes of the listener.
+func inheritedListener() (*net.UnixListener, error) {
+	fd, err := unix.FcntlInt(fdListen, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy listening socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "listen")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.UnixListener), nil
 }
 
 func (w *worker) connect() (store, error) {
