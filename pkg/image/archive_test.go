@@ -57,3 +57,21 @@ func TestLoadDockerArchive(t *testing.T) {
 		}
 	}
 }
+
+func TestARefusedArchiveLeavesNothing(t *testing.T) {
+	s := service(t)
+	b := build(t, sample("x"))
+	bad := bytes.Clone(b.Blobs[b.Layers[1].Digest])
+	bad[len(bad)-1] ^= 1
+	b.Blobs[b.Layers[1].Digest] = bad
+	var archive bytes.Buffer
+	if err := b.OCIArchive(&archive, "e.example/bad:1"); err != nil {
+		t.Fatal(err)
+	}
+	if images, err := s.Load(t.Context(), &archive); !errors.Is(err, errs.Invalid) {
+		t.Errorf("loaded %v, %v", images, err)
+	}
+	if problems, err := s.Check(t.Context(), false, nil); err != nil || len(problems) > 0 {
+		t.Errorf("check finds %v, %v", problems, err)
+	}
+}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -35,7 +36,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
 		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, dockerManifestFile, errs.Invalid)
 	}
 	if err != nil {
-		return images, fmt.Errorf("load: %w", err)
+		return images, fmt.Errorf("load: %w", errors.Join(err, s.collect(context.WithoutCancel(ctx))))
 	}
 	return images, nil
 }

@@ -2,12 +2,14 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/registry"
 )
 
@@ -87,5 +89,9 @@ func (s *Service) pull(ctx context.Context, ref reference, a Auth, platform ispe
 	if ref.Digest == "" {
 		refs = append(refs, ref.String())
 	}
-	return s.add(ctx, m, repository, refs, report)
+	i, err := s.add(ctx, m, repository, refs, report)
+	if errors.Is(err, errs.Invalid) { // else the next attempt goes on from what has come
+		err = errors.Join(err, s.collect(context.WithoutCancel(ctx)))
+	}
+	return i, err
 }
