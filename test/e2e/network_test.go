@@ -160,15 +160,14 @@ func echo(t *testing.T, p *pod, address string) {
 		err  error
 	}
 	made := make(chan listening)
-	go func() {
-		runtime.LockOSThread() // and never let go: the thread ends with the goroutine
+	go onAThread(func() {
 		err := unix.Setns(int(pin.Fd()), unix.CLONE_NEWNET)
 		var l listening
 		if l.err = err; err == nil {
 			l.conn, l.err = net.ListenPacket("udp4", address)
 		}
 		made <- l
-	}()
+	})
 	l := <-made
 	if l.err != nil {
 		t.Fatal(l.err)
@@ -185,6 +184,24 @@ func echo(t *testing.T, p *pod, address string) {
 			_, _ = l.conn.WriteTo(buf[:n], from) // the client asks again
 		}
 	})
+}
+
+// onAThread calls f on a thread that ends with it, so that f may change it: not
+// the main one, which cannot end.
+func onAThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return // locked still: the thread ends with the goroutine
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f()
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }
 
 func askUDP(address, text string) error {
@@ -376,7 +393,7 @@ func TestAPodWhoseNamespaceIsGoneIsRemovedAllTheSame(t *testing.T) {
 
 func TestANodeWithoutConfigurationWaitsForOne(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("/tmp", "be2ecni")
+	dir, err := os.MkdirTemp("/tmp", "be2ecni") //nolint:usetesting // T.TempDir's path is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func (n *Node) Start() error {
 		return err
 	}
 	defer log.Close()
-	n.daemon = exec.Command(filepath.Join(n.bin, "berthd"), n.flags...)
+	n.daemon = n.Daemon(context.Background())
 	n.daemon.Stdout, n.daemon.Stderr = log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := n.daemon.Start(); err != nil {
@@ -121,10 +121,16 @@ func (n *Node) Start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	return Until(ctx, func() error {
+		n.conn.ResetConnectBackoff() // or it waits a second for what is there already
 		n.conn.Connect()
 		_, err := n.Runtime.Version(ctx, &cri.VersionRequest{})
 		return err
 	})
+}
+
+// Daemon prepares the daemon's command, as Start runs it.
+func (n *Node) Daemon(ctx context.Context) *exec.Cmd {
+	return exec.CommandContext(ctx, filepath.Join(n.bin, "berthd"), n.flags...)
 }
 
 // Kill ends the daemon with SIGKILL.
@@ -184,7 +190,7 @@ func (n *Node) stopSupervisor(ctx context.Context) error {
 	}
 	return Until(ctx, func() error {
 		for _, pid := range []int{v.AnchorPID, v.WorkerPID} {
-			if alive(pid) {
+			if Alive(pid) {
 				return fmt.Errorf("berth-runtime %d has not ended", pid)
 			}
 		}
@@ -192,8 +198,8 @@ func (n *Node) stopSupervisor(ctx context.Context) error {
 	})
 }
 
-// alive tells whether a process runs. One that nobody has reaped yet does not.
-func alive(pid int) bool {
+// Alive tells whether a process runs. One that nobody has reaped yet does not.
+func Alive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false

@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestAHandlerChangesWhatItIsConfiguredTo(t *testing.T) {
+	config := podConfig(t)
+	config.Linux.SecurityContext.Privileged = true
+	r, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: "careful"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pod{t, r.PodSandboxId, config}
+	t.Cleanup(p.remove)
+	if h := p.status().RuntimeHandler; h != "careful" {
+		t.Errorf("status has handler %q", h)
+	}
+	list, err := berth.Runtime.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: p.id}})
+	if err != nil || len(list.Items) != 1 || list.Items[0].RuntimeHandler != "careful" {
+		t.Errorf("list %v, %v", list, err)
+	}
+	if _, err := os.Stat("/dev/vda"); err != nil {
+		t.Skip("no /dev/vda, by which host devices are told")
+	}
+	privileged := sh("ls /dev")
+	security(privileged).Privileged = true
+	if out := p.start(privileged).output(); strings.Contains(out, "vda") {
+		t.Errorf("the careful handler gives %q", out)
+	}
+	plain := runPod(t, func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.Privileged = true })
+	privileged = sh("ls /dev")
+	security(privileged).Privileged = true
+	if out := plain.start(privileged).output(); !strings.Contains(out, "vda") {
+		t.Errorf("the default handler gives %q", out)
+	}
+}
+
+func TestOnlyHandlersThatExistAreTaken(t *testing.T) {
+	config := podConfig(t)
+	for _, name := range []string{"runc", "berth ", "../berth"} {
+		_, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: name})
+		if code(err) != codes.NotFound || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "careful") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	r, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: "berth"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pod{t, r.PodSandboxId, config}
+	t.Cleanup(p.remove)
+	_, err = berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	if code(err) != codes.AlreadyExists {
+		t.Errorf("the same pod with another handler: %v", err)
+	}
+}
+
+func TestHandlersAreListedWithTheDefaultFirst(t *testing.T) {
+	r, err := berth.Runtime.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, h := range r.RuntimeHandlers {
+		names = append(names, h.Name)
+	}
+	if diff := cmp.Diff([]string{"", "berth", "careful"}, names); diff != "" {
+		t.Error(diff)
+	}
+}
