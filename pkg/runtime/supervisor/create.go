@@ -54,10 +54,22 @@ func checkCreate(r *runtime.CreateRequest) error {
 	if r.LogPath != "" && !filepath.IsAbs(r.LogPath) {
 		return fmt.Errorf("container %s: log path %q is relative: %w", r.ID, r.LogPath, errs.Invalid)
 	}
+	setEnv(r.Spec.Process, r.Env)
 	if r.Spec.Process.OOMScoreAdj == nil {
 		r.Spec.Process.OOMScoreAdj = new(int) // or it would be as protected as we are
 	}
 	return nil
+}
+
+// setEnv puts an environment that came as bytes in its place.
+func setEnv(p *specs.Process, raw [][]byte) {
+	if raw == nil {
+		return
+	}
+	p.Env = make([]string, len(raw))
+	for i, kv := range raw {
+		p.Env[i] = string(kv)
+	}
 }
 
 // make makes directory, stdio, process and record, in this order, and pushes

@@ -33,6 +33,7 @@ func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecR
 	if r.Process == nil || len(r.Process.Args) == 0 || r.Process.Terminal {
 		return runtime.ExecResult{}, fmt.Errorf("exec in container %s: process without arguments, or with a terminal: %w", r.ID, errs.Invalid)
 	}
+	setEnv(r.Process, r.Env)
 	if r.MaxOutput <= 0 {
 		r.MaxOutput = defaultOutput
 	}
