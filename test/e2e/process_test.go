@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -100,6 +101,36 @@ func TestTheEnvironmentIsJoined(t *testing.T) {
 		if err := p.createError(config); code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestTheEnvironmentNeedNotBeText(t *testing.T) {
+	const raw = "\xff\xfe latin \xe4"
+	p := runPod(t)
+	for name, change := range map[string]func(*cri.LinuxContainerSecurityContext){
+		"root":    func(*cri.LinuxContainerSecurityContext) {},
+		"user":    func(s *cri.LinuxContainerSecurityContext) { s.RunAsUser = &cri.Int64Value{Value: 1000} },
+		"seccomp": profileOf(cri.SecurityProfile_RuntimeDefault, ""),
+	} {
+		config := sleeper()
+		config.Command = []string{"sh", "-c", "cat /proc/self/environ; echo; ls /proc/self/fd | tr '\\n' ' '; echo end; exec sleep 100000"}
+		config.Envs = []*cri.KeyValue{{Key: "RAW", Value: []byte(raw)}}
+		change(security(config))
+		c := p.start(config)
+		eventually(t, func() error { return wantText(c.written(), "end") })
+		if out := c.written(); !strings.Contains(out, "RAW="+raw+"\x00") || !strings.Contains(out, "\n0 1 2 3 end") {
+			t.Errorf("%s: container: %q", name, out)
+		}
+		r, err := c.execSync(t.Context(), 10, "/bin/cat", "/proc/self/environ")
+		if err != nil || !bytes.Contains(r.Stdout, []byte("RAW="+raw+"\x00")) {
+			t.Errorf("%s: exec: %q, %v", name, r.GetStdout(), err)
+		}
+	}
+	config := sh("")
+	config.Command = []string{"no-such-program"}
+	config.Envs = []*cri.KeyValue{{Key: "RAW", Value: []byte(raw)}}
+	if err := p.createError(config); code(err) != codes.InvalidArgument {
+		t.Errorf("missing program: %v", err)
 	}
 }
 

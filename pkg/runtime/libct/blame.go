@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -14,18 +15,21 @@ import (
 
 // blame marks the error of a start as errs.Invalid where the root file system
 // has no such program to execute. init's own error crosses as text, so we look
-// ourselves; what lies below a mount is not seen, and such errors stay as they
-// are.
+// ourselves.
 func blame(err error, s *specs.Spec) error {
+	if lacksProgram(s) {
+		return fmt.Errorf("%w: %w", errs.Invalid, err)
+	}
+	return err
+}
+
+// lacksProgram tells whether there surely is no program to execute. What lies
+// below a mount is not seen.
+func lacksProgram(s *specs.Spec) bool {
 	if s.Root == nil || executable(s) {
-		return err
+		return false
 	}
-	for _, m := range s.Mounts {
-		if below(s.Process.Args[0], m.Destination) {
-			return err
-		}
-	}
-	return fmt.Errorf("%w: %w", errs.Invalid, err)
+	return !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return below(s.Process.Args[0], m.Destination) })
 }
 
 func below(path, dir string) bool {

@@ -59,7 +59,11 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		if program != nil {
 			p.ExtraFiles = []*os.File{program}
 		}
-		err = ct.Start(p)
+		var env *os.File
+		if env, err = e.carryEnv(p, spec); err == nil {
+			err = ct.Start(p)
+		}
+		defer env.Close()
 	}
 	if err != nil {
 		_ = ct.Destroy() // best effort, as is the next: the error is what went wrong first

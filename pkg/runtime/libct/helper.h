@@ -39,5 +39,6 @@ int set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritabl
 
 void exec_main(void) __attribute__((noreturn));
 void pod_main(void) __attribute__((noreturn));
+void env_main(int exe, int memory) __attribute__((noreturn));
 
 #endif

@@ -22,6 +22,10 @@ func Init() {
 	}
 }
 
+// firstExtraFile is the descriptor of the first file that libcontainer passes
+// to its init beside stdio.
+const firstExtraFile = 3
+
 // setName names the process after its program; the kernel had named it after
 // the descriptor of the memory file that it was executed from.
 func setName() error {

@@ -72,10 +72,6 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...)}, nil
 }
 
-// firstExtraFile is the descriptor of the first file that libcontainer passes
-// to its init beside stdio.
-const firstExtraFile = 3
-
 // takeSeccomp takes the compiled profile that Create gave to this init.
 func takeSeccomp() {
 	for _, name := range []string{"_LIBCONTAINER_INITPIPE", "_LIBCONTAINER_CONSOLE"} {
