@@ -29,6 +29,7 @@ need pkg-config command -v pkg-config
 need git command -v git
 need ca-certificates trusted
 need iptables command -v iptables
+need nftables command -v nft
 need iproute2 command -v ip
 need busybox-static test -x /bin/busybox
 need curl command -v curl

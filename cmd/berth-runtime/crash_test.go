@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,18 +11,19 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // await returns the version once it satisfies ok.
-func await(t *testing.T, c *runtime.Client, ok func(runtime.Version) bool) runtime.Version {
+func await(t testing.TB, c *runtime.Client, ok func(runtime.Version) bool) (v runtime.Version) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if v, err := c.Version(t.Context()); err == nil && ok(v) {
-			return v
+	testutil.Await(t, 20*time.Second, func() (err error) {
+		if v, err = c.Version(t.Context()); err == nil && !ok(v) {
+			err = fmt.Errorf("server is %+v", v)
 		}
-	}
-	t.Fatal("no server")
-	return runtime.Version{}
+		return err
+	})
+	return v
 }
 
 // TestContainersOutliveTheWorkerAndAnUpgrade kills the worker, upgrades, and
@@ -50,14 +52,15 @@ func TestContainersOutliveTheWorkerAndAnUpgrade(t *testing.T) {
 		})
 	}
 	var got runtime.Container
-	for end := time.Now().Add(30 * time.Second); got.State != runtime.Stopped && time.Now().Before(end); {
+	testutil.Await(t, 30*time.Second, func() error {
 		all, err := c.List(t.Context())
-		if err != nil || len(all) != 1 {
-			t.Fatalf("%v, %v", all, err)
+		if err != nil || len(all) != 1 || all[0].State != runtime.Stopped {
+			return fmt.Errorf("%v, %w", all, err)
 		}
 		got = all[0]
-	}
-	if got.State != runtime.Stopped || got.ExitCode != 9 {
+		return nil
+	})
+	if got.ExitCode != 9 {
 		t.Errorf("got %+v", got)
 	}
 	data, err := os.ReadFile(log)

@@ -10,30 +10,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
+	"github.com/berth-run/berth/test/testutil"
 )
-
-// need skips a test on a developer's machine and fails it under CI=true.
-func need(t testing.TB, have bool, what string) {
-	t.Helper()
-	if have {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("needs %s, which CI must have", what)
-	}
-	t.Skipf("needs %s", what)
-}
 
 // serve runs this program, built anew, on a state directory of its own.
 func serve(t testing.TB) (c *runtime.Client, state string) {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "root")
+	testutil.Root(t)
 	state = t.TempDir()
 	program := filepath.Join(state, "berth-runtime")
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
@@ -51,20 +39,15 @@ func serve(t testing.TB) (c *runtime.Client, state string) {
 		}
 	})
 	c = runtime.Dial(filepath.Join(state, "runtime.sock"))
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if _, err := c.Version(t.Context()); err == nil {
-			return c, state
-		}
-	}
-	t.Fatal("no server")
-	return nil, ""
+	await(t, c, func(runtime.Version) bool { return true })
+	return c, state
 }
 
 // rootfs returns a root file system that holds one static program.
 func rootfs(t testing.TB) string {
 	t.Helper()
 	busybox, err := os.ReadFile("/bin/busybox")
-	need(t, err == nil, "a static busybox")
+	testutil.Need(t, err == nil, "a static busybox")
 	root := t.TempDir()
 	for dir := root; dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {

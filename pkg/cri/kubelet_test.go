@@ -21,12 +21,12 @@ import (
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/edge"
 	"github.com/berth-run/berth/pkg/image"
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/pkg/network"
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 	"github.com/berth-run/berth/pkg/spec"
 	"github.com/berth-run/berth/test/images"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 const appName = "example.test/app:1"

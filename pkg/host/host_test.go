@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/internal/testutil"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func TestProbeIsQuickAndRemembered(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image"
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/test/images"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // open opens a service that keeps blobs, below dir.

@@ -20,9 +20,9 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image"
 	"github.com/berth-run/berth/pkg/image/registry"
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/test/images"
 	testregistry "github.com/berth-run/berth/test/registry"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func serve(t testing.TB, r *testregistry.Registry) *testregistry.Server {

@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"github.com/berth-run/berth/pkg/internal/testutil"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func TestMemoryVolumeIsATmpfsOfItsSize(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/internal/testutil"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // insideVariable marks the test process that has a machine of its own.

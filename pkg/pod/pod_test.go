@@ -20,12 +20,12 @@ import (
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image"
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/pkg/network"
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 	"github.com/berth-run/berth/pkg/spec"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // fakeNetwork remembers who is attached.

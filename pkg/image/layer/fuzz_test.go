@@ -9,7 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/berth-run/berth/pkg/internal/testutil"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // FuzzUnpack holds that no stream makes a panic or writes outside its tree.

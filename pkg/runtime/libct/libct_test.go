@@ -14,8 +14,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // The test binary is also the helper of the engine under test.

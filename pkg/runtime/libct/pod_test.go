@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func podOf(t testing.TB, id string, types ...specs.LinuxNamespaceType) runtime.PodRequest {

@@ -12,7 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/internal/testutil"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // output runs a container to its end.

@@ -2,12 +2,11 @@ package supervisor
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/internal/testutil"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // lines is how long a counting container runs, in milliseconds and more.
@@ -24,8 +23,8 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	s := serve(t)
 	log := s.counter(t, "c", lines)
 	for range 5 {
-		time.Sleep(50 * time.Millisecond)
-		v := s.await(t, func(runtime.Version) bool { return true })
+		awaitMore(t, log)
+		v := s.now(t)
 		s.kill(t, v.WorkerPID, unix.SIGKILL)
 		s.await(t, func(now runtime.Version) bool { return now.WorkerPID != v.WorkerPID && now.AnchorPID == v.AnchorPID })
 	}
@@ -38,9 +37,14 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 func TestContainerThatEndsWithoutAWorkerKeepsItsExit(t *testing.T) {
 	s := serve(t)
 	log := s.counter(t, "c", 300)
-	v := s.await(t, func(runtime.Version) bool { return true })
+	all, err := s.List(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	pid := all[0].PID
+	v := s.now(t)
 	s.kill(t, v.WorkerPID, unix.SIGSTOP)
-	time.Sleep(time.Second) // it ends meanwhile
+	awaitEnd(t, pid)
 	s.kill(t, v.WorkerPID, unix.SIGKILL)
 	if c := s.awaitStopped(t, "c"); c.ExitCode != 7 {
 		t.Errorf("exit code %d", c.ExitCode)
@@ -52,8 +56,8 @@ func TestKilledAnchorIsReplacedByTheWorker(t *testing.T) {
 	s := serve(t)
 	log := s.counter(t, "c", lines)
 	for range 3 {
-		time.Sleep(50 * time.Millisecond)
-		v := s.await(t, func(runtime.Version) bool { return true })
+		awaitMore(t, log)
+		v := s.now(t)
 		s.kill(t, v.AnchorPID, unix.SIGKILL)
 		s.await(t, func(now runtime.Version) bool { return now.AnchorPID == v.WorkerPID })
 	}
@@ -68,8 +72,8 @@ func TestUpgradeInPlaceKeepsEverything(t *testing.T) {
 	s := serve(t)
 	log := s.counter(t, "c", lines)
 	for range 3 {
-		time.Sleep(50 * time.Millisecond)
-		v := s.await(t, func(runtime.Version) bool { return true })
+		awaitMore(t, log)
+		v := s.now(t)
 		s.kill(t, v.AnchorPID, unix.SIGUSR2)
 		s.await(t, func(now runtime.Version) bool { return now.AnchorPID == v.AnchorPID && now.WorkerPID != v.WorkerPID })
 	}
@@ -82,8 +86,8 @@ func TestUpgradeInPlaceKeepsEverything(t *testing.T) {
 func TestNextServerGoesOnAfterBothWereKilled(t *testing.T) {
 	s := serve(t)
 	log := s.counter(t, "c", lines)
-	time.Sleep(50 * time.Millisecond)
-	v := s.await(t, func(runtime.Version) bool { return true })
+	awaitMore(t, log)
+	v := s.now(t)
 	s.kill(t, v.WorkerPID, unix.SIGSTOP) // so that it cannot take over
 	s.kill(t, v.AnchorPID, unix.SIGKILL)
 	s.kill(t, v.WorkerPID, unix.SIGKILL)
@@ -101,7 +105,7 @@ func TestNextServerGoesOnAfterBothWereKilled(t *testing.T) {
 func TestStopLeavesContainersRunning(t *testing.T) {
 	s := serve(t)
 	log := s.counter(t, "c", lines)
-	time.Sleep(50 * time.Millisecond)
+	awaitMore(t, log)
 	s.stop(t)
 	s.start(t)
 	if c := s.awaitStopped(t, "c"); c.ExitCode != 7 {

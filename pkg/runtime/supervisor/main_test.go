@@ -17,6 +17,7 @@ import (
 	"github.com/berth-run/berth/pkg/crilog"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // TestMain makes the test binary be berth-runtime and its workloads too.
@@ -61,11 +62,12 @@ func gate(path string, args []string) {
 // count writes numbered lines, one each millisecond, and exits with 7.
 func count(limit string) {
 	n, _ := strconv.Atoi(limit)
+	tick := time.NewTicker(time.Millisecond)
 	for i := range n {
 		if _, err := fmt.Println(i); err != nil {
 			os.Exit(99)
 		}
-		time.Sleep(time.Millisecond)
+		<-tick.C
 	}
 	os.Exit(7)
 }
@@ -93,24 +95,27 @@ func (s *server) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	s.Client = runtime.Dial(testOptions(s.state).Listen)
-	s.await(t, func(runtime.Version) bool { return true })
+	s.now(t)
 }
 
 // await waits until the version satisfies ok, and returns it.
-func (s *server) await(t testing.TB, ok func(runtime.Version) bool) runtime.Version {
+func (s *server) await(t testing.TB, ok func(runtime.Version) bool) (v runtime.Version) {
 	t.Helper()
-	var last error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		v, err := s.Version(ctx)
-		cancel()
-		if err == nil && ok(v) {
-			return v
+	testutil.Await(t, 20*time.Second, func() (err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if v, err = s.Version(ctx); err == nil && !ok(v) {
+			err = fmt.Errorf("server is %+v", v)
 		}
-		last = err
-	}
-	t.Fatalf("no server: %v", last)
-	return runtime.Version{}
+		return err
+	})
+	return v
+}
+
+// now returns the version of whoever serves.
+func (s *server) now(t testing.TB) runtime.Version {
+	t.Helper()
+	return s.await(t, func(runtime.Version) bool { return true })
 }
 
 func (s *server) stop(t testing.TB) {
@@ -133,13 +138,14 @@ func (s *server) stop(t testing.TB) {
 
 // awaitEnd waits for a process that is not ours to reap.
 func awaitEnd(t testing.TB, pid int) {
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	t.Helper()
+	testutil.Await(t, 20*time.Second, func() error {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || bytes.Contains(data, []byte(") Z ")) {
-			return
+		if err == nil && !bytes.Contains(data, []byte(") Z ")) {
+			return fmt.Errorf("process %d does not end", pid)
 		}
-	}
-	t.Errorf("process %d does not end", pid)
+		return nil
+	})
 }
 
 func hostSpec(args ...string) *specs.Spec {
@@ -160,21 +166,39 @@ func (s *server) counter(t testing.TB, id string, n int) string {
 	return log
 }
 
-func (s *server) awaitStopped(t testing.TB, id string) runtime.Container {
+func (s *server) awaitStopped(t testing.TB, id string) (c runtime.Container) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		all, err := s.List(t.Context())
+	testutil.Await(t, 60*time.Second, func() error {
+		all, err := s.List(context.Background())
 		if err != nil {
-			continue // killed while it answered
+			return err // killed while it answered
 		}
-		for _, c := range all {
+		for _, c = range all {
 			if c.ID == id && c.State == runtime.Stopped {
-				return c
+				return nil
 			}
 		}
+		return fmt.Errorf("container %s does not stop: %v", id, all)
+	})
+	return c
+}
+
+// awaitMore waits until a counter has written some more lines, or its last.
+func awaitMore(t testing.TB, log string) {
+	t.Helper()
+	written := func() []byte {
+		data, _ := os.ReadFile(log) // it may not be there yet
+		return data
 	}
-	t.Fatalf("%s does not stop", id)
-	return runtime.Container{}
+	const some = 2000 // bytes, of lines of about forty
+	before := len(written())
+	testutil.Await(t, 20*time.Second, func() error {
+		data := written()
+		if len(data) < before+some && !bytes.HasSuffix(data, fmt.Appendf(nil, " %d\n", lines-1)) {
+			return fmt.Errorf("log %s had %d bytes and has %d", log, before, len(data))
+		}
+		return nil
+	})
 }
 
 // wantLines checks that the log holds 0 to n-1, each once, in order.
