@@ -13,12 +13,23 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+// reset_reserved gives 32 and 33 their defaults back. posix_spawn of glibc, by
+// which make runs what it runs, leaves them ignored in its children, signal()
+// refuses to touch them, and every container would inherit that.
+static void reset_reserved(void)
+{
+	struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } def = { 0 };
+	for (int sig = 32; sig < 34; sig++)
+		syscall(SYS_rt_sigaction, sig, &def, NULL, sizeof def.mask);
+}
+
 // Runs before libcontainer's constructor, which has no priority, and before the
 // Go runtime. A normal start goes on at once.
 __attribute__((constructor(101))) static void helper(int argc, char **argv)
 {
 	static const char descriptor[] = "/proc/self/fd/";
 	size_t n = sizeof descriptor - 1;
+	reset_reserved();
 	if (argc == 3 && strcmp(argv[1], "berth:env") == 0 && strncmp(argv[0], descriptor, n) == 0)
 		env_main(atoi(argv[0] + n), atoi(argv[2]));
 	if (argc != 1)
