@@ -22,6 +22,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/trim"
 )
 
 // maxMessageBytes is what kubelet's own client takes and sends.
@@ -42,6 +43,7 @@ func NewServer() *grpc.Server {
 // interceptor wraps every call. requests numbers them for the log.
 type interceptor struct {
 	requests atomic.Uint64
+	trimmer  trim.Trimmer
 }
 
 func (s *interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
@@ -62,6 +64,7 @@ func (s *interceptor) begin(ctx context.Context, method string) (context.Context
 	start := time.Now()
 	log := klog.LoggerWithValues(klog.FromContext(ctx), "request", s.requests.Add(1), "method", method)
 	return klog.NewContext(ctx, log), func(panicked any, err error) error {
+		s.trimmer.Touch()
 		if panicked != nil {
 			err = fmt.Errorf("panic: %v", panicked)
 			log.Error(err, "Request panicked", "stack", string(debug.Stack()))

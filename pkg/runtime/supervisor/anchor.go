@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/trim"
 	"github.com/berth-run/berth/pkg/rpc"
 )
 
@@ -141,6 +142,7 @@ func lockFile(ctx context.Context, path string) (int, error) {
 func (a *anchor) run(signals <-chan os.Signal) int {
 	a.spawn()
 	a.reap() // children that ended before we listened
+	var trimmer trim.Trimmer
 	for {
 		select {
 		case s := <-signals:
@@ -151,6 +153,7 @@ func (a *anchor) run(signals <-chan os.Signal) int {
 				break
 			}
 			a.store.apply(m)
+			trimmer.Touch()
 		case <-a.restart:
 			a.restart = nil
 			a.spawn()

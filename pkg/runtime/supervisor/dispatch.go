@@ -12,6 +12,7 @@ import (
 
 // handle serves one call.
 func (w *worker) handle(ctx context.Context, c *rpc.Call) (any, error) {
+	defer w.trimmer.Touch()
 	switch c.Verb {
 	case runtime.VerbVersion:
 		return w.version(), nil

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/event"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/trim"
 	"github.com/berth-run/berth/pkg/rpc"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/stdio"
@@ -40,6 +41,8 @@ type worker struct {
 	locks  keylock.Locks
 	events event.Topic[runtime.Event]
 	limits []string
+	// trimmer gives memory back after a burst of calls.
+	trimmer trim.Trimmer
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -63,7 +66,6 @@ func handleIgnored(signals ...os.Signal) {
 	}
 	signal.Notify(make(chan os.Signal, 1), signals...)
 }
-
 
 // runWorker is the worker's main.
 func runWorker(o *Options) int {
