@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct"
@@ -33,6 +34,7 @@ func main() {
 			_ = os.Setenv(programVariable, exe) // the name is valid
 		}
 	}
+	syscall.Umask(0o022) // containers inherit it
 	if err := libct.Seal(); err != nil {
 		slog.Warn("runs unsealed, and slower", "err", err)
 	}

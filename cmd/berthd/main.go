@@ -26,6 +26,7 @@ const defaultConfig = "/etc/berth/berth.toml"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
+	unix.Umask(0o022) // whatever the shell has: modes are meant as they are written
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
