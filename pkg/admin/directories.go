@@ -62,7 +62,7 @@ func (s *Server) openDirectory(kind, name string, mode fs.FileMode) (string, err
 		return "", fmt.Errorf("a name has letters, digits, '_', '.' and '-' only, and begins with a letter or digit: %w", errs.Invalid)
 	}
 	tree := filepath.Join(s.deps.Root, kind)
-	if err := os.MkdirAll(tree, 0o711); err != nil {
+	if err := os.MkdirAll(tree, 0o700); err != nil {
 		return "", err
 	}
 	root, err := os.OpenRoot(tree)

@@ -19,6 +19,7 @@ func (c Config) Validate() error {
 	var v validation
 	v.absolute("root", c.Root)
 	v.absolute("state", c.State)
+	v.check(filepath.Clean(c.Root) != filepath.Clean(c.State), "state", "%q is root too: one is kept, the other is not", c.State)
 	v.absolute("listen", c.Socket())
 	v.check(len(c.Socket()) <= maxSocketPath, "listen", "path %q is longer than %d bytes", c.Socket(), maxSocketPath)
 	v.check(c.LogLevel >= 0 && c.LogLevel <= 10, "log_level", "%d is not within 0 and 10", c.LogLevel)

@@ -149,7 +149,7 @@ func (s *Service) Spec(id string) (*specs.Spec, error) {
 // openAll reads every record. One that cannot be read is set aside, so that
 // the container is taken down like an incomplete one.
 func (s *Service) openAll() error {
-	if err := os.MkdirAll(s.home(), 0o711); err != nil { // user namespaces reach volumes through it
+	if err := os.MkdirAll(s.home(), 0o700); err != nil { // the host's users have no business in volumes
 		return err
 	}
 	entries, err := os.ReadDir(s.home())

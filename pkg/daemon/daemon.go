@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -128,36 +127,33 @@ func stop(server *grpc.Server) {
 	server.GracefulStop()
 }
 
-// lock makes the daemon's directories and keeps other daemons out of them.
-func lock(dirs ...string) (unlock func(), err error) {
-	var files []*os.File
-	unlock = func() {
-		for _, f := range files {
-			f.Close()
-		}
+// lock makes the daemon's directories and keeps other daemons out of them. What
+// is persistent is root's alone; user namespaces reach their root file systems
+// through the state directory, so that others may pass it, not look.
+func lock(state, root string) (unlock func(), err error) {
+	s, err := lockDirectory(state, 0o711)
+	if err != nil {
+		return nil, err
 	}
-	for _, dir := range slices.Compact(dirs) { // one may serve as both
-		f, err := lockDirectory(dir)
-		if err != nil {
-			unlock()
-			return nil, err
-		}
-		files = append(files, f)
+	r, err := lockDirectory(root, 0o700)
+	if err != nil {
+		s.Close()
+		return nil, err
 	}
-	return unlock, nil
+	return func() { r.Close(); s.Close() }, nil
 }
 
-// lockDirectory returns the locked file. User namespaces reach what is theirs
-// through the directory: others may pass, not look.
-func lockDirectory(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+// lockDirectory makes a directory or opens it as far as mode says, and returns
+// the locked file. One that is more open stays so: it may be others' too.
+func lockDirectory(dir string, mode os.FileMode) (*os.File, error) {
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(dir, info.Mode()|0o011); err != nil { // whatever the umask, and whoever made it
+	if err := os.Chmod(dir, info.Mode()|mode); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "berthd.lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)

@@ -136,23 +136,53 @@ func TestHangupReloadsTheLogLevel(t *testing.T) {
 	}
 }
 
-func TestADirectoryBecomesPassableAndNoLessOpen(t *testing.T) {
+func TestADirectoryBecomesOpenEnoughAndNeverLessSo(t *testing.T) {
 	for before, want := range map[os.FileMode]os.FileMode{0o700: 0o711, 0o755: 0o755, os.ModeSticky | 0o777: os.ModeSticky | 0o777} {
 		dir := t.TempDir()
 		if err := os.Chmod(dir, before); err != nil {
 			t.Fatal(err)
 		}
-		unlock, err := lock(dir, dir)
+		f, err := lockDirectory(dir, 0o711)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if info, _ := os.Stat(dir); info.Mode() != os.ModeDir|want {
 			t.Errorf("%s became %s", before, info.Mode())
 		}
-		if _, err := lock(dir); !errors.Is(err, errs.Conflict) {
+		if _, err := lockDirectory(dir, 0o711); !errors.Is(err, errs.Conflict) {
 			t.Errorf("locked twice: %v", err)
 		}
-		unlock()
+		f.Close()
+	}
+}
+
+// What others can pass leads to programs of containers that are setuid
+// (CVE-2021-41103, CVE-2024-25621).
+func TestTheHostsUsersPassNowhereButToUserNamespaces(t *testing.T) {
+	c := testConfig(t)
+	_, end := run(t, Options{Config: c})
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	passable := map[string]bool{c.State: true, filepath.Join(c.State, "rootfs"): true}
+	for _, dir := range []string{c.Root, c.State} {
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) < 3 {
+			t.Fatalf("%s: %v, %v", dir, entries, err)
+		}
+		paths := []string{dir}
+		for _, e := range entries {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+		for _, path := range paths {
+			want := os.FileMode(0)
+			if passable[path] {
+				want = 0o011
+			}
+			if info, err := os.Lstat(path); err != nil || info.Mode().Perm()&0o077 != want {
+				t.Errorf("%s: %v, %v", path, info.Mode(), err)
+			}
+		}
 	}
 }
 

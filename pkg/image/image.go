@@ -9,7 +9,7 @@
 //	<root>/images/blobs/…                         manifests, configs, layers as pulled
 //	<root>/layers/…                               layers unpacked, see package layer
 //	<root>/writable/<container>/…                 what containers write
-//	<state>/rootfs/<container>                    mounts
+//	<state>/rootfs/<container>/fs                 mounts
 //
 // The order of writes is content, record, reference, each durable, so what List
 // shows is whole. A record that cannot be read is set aside and reported by

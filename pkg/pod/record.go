@@ -83,8 +83,8 @@ func (s *Service) load(id string) (*Sandbox, error) {
 
 // openAll reads every record and notes what is not a pod.
 func (s *Service) openAll() error {
-	for _, dir := range []string{s.home(), s.stateHome(), s.d.NetNSDir} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+	for dir, mode := range map[string]os.FileMode{s.home(): 0o700, s.stateHome(): 0o700, s.d.NetNSDir: 0o755} {
+		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
 		}
 	}

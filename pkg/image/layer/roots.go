@@ -41,9 +41,13 @@ type Root struct {
 	SELinuxLabel string `json:"selinuxLabel,omitempty"`
 }
 
-// Roots mounts root file systems: the mount of ID at <mounts>/ID, its writable
+// Roots mounts root file systems: the mount of ID at <mounts>/ID/fs, its writable
 // directory and its record below <writable>/ID. The record outlives a reboot,
 // the mount does not; Mount makes it again.
+//
+// <mounts>/ID keeps the host's users from what is in there, such as programs
+// that are setuid, which the mount's own mode does not. With a user namespace the
+// group that is root's there may pass.
 //
 // The overlay is mounted without `volatile`. That option would make the fsync of
 // a database in a container do nothing, and after a power cut the kernel would
@@ -63,10 +67,8 @@ type Roots struct {
 // that Close ends. What a crash left half-made or half-removed goes.
 func OpenRoots(layers *Store, writable, mounts string) (*Roots, error) {
 	r := &Roots{layers: layers, writable: writable, mounts: mounts}
-	for _, d := range []string{writable, mounts} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("make root file systems: %w", err)
-		}
+	if err := errors.Join(os.MkdirAll(writable, 0o700), os.MkdirAll(mounts, 0o711)); err != nil {
+		return nil, fmt.Errorf("make root file systems: %w", err)
 	}
 	if err := r.sweep(); err != nil {
 		return nil, err
@@ -122,7 +124,7 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	target := filepath.Join(r.mounts, root.ID)
+	target := r.target(root.ID)
 	if mounted(target) {
 		return target, nil
 	}
@@ -132,15 +134,44 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 		_ = os.RemoveAll(filepath.Join(r.writable, root.ID)) // Check finds what stays
 		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, full(err))
 	}
-	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
+	if err = r.makeTarget(root); err == nil {
+		err = r.mount(root, target)
 	}
-	if err := r.mount(root, target); err != nil {
-		_ = os.Remove(target) // empty
+	if err != nil {
+		_ = r.removeTarget(root.ID) // empty
 		_ = os.RemoveAll(filepath.Join(r.writable, root.ID))
 		return "", fmt.Errorf("mount root file system %s: %w", root.ID, err)
 	}
 	return target, nil
+}
+
+func (r *Roots) home(id string) string   { return filepath.Join(r.mounts, id) }
+func (r *Roots) target(id string) string { return filepath.Join(r.home(id), "fs") }
+
+// makeTarget makes the place for the mount.
+func (r *Roots) makeTarget(root Root) error {
+	gid, err := hostID(0, root.GIDMappings)
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{r.home(root.ID), r.target(root.ID)} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if gid == 0 {
+		return nil
+	}
+	return errors.Join(os.Lchown(r.home(root.ID), -1, gid), os.Chmod(r.home(root.ID), 0o710))
+}
+
+// removeTarget takes away what makeTarget made.
+func (r *Roots) removeTarget(id string) error {
+	_ = os.Remove(r.target(id)) // else what is around it stays too
+	if err := os.Remove(r.home(id)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Remount mounts a root file system again from its record. The error is of kind
@@ -222,14 +253,13 @@ func (r *Roots) Unmount(ctx context.Context, id string) error {
 	}
 	defer unlock()
 	r.usage.forget(id)
-	target := filepath.Join(r.mounts, id)
 	j := job{mount: -1}
-	if mounted(target) {
+	if target := r.target(id); mounted(target) {
 		if j.mount, err = detach(target); err != nil {
 			return fmt.Errorf("unmount root file system %s: %w", id, err)
 		}
 	}
-	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := r.removeTarget(id); err != nil {
 		finish([]job{j})
 		return err
 	}
@@ -290,7 +320,7 @@ func (r *Roots) Mounted() ([]string, error) {
 	}
 	var all []string
 	for _, n := range names {
-		if mounted(filepath.Join(r.mounts, n.Name())) {
+		if mounted(r.target(n.Name())) {
 			all = append(all, n.Name())
 		}
 	}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // TestRootSurvivesAReboot holds that a mount whose record is there comes back
@@ -54,6 +57,40 @@ func TestRootSurvivesAReboot(t *testing.T) {
 	}
 	if _, err := r.Remount(t.Context(), "d"); !errors.Is(err, errs.NotFound) {
 		t.Errorf("absent: %v", err)
+	}
+}
+
+func TestOnlyRootOfTheUserNamespacePassesToARootFileSystem(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	r, err := OpenRoots(store(t, Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for id, c := range map[string]struct {
+		mappings []specs.LinuxIDMapping
+		mode     os.FileMode
+		gid      uint32
+	}{
+		"plain":  {nil, 0o700, 0},
+		"mapped": {[]specs.LinuxIDMapping{{ContainerID: 0, HostID: 70000, Size: 65536}}, 0o710, 70000},
+	} {
+		for range 2 { // the second finds what the first has made
+			if err := r.makeTarget(Root{ID: id, GIDMappings: c.mappings}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		info, err := os.Stat(r.home(id))
+		if err != nil || info.Mode().Perm() != c.mode || info.Sys().(*syscall.Stat_t).Gid != c.gid {
+			t.Errorf("%s: %v, %v", id, info, err)
+		}
+		if err := r.Unmount(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "rootfs")); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
