@@ -19,6 +19,9 @@ func densityCommand(o *options) *cobra.Command {
 	return c
 }
 
+// settle is how long a runtime may calm down before its memory is measured.
+const settle = 3 * time.Second
+
 // density compares the runtime's memory without and with N idle pods, and
 // measures its CPU time while lists and stats are polled as kubelet does.
 func density(ctx context.Context, d *driver) (report, error) {
@@ -34,6 +37,9 @@ func density(ctx context.Context, d *driver) (report, error) {
 	if err := d.downMany(ctx, warm, 1); err != nil {
 		return report{}, err
 	}
+	if err := pause(ctx, settle); err != nil {
+		return report{}, err
+	}
 	idle, err := find.PSS()
 	if err != nil {
 		return report{}, err
@@ -42,7 +48,7 @@ func density(ctx context.Context, d *driver) (report, error) {
 	if err != nil {
 		return report{}, err
 	}
-	if err := pause(ctx, 2*time.Second); err != nil {
+	if err := pause(ctx, settle); err != nil {
 		return report{}, err
 	}
 	full, err := find.PSS()

@@ -64,8 +64,9 @@ func processes(cgroup string) []string {
 		if strings.Contains(text, " --state "+berth.State()) || !strings.Contains(string(groups), cgroup) {
 			continue
 		}
-		fields := strings.Fields(string(status))
-		all = append(all, strings.Join(append(fields[:3], text), " "))
+		_, rest, _ := strings.Cut(string(status), "(")
+		name, _, _ := strings.Cut(rest, ") ")
+		all = append(all, fmt.Sprintf("%d (%s) %s", pid, name, text))
 	}
 	return all
 }

@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -59,6 +60,11 @@ func run(m *testing.M) int {
 		if err := berth.Close(); err != nil {
 			code = complain(err)
 		}
+	}
+	// What kubelet's cgroup holds no more can be removed.
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + kubepods)
+	for _, dir := range append(groups, "/sys/fs/cgroup"+kubepods) {
+		_ = os.Remove(dir)
 	}
 	for _, thing := range left(dir, before) {
 		code = complain(fmt.Errorf("left over: %s", thing))
