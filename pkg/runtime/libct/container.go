@@ -11,23 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
 // container is what the engine knows of one container. All of it can be read
 // again from libcontainer's state, which load does after a restart.
 type container struct {
 	id     string
-	ct     *libcontainer.Container
-	config configs.Config
-	paths  cgroupPaths
+	root   string         // of libcontainer's state
+	config configs.Config // what execs need of it
+	paths  cgroup.Paths
 	pid    int
 	// pidfd is the first process's; nil where it had ended before we looked.
 	pidfd *os.File
 
-	seccomp *seccompPrograms // the engine's
+	seccomp *seccomp.Programs // the engine's
 
-	mu   sync.Mutex
-	busy []string // sub-cgroups of execs that left processes behind
+	mu sync.Mutex
+	// fresh is libcontainer's own form, from Create until Start. It is large,
+	// and seldom needed later: load reads it again.
+	fresh *libcontainer.Container
+	busy  []string // sub-cgroups of execs that left processes behind
 }
 
 // get returns the container of that id, loading its state if an earlier worker
@@ -60,7 +65,7 @@ func (e *Engine) newContainer(id string, ct *libcontainer.Container) (*container
 	if err != nil {
 		return nil, fmt.Errorf("state of container %s: %w", id, err)
 	}
-	c := &container{id: id, ct: ct, config: ct.Config(), paths: state.CgroupPaths, pid: state.InitProcessPid, seccomp: &e.seccomp}
+	c := &container{id: id, root: e.opts.Root, config: slim(ct.Config()), paths: state.CgroupPaths, pid: state.InitProcessPid, seccomp: e.seccomp}
 	fd, err := unix.PidfdOpen(c.pid, 0)
 	if err != nil {
 		return c, nil // it has ended: every verb says so by itself
@@ -71,6 +76,29 @@ func (e *Engine) newContainer(id string, ct *libcontainer.Container) (*container
 		c.pidfd = nil
 	}
 	return c, nil
+}
+
+// slim copies what execs need of a configuration, which is a small part of it.
+func slim(c configs.Config) configs.Config {
+	return configs.Config{
+		Namespaces: c.Namespaces, Umask: c.Umask, OomScoreAdj: c.OomScoreAdj, Rlimits: c.Rlimits, NoNewKeyring: c.NoNewKeyring,
+		Labels: c.Labels, Seccomp: c.Seccomp, Scheduler: c.Scheduler, IOPriority: c.IOPriority, ExecCPUAffinity: c.ExecCPUAffinity,
+		Personality: c.Personality, MemoryPolicy: c.MemoryPolicy, IntelRdt: c.IntelRdt,
+	}
+}
+
+// load returns libcontainer's form of the container.
+func (c *container) load() (*libcontainer.Container, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fresh != nil {
+		return c.fresh, nil
+	}
+	ct, err := libcontainer.Load(c.root, c.id)
+	if err != nil {
+		return nil, fmt.Errorf("load container %s: %w", c.id, err)
+	}
+	return ct, nil
 }
 
 // forget drops what the engine keeps in memory of a container.

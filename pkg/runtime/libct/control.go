@@ -24,16 +24,20 @@ func (e *Engine) Freeze(ctx context.Context, id string, frozen bool) error {
 	if err != nil {
 		return err
 	}
+	ct, err := c.load()
+	if err != nil {
+		return err
+	}
 	if frozen {
-		err = c.ct.Pause()
+		err = ct.Pause()
 	} else {
-		err = c.ct.Resume()
+		err = ct.Resume()
 	}
 	switch {
 	case errors.Is(err, libcontainer.ErrNotPaused):
 		return nil
 	case errors.Is(err, libcontainer.ErrNotRunning):
-		status, statusErr := c.ct.Status()
+		status, statusErr := ct.Status()
 		if frozen && statusErr == nil && status == libcontainer.Paused {
 			return nil
 		}

@@ -38,7 +38,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("container %s: %w: %w", id, err, errs.Invalid)
 	}
-	program, err := e.seccomp.standIn(config)
+	program, err := e.seccomp.StandIn(config)
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
@@ -90,6 +90,7 @@ func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process
 		_ = e.forgetNote(id)
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
+	c.fresh = ct
 	e.mu.Lock()
 	e.containers[id] = c
 	e.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
 // destroyLimit bounds Destroy where the caller's context does not.
@@ -34,12 +35,16 @@ func (e *Engine) Destroy(ctx context.Context, id string) error {
 	if err := c.awaitEnd(ctx); err != nil {
 		return fmt.Errorf("destroy container %s: %w", id, err)
 	}
-	if dir := c.paths.tracking(); dir != "" {
-		if err := removeCgroup(ctx, dir); err != nil {
+	if dir := c.paths.Tracking(); dir != "" {
+		if err := cgroup.Remove(ctx, dir); err != nil {
 			return err
 		}
 	}
-	if err := c.ct.Destroy(); err != nil {
+	ct, err := c.load()
+	if err == nil {
+		err = ct.Destroy()
+	}
+	if err != nil {
 		return fmt.Errorf("destroy container %s: %w", id, err)
 	}
 	e.forget(c)

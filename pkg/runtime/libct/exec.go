@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
 // Exec starts one more process in the container, in a sub-cgroup of its own so
@@ -54,7 +55,7 @@ func (e *Engine) Exec(ctx context.Context, id, execID string, p *specs.Process, 
 	}
 	return runtime.ExecProcess{
 		Process: process,
-		Kill:    func() error { return killCgroup(group.path) },
+		Kill:    func() error { return cgroup.Kill(group.path) },
 		Release: func() error { return c.releaseExecGroup(group) },
 	}, nil
 }
@@ -101,7 +102,7 @@ func (e *Engine) execByHelper(ctx context.Context, c *container, group execGroup
 		return runtime.Process{}, err
 	}
 	_ = replyEnd.Close() // so that reply ends with the helper's
-	cancel := context.AfterFunc(ctx, func() { _ = killCgroup(group.path) })
+	cancel := context.AfterFunc(ctx, func() { _ = cgroup.Kill(group.path) })
 	defer cancel()
 	// The end of the file without a word is what executing the program does.
 	text, err := io.ReadAll(io.LimitReader(reply, 4096))
@@ -112,7 +113,7 @@ func (e *Engine) execByHelper(ctx context.Context, c *container, group execGroup
 		err = ctx.Err()
 	}
 	if err != nil {
-		_ = killCgroup(group.path)
+		_ = cgroup.Kill(group.path)
 		_ = unix.PidfdSendSignal(int(process.PIDFD.Fd()), unix.SIGKILL, nil, 0)
 		_ = process.PIDFD.Close()
 		reap(process.PID)

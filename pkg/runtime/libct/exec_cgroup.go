@@ -27,7 +27,7 @@ func (c *container) makeExecGroup(execID string) (execGroup, error) {
 	if execID == "" || strings.ContainsAny(execID, "/\x00") || len(execID) > 128 {
 		return execGroup{}, fmt.Errorf("exec id %q: %w", execID, errs.Invalid)
 	}
-	parent := c.paths.tracking()
+	parent := c.paths.Tracking()
 	if parent == "" {
 		return execGroup{}, fmt.Errorf("no cgroup hierarchy to track processes in: %w", errs.Unsupported)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
 // EndExec kills an exec that an earlier worker began, with all that it started,
@@ -18,13 +19,13 @@ func (e *Engine) EndExec(ctx context.Context, id, execID string) error {
 	if err != nil {
 		return err
 	}
-	parent := c.paths.tracking()
+	parent := c.paths.Tracking()
 	if parent == "" || filepath.Base(execID) != execID {
 		return nil
 	}
 	dir := filepath.Join(parent, execGroupPrefix+execID)
-	if err := killCgroup(dir); err != nil {
+	if err := cgroup.Kill(dir); err != nil {
 		return err
 	}
-	return removeCgroup(ctx, dir)
+	return cgroup.Remove(ctx, dir)
 }

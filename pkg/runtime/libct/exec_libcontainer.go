@@ -34,7 +34,11 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 	if v2 {
 		process.SubCgroupPaths = map[string]string{"": filepath.Base(group.path)}
 	}
-	if err := c.ct.Start(process); err != nil {
+	ct, err := c.load()
+	if err == nil {
+		err = ct.Start(process)
+	}
+	if err != nil {
 		return runtime.Process{}, err
 	}
 	pid, err := process.Pid()

@@ -35,7 +35,7 @@ func (c *container) execRequest(group execGroup, p *specs.Process, stdio runtime
 	if strings.Contains(strings.Join(p.Args, "")+p.Cwd, "\x00") {
 		return nil, fmt.Errorf("argument contains a NUL byte: %w", errs.Invalid)
 	}
-	seccomp, err := c.seccompProgram()
+	filter, err := c.seccomp.Of(&c.config)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +70,8 @@ func (c *container) execRequest(group execGroup, p *specs.Process, stdio runtime
 	for _, set := range [][]string{caps.Bounding, caps.Effective, caps.Permitted, caps.Inheritable, caps.Ambient} {
 		r.wide(capabilityBits(set))
 	}
-	r.number(seccomp.flags)
-	r.string(string(seccomp.code))
+	r.number(filter.Flags)
+	r.string(string(filter.Code))
 	return r, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	// the Go runtime starts.
 	_ "github.com/opencontainers/runc/libcontainer/nsenter"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
 // Init takes over where this execution of the program is libcontainer's init,
@@ -17,7 +19,7 @@ import (
 // normal start it returns at once.
 func Init() {
 	if len(os.Args) == 2 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
-		takeSeccomp()
+		seccomp.Take(firstExtraFile)
 		libcontainer.Init()
 	}
 }

@@ -39,6 +39,8 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
 // Options says where and how the engine works.
@@ -60,8 +62,9 @@ type Engine struct {
 	limits limits
 	exe    *os.File // what helpers are executed from; nobody can write to it
 	pidNS  *os.File // our own PID namespace, to come back to
+	driver cgroup.Driver
 
-	seccomp seccompPrograms
+	seccomp *seccomp.Programs
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -92,15 +95,17 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	programs := filepath.Join(o.Root, programsDir)
-	for _, dir := range []string{programs, filepath.Join(o.Root, notesDir)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
-		}
+	if err := os.MkdirAll(filepath.Join(o.Root, notesDir), 0o700); err != nil {
+		return nil, err
+	}
+	programs, err := seccomp.Open(filepath.Join(o.Root, programsDir))
+	if err != nil {
+		return nil, err
 	}
 	return &Engine{
 		opts:       o,
-		seccomp:    seccompPrograms{dir: programs},
+		driver:     cgroup.Driver{Systemd: o.SystemdCgroup},
+		seccomp:    programs,
 		limits:     probeLimits(),
 		exe:        exe,
 		pidNS:      pidNS,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
 // notesDir lies among the containers' directories; no id begins with a dot. It
@@ -63,7 +64,7 @@ func (e *Engine) removeHalf(ctx context.Context, id string) error {
 		where.Resources = &cgroups.Resources{}
 		var m cgroups.Manager
 		if m, err = manager.New(where); err == nil {
-			err = endCgroups(ctx, m)
+			err = cgroup.End(ctx, m)
 		}
 	}
 	if err != nil {

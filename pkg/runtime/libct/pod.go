@@ -55,7 +55,7 @@ func (e *Engine) CreatePod(ctx context.Context, r runtime.PodRequest) (int, erro
 func (e *Engine) createPod(ctx context.Context, r runtime.PodRequest, steps *undo.Stack) (int, error) {
 	initPID := 0
 	steps.Push(func(ctx context.Context) error { return e.DeletePod(ctx, r, initPID) })
-	if err := e.makePodCgroup(r.CgroupParent); err != nil {
+	if err := e.driver.MakePod(r.CgroupParent); err != nil {
 		return 0, err
 	}
 	if len(r.Namespaces) == 0 {
@@ -76,7 +76,7 @@ func (e *Engine) createPod(ctx context.Context, r runtime.PodRequest, steps *und
 		return 0, err
 	}
 	if initPID != 0 && r.InitCgroup != "" {
-		if err := e.joinInitCgroup(r.InitCgroup, initPID); err != nil {
+		if err := e.driver.JoinInit(r.InitCgroup, initPID); err != nil {
 			return 0, err
 		}
 	}

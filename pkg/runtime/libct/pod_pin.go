@@ -61,9 +61,9 @@ func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID in
 		failed = append(failed, unpin(ns.Path))
 	}
 	if r.InitCgroup != "" {
-		failed = append(failed, e.removeInitCgroup(ctx, r.InitCgroup))
+		failed = append(failed, e.driver.RemoveInit(ctx, r.InitCgroup))
 	}
-	failed = append(failed, e.removePodCgroup(ctx, r.CgroupParent))
+	failed = append(failed, e.driver.RemovePod(ctx, r.CgroupParent))
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("delete pod %s: %w", r.ID, err)
 	}

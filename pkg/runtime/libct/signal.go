@@ -44,7 +44,11 @@ func (c *container) signalAll(sig unix.Signal) error {
 		}
 		return nil
 	}
-	pids, err := c.ct.Processes()
+	ct, err := c.load()
+	if err != nil {
+		return err
+	}
+	pids, err := ct.Processes()
 	if err != nil {
 		return fmt.Errorf("signal container %s: %w", c.id, err)
 	}

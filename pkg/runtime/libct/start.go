@@ -20,7 +20,11 @@ func (e *Engine) Start(ctx context.Context, id string, open runtime.OpenGate) er
 	if err != nil {
 		return err
 	}
-	status, err := c.ct.Status()
+	ct, err := c.load()
+	if err != nil {
+		return err
+	}
+	status, err := ct.Status()
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
@@ -30,5 +34,8 @@ func (e *Engine) Start(ctx context.Context, id string, open runtime.OpenGate) er
 	if err := e.openGate(ctx, c, open); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
+	c.mu.Lock()
+	c.fresh = nil
+	c.mu.Unlock()
 	return nil
 }

@@ -49,7 +49,11 @@ func (c *container) setResources(r *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errs.Invalid)
 	}
-	config := c.ct.Config()
+	ct, err := c.load()
+	if err != nil {
+		return err
+	}
+	config := ct.Config()
 	group, now := *config.Cgroups, *config.Cgroups.Resources
 	merge(&now, asked.Resources, r)
 	// Rules for devices stay as they are: writing them again is not atomic
@@ -57,7 +61,7 @@ func (c *container) setResources(r *specs.LinuxResources) error {
 	now.SkipDevices = true
 	group.Resources = &now
 	config.Cgroups = &group
-	err = c.ct.Set(config)
+	err = ct.Set(config)
 	if errors.Is(err, libcontainer.ErrNotRunning) {
 		return c.stopped()
 	}

@@ -1,17 +1,18 @@
 //go:build seccomp
 
-package libct
+package seccomp
 
 /*
 #cgo pkg-config: libseccomp
 #cgo LDFLAGS: -Wl,--wrap=seccomp_export_bpf
-#include "seccomp_given.h"
+#include "given.h"
 */
 import "C"
 
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -46,8 +47,8 @@ func filterFlags(config *configs.Seccomp, filter *libseccomp.ScmpFilter) (flags 
 // optimizeFrom is from how many rules on libcontainer asks for a binary tree.
 const optimizeFrom = 33
 
-// compileSeccomp makes the program that libcontainer loads for this profile.
-func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
+// compile makes the program that libcontainer loads for this profile.
+func compile(config *configs.Seccomp) (*Program, error) {
 	defaultAction, err := getAction(config.DefaultAction, config.DefaultErrnoRet)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp default action: %w", err)
@@ -57,7 +58,7 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
 	defer filter.Release()
-	if err := fillSeccomp(filter, config, defaultAction); err != nil {
+	if err := fill(filter, config, defaultAction); err != nil {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
 	code, err := enosysPatchFilter(config, filter)
@@ -69,27 +70,29 @@ func compileSeccomp(config *configs.Seccomp) (*seccompProgram, error) {
 		return nil, fmt.Errorf("seccomp flags: %w", err)
 	}
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(code))), len(code)*int(unsafe.Sizeof(unix.SockFilter{})))
-	return &seccompProgram{flags: uint32(flags), code: append([]byte(nil), raw...)}, nil
+	return &Program{Flags: uint32(flags), Code: append([]byte(nil), raw...)}, nil
 }
 
-// takeSeccomp takes the compiled profile that Create gave to this init.
-func takeSeccomp() {
+// Take takes the compiled profile that StandIn's caller gave to this init, from
+// the descriptor that init gets its first extra file as. Without one it does
+// nothing.
+func Take(fd int) {
 	for _, name := range []string{"_LIBCONTAINER_INITPIPE", "_LIBCONTAINER_CONSOLE"} {
-		if os.Getenv(name) == "3" {
+		if os.Getenv(name) == strconv.Itoa(fd) {
 			return // none was given
 		}
 	}
-	C.berth_take_seccomp(firstExtraFile)
+	C.berth_take_seccomp(C.int(fd))
 }
 
 // file writes the program into a memory file that nobody can change any more.
-func (p *seccompProgram) file() (*os.File, error) {
+func (p *Program) file() (*os.File, error) {
 	fd, err := unix.MemfdCreate("berth-seccomp", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "berth-seccomp")
-	_, err = f.Write(append([]byte(C.SECCOMP_MAGIC), p.code...))
+	_, err = f.Write(append([]byte(C.SECCOMP_MAGIC), p.Code...))
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK)
 	}
@@ -100,7 +103,7 @@ func (p *seccompProgram) file() (*os.File, error) {
 	return f, nil
 }
 
-func fillSeccomp(filter *libseccomp.ScmpFilter, config *configs.Seccomp, defaultAction libseccomp.ScmpAction) error {
+func fill(filter *libseccomp.ScmpFilter, config *configs.Seccomp, defaultAction libseccomp.ScmpAction) error {
 	for _, name := range config.Architectures {
 		arch, err := libseccomp.GetArchFromString(name)
 		if err != nil {

@@ -5,7 +5,7 @@
 // libcontainer's: the flags, and when the filter is loaded. Without a given
 // program nothing is different.
 #define _GNU_SOURCE
-#include "seccomp_given.h"
+#include "given.h"
 
 #include <errno.h>
 #include <fcntl.h>

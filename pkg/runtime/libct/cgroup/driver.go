@@ -1,4 +1,4 @@
-package libct
+package cgroup
 
 import (
 	"context"
@@ -12,12 +12,18 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// makePodCgroup makes the pod's cgroup in every hierarchy.
-func (e *Engine) makePodCgroup(parent string) error {
+// Driver makes the cgroups of pods.
+type Driver struct {
+	// Systemd makes them through systemd instead of the file system.
+	Systemd bool
+}
+
+// MakePod makes the pod's cgroup in every hierarchy.
+func (d Driver) MakePod(parent string) error {
 	if parent == "" {
 		return nil
 	}
-	m, err := e.podCgroup(parent)
+	m, err := d.pod(parent)
 	if err != nil {
 		return err
 	}
@@ -27,22 +33,23 @@ func (e *Engine) makePodCgroup(parent string) error {
 	return nil
 }
 
-func (e *Engine) removePodCgroup(ctx context.Context, parent string) error {
+// RemovePod removes the pod's cgroup. It is idempotent.
+func (d Driver) RemovePod(ctx context.Context, parent string) error {
 	if parent == "" {
 		return nil
 	}
-	m, err := e.podCgroup(parent)
+	m, err := d.pod(parent)
 	if err != nil {
 		return err
 	}
 	return removeAll(ctx, m)
 }
 
-// podCgroup returns the manager of the pod's cgroup: a path, or with systemd
+// pod returns the manager of the pod's cgroup: a path, or with systemd
 // the name of a slice.
-func (e *Engine) podCgroup(parent string) (cgroups.Manager, error) {
-	if !e.opts.SystemdCgroup {
-		return cgroupAt(parent)
+func (d Driver) pod(parent string) (cgroups.Manager, error) {
+	if !d.Systemd {
+		return at(parent)
 	}
 	name := filepath.Base(parent)
 	if !strings.HasSuffix(name, ".slice") {
@@ -55,9 +62,9 @@ func (e *Engine) podCgroup(parent string) (cgroups.Manager, error) {
 	return manager.New(&cgroups.Cgroup{Systemd: true, Parent: above, Name: name, Resources: &cgroups.Resources{}})
 }
 
-// joinInitCgroup puts the pod's PID 1 into its cgroup.
-func (e *Engine) joinInitCgroup(path string, pid int) error {
-	m, err := e.initCgroup(path)
+// JoinInit puts the pod's PID 1 into its cgroup.
+func (d Driver) JoinInit(path string, pid int) error {
+	m, err := d.init(path)
 	if err != nil {
 		return err
 	}
@@ -67,29 +74,29 @@ func (e *Engine) joinInitCgroup(path string, pid int) error {
 	return nil
 }
 
-// removeInitCgroup ends who is in it, too.
-func (e *Engine) removeInitCgroup(ctx context.Context, path string) error {
-	m, err := e.initCgroup(path)
+// RemoveInit ends who is in it, too.
+func (d Driver) RemoveInit(ctx context.Context, path string) error {
+	m, err := d.init(path)
 	if err != nil {
 		return err
 	}
-	return endCgroups(ctx, m)
+	return End(ctx, m)
 }
 
-// endCgroups kills all processes of a cgroup and removes it.
-func endCgroups(ctx context.Context, m cgroups.Manager) error {
-	if dir := cgroupPaths(m.GetPaths()).tracking(); dir != "" {
-		if err := killCgroup(dir); err != nil {
+// End kills all processes of a cgroup and removes it.
+func End(ctx context.Context, m cgroups.Manager) error {
+	if dir := Paths(m.GetPaths()).Tracking(); dir != "" {
+		if err := Kill(dir); err != nil {
 			return err
 		}
 	}
 	return removeAll(ctx, m)
 }
 
-// initCgroup returns the manager of a cgroup in the form of OCI's cgroupsPath.
-func (e *Engine) initCgroup(path string) (cgroups.Manager, error) {
-	if !e.opts.SystemdCgroup {
-		return cgroupAt(path)
+// init returns the manager of a cgroup in the form of OCI's cgroupsPath.
+func (d Driver) init(path string) (cgroups.Manager, error) {
+	if !d.Systemd {
+		return at(path)
 	}
 	parts := strings.Split(path, ":")
 	if len(parts) != 3 {
@@ -98,7 +105,7 @@ func (e *Engine) initCgroup(path string) (cgroups.Manager, error) {
 	return manager.New(&cgroups.Cgroup{Systemd: true, Parent: parts[0], ScopePrefix: parts[1], Name: parts[2], Resources: &cgroups.Resources{}})
 }
 
-func cgroupAt(path string) (cgroups.Manager, error) {
+func at(path string) (cgroups.Manager, error) {
 	clean := filepath.Join("/", path)
 	if clean == "/" {
 		return nil, fmt.Errorf("cgroup %q: %w", path, errs.Invalid)
@@ -110,7 +117,7 @@ func cgroupAt(path string) (cgroups.Manager, error) {
 // moment to leave it.
 func removeAll(ctx context.Context, m cgroups.Manager) error {
 	for _, dir := range m.GetPaths() {
-		if err := removeCgroup(ctx, dir); err != nil {
+		if err := Remove(ctx, dir); err != nil {
 			return err
 		}
 	}
