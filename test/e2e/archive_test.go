@@ -198,6 +198,28 @@ func rewrite(t *testing.T, from []byte, f func(name string, data []byte) []byte)
 	return buf.Bytes()
 }
 
+// in changes, for rewrite, the files whose names hold part.
+func in(part string, change func([]byte) []byte) func(string, []byte) []byte {
+	return func(name string, data []byte) []byte {
+		if strings.Contains(name, part) {
+			return change(data)
+		}
+		return data
+	}
+}
+
+// flip changes one bit in the middle.
+func flip(data []byte) []byte {
+	data = slices.Clone(data)
+	data[len(data)/2] ^= 1
+	return data
+}
+
+// text changes words.
+func text(from, to string) func([]byte) []byte {
+	return func(data []byte) []byte { return bytes.ReplaceAll(data, []byte(from), []byte(to)) }
+}
+
 func TestADamagedArchiveIsRefusedAsAWhole(t *testing.T) {
 	const name = "e2e.local/damaged:1"
 	b, err := marked(t, "to be damaged").Build()
@@ -211,22 +233,6 @@ func TestADamagedArchiveIsRefusedAsAWhole(t *testing.T) {
 	var docker bytes.Buffer
 	if err := images.DockerArchive(&docker, marked(t, "to be damaged"), name); err != nil {
 		t.Fatal(err)
-	}
-	in := func(part string, change func([]byte) []byte) func(string, []byte) []byte {
-		return func(name string, data []byte) []byte {
-			if strings.Contains(name, part) {
-				return change(data)
-			}
-			return data
-		}
-	}
-	flip := func(data []byte) []byte {
-		data = slices.Clone(data)
-		data[len(data)/2] ^= 1
-		return data
-	}
-	text := func(from, to string) func([]byte) []byte {
-		return func(data []byte) []byte { return bytes.ReplaceAll(data, []byte(from), []byte(to)) }
 	}
 	for kind, data := range map[string][]byte{
 		"a layer":             rewrite(t, whole.Bytes(), in(b.Layers[1].Digest.Encoded(), flip)),
