@@ -2,6 +2,7 @@ package client
 
 import (
 	"maps"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -67,6 +68,9 @@ func (o *RunOptions) Check() error {
 	}
 	if len(o.Ports) > 0 && o.Network != NetworkBridge {
 		return fail(errs.Invalid, "ports cannot be published with network %s: leave out -p, or use the bridge", o.Network)
+	}
+	if o.WorkDir != "" && !path.IsAbs(o.WorkDir) {
+		return fail(errs.Invalid, "working directory %q: it is one in the container, give an absolute path", o.WorkDir)
 	}
 	if o.Image == "" {
 		return fail(errs.Invalid, "no image is named")
