@@ -30,6 +30,14 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 	if err != nil {
 		return runtime.Process{}, err
 	}
+	program, err := c.seccomp.Given(&c.config)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	if program != nil {
+		defer program.Close()
+		process.ExtraFiles = []*os.File{program}
+	}
 	v2 := len(c.paths) == 1 && group.unified
 	if v2 {
 		process.SubCgroupPaths = map[string]string{"": filepath.Base(group.path)}

@@ -130,11 +130,25 @@ func (s *Programs) Of(config *configs.Config) (*Program, error) {
 	return p, err
 }
 
+// Given is Of for an exec by libcontainer's init: the program to give to it as
+// StandIn's caller does, or nil where the configuration has a profile of its own
+// or none.
+func (s *Programs) Given(config *configs.Config) (*os.File, error) {
+	if !slices.ContainsFunc(config.Labels, func(l string) bool { return strings.HasPrefix(l, label) }) {
+		return nil, nil
+	}
+	p, err := s.Of(config)
+	if err != nil {
+		return nil, err
+	}
+	return p.file()
+}
+
 // StandIn replaces the profile in a new container's configuration by one
 // without rules, and returns the program to give to init as its first extra
 // file, which the caller closes. It is nil where there is nothing to give.
-// Should init not find it, every system call fails. Profiles with an agent stay: libcontainer has to
-// see which calls are its.
+// Should init not find it, every system call fails. Profiles with an agent stay:
+// libcontainer has to see which calls are its.
 func (s *Programs) StandIn(config *configs.Config) (*os.File, error) {
 	profile := config.Seccomp
 	if profile == nil || slices.ContainsFunc(profile.Syscalls, func(c *configs.Syscall) bool { return c.Action == configs.Notify }) {
