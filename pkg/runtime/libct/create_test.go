@@ -2,13 +2,16 @@ package libct
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func TestCreateWaitsForStart(t *testing.T) {
@@ -66,7 +69,12 @@ func TestAnotherEngineTakesOver(t *testing.T) {
 	}
 	b.e = again
 	b.start()
-	expect(t, "exec", b.sh("cat /proc/1/comm"), "sleep")
+	testutil.Await(t, 10*time.Second, func() error { // it is through the gate, and about to execute the program
+		if comm := b.sh("cat /proc/1/comm"); comm != "sleep" {
+			return fmt.Errorf("the first process is %q", comm)
+		}
+		return nil
+	})
 	if err := again.Signal(t.Context(), "r1", int(unix.SIGKILL), false); err != nil {
 		t.Fatal(err)
 	}

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func TestExecIsWhereAndWhoItShouldBe(t *testing.T) {
@@ -265,7 +267,12 @@ func TestBackgroundProcessOfAnExecLivesOn(t *testing.T) {
 	if _, code, err := b.run(b.process("/bin/bash", "-c", "sleep 4444 >/dev/null 2>&1 & exit 3")); err != nil || code != 3 {
 		t.Fatalf("exit %d, %v", code, err)
 	}
-	expect(t, "left behind", b.sh("grep -lsz '^4444$' /proc/[0-9]*/cmdline | wc -l"), "1")
+	testutil.Await(t, 10*time.Second, func() error { // it may not be sleep yet
+		if n := b.sh("grep -lsz '^4444$' /proc/[0-9]*/cmdline | wc -l"); n != "1" {
+			return fmt.Errorf("%s are left behind", n)
+		}
+		return nil
+	})
 }
 
 func BenchmarkExec(b *testing.B) {
