@@ -30,6 +30,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	if spec == nil || spec.Process == nil || spec.Linux == nil || len(spec.Process.Args) == 0 {
 		return runtime.Process{}, fmt.Errorf("container %s: spec without process, arguments or linux: %w", id, errs.Invalid)
 	}
+	e.v1.Warm()
 	process, err := e.limits.process(spec.Process)
 	if err != nil {
 		return runtime.Process{}, err
@@ -116,6 +117,7 @@ func (e *Engine) config(id string, spec *specs.Spec, process *specs.Process) (*c
 	}
 	// Rlimits are the one part of the process that specconv leaves out.
 	config.Rlimits, err = configRlimits(process.Rlimits)
+	e.takeOutside(config)
 	return config, err
 }
 

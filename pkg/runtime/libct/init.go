@@ -3,6 +3,7 @@ package libct
 import (
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -19,6 +20,7 @@ import (
 // normal start it returns at once.
 func Init() {
 	if len(os.Args) == 2 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
+		debug.SetGCPercent(-1) // it lives for milliseconds
 		seccomp.Take(firstExtraFile)
 		libcontainer.Init()
 	}

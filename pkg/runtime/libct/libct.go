@@ -63,6 +63,8 @@ type Engine struct {
 	exe    *os.File // what helpers are executed from; nobody can write to it
 	pidNS  *os.File // our own PID namespace, to come back to
 	driver cgroup.Driver
+	v1     *cgroup.V1
+	inside bool // for tests: all mounts are libcontainer's
 
 	seccomp *seccomp.Programs
 
@@ -102,9 +104,14 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	v1, err := cgroup.OpenV1()
+	if err != nil {
+		return nil, err
+	}
 	return &Engine{
 		opts:       o,
 		driver:     cgroup.Driver{Systemd: o.SystemdCgroup},
+		v1:         v1,
 		seccomp:    programs,
 		limits:     probeLimits(),
 		exe:        exe,

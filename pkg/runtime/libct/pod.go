@@ -44,6 +44,7 @@ func (e *Engine) CreatePod(ctx context.Context, r runtime.PodRequest) (int, erro
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	e.v1.Warm() // the pod's first container comes next
 	var steps undo.Stack
 	initPID, err := e.createPod(ctx, r, &steps)
 	if err != nil {

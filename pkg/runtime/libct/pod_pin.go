@@ -49,10 +49,13 @@ func unpin(path string) error {
 }
 
 // DeletePod ends and reaps the pod's PID 1, unpins its namespaces and removes
-// its cgroups. It is idempotent, and works after a restart: then PID 1 is
+// its cgroups, with whatever is left in there. It is idempotent, takes no longer
+// than half a minute, and works after a restart: then PID 1 is
 // another's child, who reaps it. A PID 1 that nobody has noted is found by its
 // cgroup.
 func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID int) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
+	defer cancel()
 	var failed []error
 	if initPID != 0 {
 		failed = append(failed, endInit(ctx, r, initPID))
@@ -73,8 +76,6 @@ func (e *Engine) DeletePod(ctx context.Context, r runtime.PodRequest, initPID in
 // endInit kills the pod's PID 1, with it all of the PID namespace, and waits
 // for its end, which is not before each process of the namespace is reaped.
 func endInit(ctx context.Context, r runtime.PodRequest, pid int) error {
-	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
-	defer cancel()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil // long gone

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -218,5 +219,21 @@ func BenchmarkPod(b *testing.B) {
 		if err := e.DeletePod(b.Context(), r, pid); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestDeletePodEndsWhatIsLeftInItsOwnCgroup(t *testing.T) {
+	e := newEngine(t)
+	r := podOf(t, "p6", specs.NetworkNamespace)
+	r.CgroupParent = parent + "/p6"
+	createPod(t, e, r)
+	spec := baseSpec(t, "p6c", "/bin/bash", "-c", "sleep 1000 & disown; exec true")
+	spec.Linux.CgroupsPath = parent + "/p6/p6c"
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	b := create(t, e, "p6c", spec).start()
+	b.waited = true
+	wait(t, b.p)
+	if err := e.DeletePod(t.Context(), r, 0); err != nil {
+		t.Error(err)
 	}
 }

@@ -31,35 +31,65 @@ func (p Paths) Tracking() string {
 	return p["freezer"]
 }
 
-// killTries bounds how often processes of a cgroup that cannot kill are hunted.
-const killTries = 50
+// hunts bounds the rounds in which processes of a cgroup that cannot kill are
+// found: each round that finds new ones is followed by another.
+const hunts = 1000
 
-// Kill ends every process of the cgroup and of those below it, and
-// nothing else. A cgroup that is gone has nothing to kill.
+// Kill signals every process of the cgroup and of those below it, and nothing
+// else. It does not wait for their end. A cgroup that is gone has nothing to kill.
 func Kill(dir string) error {
-	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	// Linux before 5.14, or v1: signal until nobody is left. A frozen v1 cgroup
-	// cannot fork, so that the first round gets them all there.
-	freezer := filepath.Join(dir, "freezer.state")
-	for range killTries {
-		_ = os.WriteFile(freezer, []byte("FROZEN"), 0) // only v1's freezer has it
-		pids, err := cgroups.GetAllPids(dir)
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL) // it may be gone: the next round tells
-		}
-		_ = os.WriteFile(freezer, []byte("THAWED"), 0)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && len(pids) == 0 {
+	err := write(filepath.Join(dir, "cgroup.kill"), "1")
+	if gone(err) {
+		if _, err = os.Lstat(dir); gone(err) {
 			return nil
 		}
-		time.Sleep(2 * time.Millisecond)
+		err = hunt(dir)
 	}
-	return fmt.Errorf("processes of %s do not end", dir)
+	return err
+}
+
+// write writes to a cgroup's file. It never makes one, which the kernel would
+// answer with EACCES instead of ENOENT.
+func write(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// gone reports whether a cgroup, or a file of it, is not there, any more (ENODEV)
+// or at all.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+
+// hunt is for v1, and for Linux before 5.14: it signals until nobody is left who
+// has not been signalled. A frozen v1 cgroup cannot fork, so that the first round
+// gets them all there.
+func hunt(dir string) error {
+	freezer := filepath.Join(dir, "freezer.state")
+	_ = write(freezer, "FROZEN") // only v1's freezer has it
+	defer func() { _ = write(freezer, "THAWED") }()
+	hit := map[int]bool{}
+	for range hunts {
+		pids, err := cgroups.GetAllPids(dir)
+		if gone(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("kill cgroup %s: %w", dir, err)
+		}
+		found := false
+		for _, pid := range pids {
+			found = found || !hit[pid]
+			hit[pid] = true
+			_ = unix.Kill(pid, unix.SIGKILL) // it may be gone
+		}
+		if !found {
+			return nil
+		}
+	}
+	return fmt.Errorf("kill cgroup %s: it makes processes faster than they can be killed", dir)
 }
 
 // Remove removes a cgroup and those below it. Processes that have been

@@ -33,7 +33,8 @@ func (d Driver) MakePod(parent string) error {
 	return nil
 }
 
-// RemovePod removes the pod's cgroup. It is idempotent.
+// RemovePod ends who is in the pod's cgroup or below it, and removes it. It is
+// idempotent.
 func (d Driver) RemovePod(ctx context.Context, parent string) error {
 	if parent == "" {
 		return nil
@@ -42,7 +43,7 @@ func (d Driver) RemovePod(ctx context.Context, parent string) error {
 	if err != nil {
 		return err
 	}
-	return removeAll(ctx, m)
+	return End(ctx, m)
 }
 
 // pod returns the manager of the pod's cgroup: a path, or with systemd
