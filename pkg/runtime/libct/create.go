@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/limits"
 )
 
 // Create makes the container's cgroup, namespaces and mounts, and its first
@@ -31,7 +32,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		return runtime.Process{}, fmt.Errorf("container %s: spec without process, arguments or linux: %w", id, errs.Invalid)
 	}
 	e.v1.Warm()
-	process, err := e.limits.process(spec.Process)
+	process, err := e.limits.Process(spec.Process)
 	if err != nil {
 		return runtime.Process{}, err
 	}
@@ -162,10 +163,10 @@ func sameMappings(a, b []configs.IDMap) bool {
 	return true
 }
 
-func configRlimits(limits []specs.POSIXRlimit) ([]configs.Rlimit, error) {
+func configRlimits(asked []specs.POSIXRlimit) ([]configs.Rlimit, error) {
 	var out []configs.Rlimit
-	for _, l := range limits {
-		n, err := rlimitNumber(l.Type)
+	for _, l := range asked {
+		n, err := limits.Rlimit(l.Type)
 		if err != nil {
 			return nil, err
 		}

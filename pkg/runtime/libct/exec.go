@@ -35,7 +35,7 @@ func (e *Engine) Exec(ctx context.Context, id, execID string, p *specs.Process, 
 	if err := c.mayExec(ctx, p, stdio); err != nil {
 		return runtime.ExecProcess{}, err
 	}
-	p, err = e.limits.process(p)
+	p, err = e.limits.Process(p)
 	if err != nil {
 		return runtime.ExecProcess{}, err
 	}

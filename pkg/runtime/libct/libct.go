@@ -40,6 +40,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/limits"
 	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
@@ -59,7 +60,7 @@ const programsDir = ".seccomp"
 // Exec, of which any number may run at once.
 type Engine struct {
 	opts   Options
-	limits limits
+	limits limits.Limits
 	exe    *os.File // what helpers are executed from; nobody can write to it
 	pidNS  *os.File // our own PID namespace, to come back to
 	driver cgroup.Driver
@@ -113,7 +114,7 @@ func New(o Options) (*Engine, error) {
 		driver:     cgroup.Driver{Systemd: o.SystemdCgroup},
 		v1:         v1,
 		seccomp:    programs,
-		limits:     probeLimits(),
+		limits:     limits.Probe(),
 		exe:        exe,
 		pidNS:      pidNS,
 		containers: map[string]*container{},
@@ -121,7 +122,7 @@ func New(o Options) (*Engine, error) {
 }
 
 // Limits names what this process may not do for containers.
-func (e *Engine) Limits() []string { return e.limits.words() }
+func (e *Engine) Limits() []string { return e.limits.Words() }
 
 // sealedSelf opens this program in a form that no container can overwrite
 // through /proc/PID/exe (CVE-2019-5736).

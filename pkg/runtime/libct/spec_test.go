@@ -52,9 +52,9 @@ func TestProcessFields(t *testing.T) {
 
 func TestWhatWeMayNotDoIsLowered(t *testing.T) {
 	e := newEngine(t)
-	e.limits.mayRaise, e.limits.oomScoreAdjMin = false, 100
-	delete(e.limits.capabilities, "CAP_KILL")
-	e.limits.missing = append(e.limits.missing, "CAP_KILL")
+	e.limits.MayRaise, e.limits.OOMScoreAdjMin = false, 100
+	delete(e.limits.Capabilities, "CAP_KILL")
+	e.limits.Missing = append(e.limits.Missing, "CAP_KILL")
 	adj := -900
 	spec := baseSpec(t, "s3", "/bin/bash", "-c", "cat /proc/self/oom_score_adj; ulimit -Hn; grep CapBnd /proc/self/status | cut -f2")
 	spec.Process.OOMScoreAdj = &adj

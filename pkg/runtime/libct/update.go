@@ -34,7 +34,7 @@ func (e *Engine) Update(ctx context.Context, r runtime.UpdateRequest) error {
 		}
 	}
 	if r.OOMScoreAdj != nil {
-		if err := c.setOOMScoreAdj(e.limits.oomScoreAdj(*r.OOMScoreAdj)); err != nil {
+		if err := c.setOOMScoreAdj(e.limits.OOMScoreAdj(*r.OOMScoreAdj)); err != nil {
 			return fmt.Errorf("update container %s: %w", r.ID, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package libct
+package limits
 
 import (
 	"fmt"
@@ -27,7 +27,9 @@ var rlimitNumbers = map[string]int{
 	"RLIMIT_STACK":      unix.RLIMIT_STACK,
 }
 
-func rlimitNumber(name string) (int, error) {
+// Rlimit returns the kernel's number of a resource, as setrlimit(2) takes it.
+// errs.Invalid where it is not known.
+func Rlimit(name string) (int, error) {
 	n, ok := rlimitNumbers[name]
 	if !ok {
 		return 0, fmt.Errorf("resource limit %q: %w", name, errs.Invalid)

@@ -1,4 +1,7 @@
-package libct
+// Package limits knows what this process may not do, and lowers to it what a spec
+// asks beyond: a runtime that is in a container itself must still run pods. Each
+// thing that was lowered is logged once. There are no locks and no goroutines.
+package limits
 
 import (
 	"bytes"
@@ -15,17 +18,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limits is what this process may not do. What a spec asks beyond it is
-// lowered to it: a runtime inside a container itself must still run pods.
-type limits struct {
-	oomScoreAdjMin int
-	mayRaise       bool // rlimits above our own, CAP_SYS_RESOURCE
-	capabilities   map[string]bool
-	missing        []string // capabilities
+// Limits are those of one process. The zero value may do nothing.
+type Limits struct {
+	// OOMScoreAdjMin is the least oom_score_adj.
+	OOMScoreAdjMin int
+	// MayRaise is to set rlimits above our own: CAP_SYS_RESOURCE.
+	MayRaise bool
+	// Capabilities are those held, Missing the kernel's others.
+	Capabilities map[string]bool
+	Missing      []string
 }
 
-func probeLimits() limits {
-	l := limits{oomScoreAdjMin: -1000, capabilities: map[string]bool{}}
+// Probe asks the kernel.
+func Probe() Limits {
+	l := Limits{OOMScoreAdjMin: -1000, Capabilities: map[string]bool{}}
 	held, _ := capability.NewPid2(0)
 	if held != nil {
 		_ = held.Load() // without it nothing is held, which the words then say
@@ -34,14 +40,14 @@ func probeLimits() limits {
 	for _, c := range supported {
 		name := "CAP_" + strings.ToUpper(c.String())
 		if held != nil && held.Get(capability.PERMITTED, c) && held.Get(capability.BOUNDING, c) {
-			l.capabilities[name] = true
+			l.Capabilities[name] = true
 		} else {
-			l.missing = append(l.missing, name)
+			l.Missing = append(l.Missing, name)
 		}
 	}
-	l.mayRaise = l.capabilities["CAP_SYS_RESOURCE"]
-	if !l.mayRaise {
-		l.oomScoreAdjMin = ownOOMScoreAdj()
+	l.MayRaise = l.Capabilities["CAP_SYS_RESOURCE"]
+	if !l.MayRaise {
+		l.OOMScoreAdjMin = ownOOMScoreAdj()
 	}
 	return l
 }
@@ -55,13 +61,14 @@ func ownOOMScoreAdj() int {
 	return n
 }
 
-func (l *limits) words() []string {
+// Words says it to people.
+func (l *Limits) Words() []string {
 	var w []string
-	if !l.mayRaise {
-		w = append(w, fmt.Sprintf("oom_score_adj cannot go below %d", l.oomScoreAdjMin), "rlimits cannot be raised above the runtime's own")
+	if !l.MayRaise {
+		w = append(w, fmt.Sprintf("oom_score_adj cannot go below %d", l.OOMScoreAdjMin), "rlimits cannot be raised above the runtime's own")
 	}
-	if len(l.missing) > 0 {
-		w = append(w, "capabilities not held: "+strings.Join(l.missing, ", "))
+	if len(l.Missing) > 0 {
+		w = append(w, "capabilities not held: "+strings.Join(l.Missing, ", "))
 	}
 	return w
 }
@@ -74,22 +81,23 @@ func lowered(what string) {
 	}
 }
 
-func (l *limits) oomScoreAdj(n int) int {
-	if n >= l.oomScoreAdjMin {
+// OOMScoreAdj returns n, or the least there may be.
+func (l *Limits) OOMScoreAdj(n int) int {
+	if n >= l.OOMScoreAdjMin {
 		return n
 	}
 	lowered("oom_score_adj")
-	return l.oomScoreAdjMin
+	return l.OOMScoreAdjMin
 }
 
-// process returns p lowered to what we may do; p itself is not changed.
-func (l *limits) process(p *specs.Process) (*specs.Process, error) {
+// Process returns p lowered to what we may do; p itself is not changed.
+func (l *Limits) Process(p *specs.Process) (*specs.Process, error) {
 	if p == nil {
 		return nil, nil
 	}
 	c := *p
 	if c.OOMScoreAdj != nil {
-		adj := l.oomScoreAdj(*c.OOMScoreAdj)
+		adj := l.OOMScoreAdj(*c.OOMScoreAdj)
 		c.OOMScoreAdj = &adj
 	}
 	if c.Capabilities != nil {
@@ -110,10 +118,10 @@ func (l *limits) process(p *specs.Process) (*specs.Process, error) {
 	return &c, nil
 }
 
-func (l *limits) held(caps []string) []string {
+func (l *Limits) held(caps []string) []string {
 	var kept []string
 	for _, c := range caps {
-		if l.capabilities[c] {
+		if l.Capabilities[c] {
 			kept = append(kept, c)
 		} else {
 			lowered(c)
@@ -122,11 +130,11 @@ func (l *limits) held(caps []string) []string {
 	return kept
 }
 
-func (l *limits) rlimit(r *specs.POSIXRlimit) error {
-	if l.mayRaise {
+func (l *Limits) rlimit(r *specs.POSIXRlimit) error {
+	if l.MayRaise {
 		return nil
 	}
-	resource, err := rlimitNumber(r.Type)
+	resource, err := Rlimit(r.Type)
 	if err != nil {
 		return err
 	}
