@@ -178,7 +178,12 @@ func TestImageVolumes(t *testing.T) {
 	if d := cmp.Diff([]string{"/a", "/b", "/etc"}, got); d != "" {
 		t.Error(d)
 	}
-	for _, bad := range []string{"/", "", "/x/..", "/proc", "/proc/self/fd", "/sys/fs", "/dev", "/a\x00"} {
+	c.Mounts = append(c.Mounts, &cri.Mount{ContainerPath: "/sys/fs/cgroup"})
+	got, err = spec.ImageVolumes(volumes("/proc", "/proc/self/fd", "/x/../sys/fs", "/sys/fs/cgroup", "/dev/", "/process"), c)
+	if d := cmp.Diff([]string{"/process"}, got); d != "" || err != nil {
+		t.Errorf("in the kernel's file systems: %v, %s", err, d)
+	}
+	for _, bad := range []string{"/", "", "/x/..", "/proc/..", "/a\x00", "/proc/\x00"} {
 		if got, err := spec.ImageVolumes(volumes(bad), nil); !errors.Is(err, errs.Invalid) {
 			t.Errorf("%q: %v, %v", bad, got, err)
 		}

@@ -18,7 +18,8 @@ const maxVolumes = 256
 // ImageVolumes returns the container paths of the image's VOLUMEs that no
 // configured mount covers, clean and in order. The caller prepares a directory
 // for each and copies the image's content into it, under the root file system
-// and never through a joined path (CVE-2022-23648).
+// and never through a joined path (CVE-2022-23648). One in /proc, /sys or /dev,
+// which systemd's images have, is left out: only kubelet mounts things there.
 func ImageVolumes(image ispec.ImageConfig, c *cri.ContainerConfig) ([]string, error) {
 	if len(image.Volumes) > maxVolumes {
 		return nil, fmt.Errorf("image has %d volumes, more than %d: %w", len(image.Volumes), maxVolumes, errs.Invalid)
@@ -26,9 +27,12 @@ func ImageVolumes(image ispec.ImageConfig, c *cri.ContainerConfig) ([]string, er
 	var out []string
 	for v := range image.Volumes {
 		p := path.Clean("/" + v)
-		top, _, _ := strings.Cut(p[1:], "/")
-		if strings.ContainsRune(v, 0) || slices.Contains([]string{"", "proc", "sys", "dev"}, top) {
+		if strings.ContainsRune(v, 0) || p == "/" {
 			return nil, fmt.Errorf("image volume %q: %w", v, errs.Invalid)
+		}
+		top, _, _ := strings.Cut(p[1:], "/")
+		if top == "proc" || top == "sys" || top == "dev" {
+			continue
 		}
 		covered := slices.ContainsFunc(c.GetMounts(), func(m *cri.Mount) bool { return path.Clean("/"+m.GetContainerPath()) == p })
 		if !covered && !slices.Contains(out, p) {
