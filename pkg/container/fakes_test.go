@@ -73,6 +73,7 @@ type node struct {
 	root    string
 	runtime *runtimetest.Fake
 	images  *fakeImages
+	options spec.Options // every handler's, from the next restart on
 	stop    func()
 }
 
@@ -94,7 +95,7 @@ func (n *node) restart() {
 		n.stop()
 	}
 	s, err := container.Open(container.Deps{
-		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": {}, "berth": {}},
+		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options},
 	})
 	if err != nil {
 		n.t.Fatal(err)

@@ -31,7 +31,7 @@ func (s *Service) Update(ctx context.Context, id string, r *cri.LinuxContainerRe
 	}
 	request := runtime.UpdateRequest{ID: c.ID, Resources: limits}
 	if score := r.GetOomScoreAdj(); score != 0 {
-		adjusted := spec.OOMScoreAdj(score, s.d.Host)
+		adjusted := spec.OOMScoreAdj(score, s.d.Host, s.d.Handlers[""]) // the node's minimum is every handler's
 		request.OOMScoreAdj = &adjusted
 	}
 	ctx, cancel := detach(ctx)

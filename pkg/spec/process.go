@@ -24,6 +24,7 @@ func (b *builder) process() error {
 	if err != nil {
 		return err
 	}
+	score := OOMScoreAdj(b.Container.GetLinux().GetResources().GetOomScoreAdj(), b.Host, b.Options)
 	b.spec.Process = &specs.Process{
 		Terminal: b.Container.GetTty(),
 		User: specs.User{
@@ -36,7 +37,7 @@ func (b *builder) process() error {
 		Cwd:             cwd,
 		NoNewPrivileges: b.security.GetNoNewPrivs(),
 		Rlimits:         slices.Clone(b.Options.Rlimits),
-		OOMScoreAdj:     b.oomScoreAdj(),
+		OOMScoreAdj:     &score,
 	}
 	return nil
 }
@@ -92,14 +93,4 @@ func Exec(base *specs.Spec, cmd []string, tty bool) *specs.Process {
 		p.Env = append(p.Env, "TERM=xterm")
 	}
 	return &p
-}
-
-// oomScoreAdj returns the score to set: never below what this host lets Berth
-// set, which without CAP_SYS_RESOURCE would fail the start.
-func (b *builder) oomScoreAdj() *int {
-	score := OOMScoreAdj(b.Container.GetLinux().GetResources().GetOomScoreAdj(), b.Host)
-	if b.Options.OOMScoreAdjMin != 0 {
-		score = max(score, b.Options.OOMScoreAdjMin)
-	}
-	return &score
 }

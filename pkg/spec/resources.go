@@ -34,10 +34,15 @@ func Resources(r *cri.LinuxContainerResources, h host.Facts) (*specs.LinuxResour
 	return out, nil
 }
 
-// OOMScoreAdj bounds a score by what the kernel takes and what this host lets
-// Berth set.
-func OOMScoreAdj(score int64, h host.Facts) int {
-	return int(min(max(score, int64(max(h.OOMScoreAdjMin, -1000))), 1000))
+// OOMScoreAdj bounds a score by what the kernel takes, what the node's settings
+// allow, and what this host lets Berth set: without CAP_SYS_RESOURCE a lower one
+// would fail the start.
+func OOMScoreAdj(score int64, h host.Facts, o Options) int {
+	least := max(h.OOMScoreAdjMin, -1000)
+	if o.OOMScoreAdjMin != 0 {
+		least = max(least, o.OOMScoreAdjMin)
+	}
+	return int(min(max(score, int64(least)), 1000))
 }
 
 func cpu(r *cri.LinuxContainerResources) (*specs.LinuxCPU, error) {

@@ -1,0 +1,40 @@
+package container_test
+
+import (
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/spec"
+)
+
+func TestUpdateKeepsWhatItDoesNotName(t *testing.T) {
+	n := newNode(t)
+	c := testConfig("c")
+	c.Linux = &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{CpuShares: 512, MemoryLimitInBytes: 1 << 30}}
+	id := n.started(c)
+	if err := n.Update(t.Context(), id, &cri.LinuxContainerResources{MemoryLimitInBytes: 2 << 30, OomScoreAdj: 5}); err != nil {
+		t.Fatal(err)
+	}
+	n.restart()
+	got := n.get(id).Status.Resources
+	if got.CpuShares != 512 || got.MemoryLimitInBytes != 2<<30 || got.OomScoreAdj != 5 {
+		t.Errorf("got %v", got)
+	}
+	if updates := n.runtime.Updates(id); len(updates) != 1 || *updates[0].OOMScoreAdj != 5 || *updates[0].Resources.Memory.Limit != 2<<30 {
+		t.Errorf("updates: %+v", updates)
+	}
+}
+
+func TestUpdateKeepsTheNodesMinimumOfTheOOMScore(t *testing.T) {
+	n := newNode(t)
+	n.options = spec.Options{OOMScoreAdjMin: 100}
+	n.restart()
+	id := n.started(testConfig("c"))
+	if err := n.Update(t.Context(), id, &cri.LinuxContainerResources{OomScoreAdj: 50}); err != nil {
+		t.Fatal(err)
+	}
+	if got := *n.runtime.Updates(id)[0].OOMScoreAdj; got != 100 {
+		t.Errorf("got %d", got)
+	}
+}
