@@ -3,9 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
-	"maps"
 
-	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -25,9 +23,9 @@ func (s *Service) Update(ctx context.Context, id string, r *cri.LinuxContainerRe
 	if c.Status.State == Exited {
 		return fmt.Errorf("update container %s: it has ended: %w", c.ID, errs.Conflict)
 	}
-	limits, err := spec.Resources(r, s.d.Host)
+	merged, limits, err := spec.Update(c.Status.Resources, r, s.d.Host)
 	if err != nil {
-		return err
+		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
 	request := runtime.UpdateRequest{ID: c.ID, Resources: limits}
 	if score := r.GetOomScoreAdj(); score != 0 {
@@ -40,31 +38,8 @@ func (s *Service) Update(ctx context.Context, id string, r *cri.LinuxContainerRe
 		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
 	s.change(ctx, c.ID, func(st Status) Status {
-		st.Resources = merge(st.Resources, r)
+		st.Resources = merged
 		return st
 	})
 	return nil
-}
-
-// merge returns the resources with those fields replaced that update sets.
-func merge(old, update *cri.LinuxContainerResources) *cri.LinuxContainerResources {
-	merged := &cri.LinuxContainerResources{}
-	if old != nil {
-		merged = proto.Clone(old).(*cri.LinuxContainerResources)
-	}
-	unified := maps.Clone(merged.GetUnified())
-	pages := merged.GetHugepageLimits()
-	proto.Merge(merged, update)
-	if len(update.GetHugepageLimits()) > 0 {
-		pages = update.GetHugepageLimits() // Merge would append
-	}
-	merged.HugepageLimits = pages
-	for k, v := range update.GetUnified() {
-		if unified == nil {
-			unified = map[string]string{}
-		}
-		unified[k] = v
-	}
-	merged.Unified = unified
-	return merged
 }

@@ -1,10 +1,12 @@
 package container_test
 
 import (
+	"errors"
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -36,5 +38,21 @@ func TestUpdateKeepsTheNodesMinimumOfTheOOMScore(t *testing.T) {
 	}
 	if got := *n.runtime.Updates(id)[0].OOMScoreAdj; got != 100 {
 		t.Errorf("got %d", got)
+	}
+}
+
+func TestAnUpdateOfSwapAloneIsJoinedToTheMemoryLimit(t *testing.T) {
+	n := newNode(t)
+	c := testConfig("c")
+	c.Linux = &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}}
+	id := n.started(c)
+	if err := n.Update(t.Context(), id, &cri.LinuxContainerResources{MemorySwapLimitInBytes: 128 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.get(id).Status.Resources; got.MemoryLimitInBytes != 64<<20 || got.MemorySwapLimitInBytes != 128<<20 {
+		t.Errorf("got %v", got)
+	}
+	if err := n.Update(t.Context(), id, &cri.LinuxContainerResources{MemorySwapLimitInBytes: 32 << 20}); !errors.Is(err, errs.Invalid) {
+		t.Errorf("below the limit of memory: %v", err)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/berth-run/berth/pkg/host"
 )
 
-// Resources turns CRI's limits into OCI's, for a new container and for an
-// update. Zero fields are not specified and stay out; nil gives empty limits.
+// Resources turns CRI's limits into OCI's, for a new container. Zero fields are
+// not specified and stay out; nil gives empty limits.
 func Resources(r *cri.LinuxContainerResources, h host.Facts) (*specs.LinuxResources, error) {
 	out := &specs.LinuxResources{}
 	var err error

@@ -119,6 +119,53 @@ func TestLimitsAreTheKernelsAndCanBeChanged(t *testing.T) {
 	}
 }
 
+func TestAnUpdateLeavesWhatItDoesNotName(t *testing.T) {
+	config := sleeper()
+	pages := []*cri.HugepageLimit{{PageSize: "2MB"}, {PageSize: "1GB"}}
+	config.Linux.Resources = &cri.LinuxContainerResources{
+		CpuPeriod: 100000, CpuQuota: 50000, MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 96 << 20, HugepageLimits: pages,
+	}
+	c := runPod(t).start(config)
+	swap, follows := int64(128<<20), int64(32<<20)
+	if !withSwap() {
+		follows = 0 // nothing is in force
+	}
+	for _, k := range []struct {
+		update, status *cri.LinuxContainerResources
+		limits         map[string]string
+	}{
+		{
+			&cri.LinuxContainerResources{MemorySwapLimitInBytes: swap},
+			&cri.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: swap, HugepageLimits: pages},
+			map[string]string{"memory.limit_in_bytes": "67108864", "memory.memsw.limit_in_bytes": "134217728"},
+		},
+		{
+			&cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20},
+			&cri.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: follows, HugepageLimits: pages},
+			map[string]string{"memory.limit_in_bytes": "33554432", "memory.memsw.limit_in_bytes": "33554432"},
+		},
+		{
+			&cri.LinuxContainerResources{CpuPeriod: 60000, CpusetMems: "0", HugepageLimits: pages[1:]},
+			&cri.LinuxContainerResources{CpuPeriod: 60000, CpuQuota: 50000, CpusetMems: "0", MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: follows, HugepageLimits: pages},
+			map[string]string{"cpu.cfs_period_us": "60000", "cpu.cfs_quota_us": "50000", "cpuset.mems": "0", "memory.limit_in_bytes": "33554432"},
+		},
+	} {
+		if err := c.update(k.update); err != nil {
+			t.Fatalf("%v: %v", k.update, err)
+		}
+		if diff := cmp.Diff(k.status, c.status().Resources.Linux, protocmp.Transform()); diff != "" {
+			t.Errorf("status after %v (-want +got):\n%s", k.update, diff)
+		}
+		if !withSwap() {
+			delete(k.limits, "memory.memsw.limit_in_bytes")
+		}
+		c.wantLimits(k.limits)
+	}
+	if err := c.update(&cri.LinuxContainerResources{MemorySwapLimitInBytes: 16 << 20}); code(err) != codes.InvalidArgument {
+		t.Errorf("swap below the container's memory: %v", err)
+	}
+}
+
 func TestACreatedContainerCanBeUpdatedAndAnEndedOneCannot(t *testing.T) {
 	p := runPod(t)
 	c := p.create(sleeper())
@@ -181,9 +228,12 @@ func TestUnifiedKeysAreWritten(t *testing.T) {
 	}
 	config := sleeper()
 	config.Linux.Resources.Unified = map[string]string{"memory.high": "67108864"}
-	if c := runPod(t).start(config); c.limit("memory.high") != "67108864" {
-		t.Errorf("memory.high is %s", c.limit("memory.high"))
+	c := runPod(t).start(config)
+	c.wantLimits(map[string]string{"memory.high": "67108864"})
+	if err := c.update(&cri.LinuxContainerResources{Unified: map[string]string{"memory.low": "1048576"}}); err != nil {
+		t.Fatal(err)
 	}
+	c.wantLimits(map[string]string{"memory.high": "67108864", "memory.low": "1048576"})
 }
 
 func TestTheOOMScoreIsWithinWhatTheHostAllows(t *testing.T) {
