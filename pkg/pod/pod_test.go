@@ -331,6 +331,8 @@ func TestBadInputIsRefused(t *testing.T) {
 	relative.LogDirectory = "logs"
 	long.Hostname = strings.Repeat("h", 65)
 	newline.Hostname = "a\n10.0.0.1 evil"
+	group := testConfig("p")
+	group.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{RunAsGroup: &cri.Int64Value{Value: 5}}
 	for name, c := range map[string]struct {
 		config  *cri.PodSandboxConfig
 		handler string
@@ -342,6 +344,7 @@ func TestBadInputIsRefused(t *testing.T) {
 		"relative logs":    {relative, "", errs.Invalid},
 		"long hostname":    {long, "", errs.Invalid},
 		"hostname of more": {newline, "", errs.Invalid},
+		"group, no user":   {group, "", errs.Invalid},
 	} {
 		if _, err := n.Run(t.Context(), c.config, c.handler); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)

@@ -60,7 +60,7 @@ func (s *Service) again(holder string, config *cri.PodSandboxConfig, handler str
 }
 
 func (s *Service) validate(config *cri.PodSandboxConfig, handler string) error {
-	m := config.GetMetadata()
+	m, security := config.GetMetadata(), config.GetLinux().GetSecurityContext()
 	switch {
 	case m.GetName() == "":
 		return fmt.Errorf("pod without a name: %w", errs.Invalid)
@@ -68,6 +68,8 @@ func (s *Service) validate(config *cri.PodSandboxConfig, handler string) error {
 		return fmt.Errorf("runtime handler %q is not configured, this node has %s: %w", handler, strings.Join(s.d.Handlers, ", "), errs.NotFound)
 	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
 		return fmt.Errorf("log directory %q is not absolute: %w", config.GetLogDirectory(), errs.Invalid)
+	case security.GetRunAsGroup() != nil && security.GetRunAsUser() == nil: // CRI: MUST error; else nothing of it concerns us
+		return fmt.Errorf("pod with a group to run as, %d, but no user: %w", security.GetRunAsGroup().GetValue(), errs.Invalid)
 	}
 	return checkHostname(config.GetHostname())
 }

@@ -149,6 +149,7 @@ func TestPodsWithoutWhatTheyNeedAreRefused(t *testing.T) {
 		"no name":                func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" },
 		"relative log directory": func(c *cri.PodSandboxConfig) { c.LogDirectory = "logs" },
 		"cgroup parent":          func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "a\nb" },
+		"group without user":     func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{} },
 	} {
 		config := podConfig(t)
 		change(config)
