@@ -129,7 +129,7 @@ func (r *AttachRequest) capabilities() (map[string]any, error) {
 func portMaps(ports []PortMapping) ([]portMap, error) {
 	var out []portMap
 	for _, p := range ports {
-		if p.HostPort <= 0 {
+		if p.HostPort == 0 {
 			continue
 		}
 		proto := strings.ToLower(p.Protocol)
@@ -139,7 +139,7 @@ func portMaps(ports []PortMapping) ([]portMap, error) {
 		if proto != "tcp" && proto != "udp" && proto != "sctp" {
 			return nil, fmt.Errorf("port protocol %q: %w", p.Protocol, errs.Invalid)
 		}
-		if p.HostPort > math.MaxUint16 || p.ContainerPort <= 0 || p.ContainerPort > math.MaxUint16 {
+		if p.HostPort < 0 || p.HostPort > math.MaxUint16 || p.ContainerPort <= 0 || p.ContainerPort > math.MaxUint16 {
 			return nil, fmt.Errorf("port %d to %d: %w", p.HostPort, p.ContainerPort, errs.Invalid)
 		}
 		if p.HostIP != "" {

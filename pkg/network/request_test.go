@@ -49,6 +49,7 @@ func TestRequestsThatCannotBeRightAreRefused(t *testing.T) {
 		"protocol":            {Ports: []PortMapping{{Protocol: "icmp", ContainerPort: 1, HostPort: 1}}},
 		"container port":      {Ports: []PortMapping{{HostPort: 1}}},
 		"host port":           {Ports: []PortMapping{{ContainerPort: 1, HostPort: 65536}}},
+		"negative host port":  {Ports: []PortMapping{{ContainerPort: 1, HostPort: -1}}},
 		"host address":        {Ports: []PortMapping{{ContainerPort: 1, HostPort: 1, HostIP: "localhost; drop"}}},
 		"host address's zone": {Ports: []PortMapping{{ContainerPort: 1, HostPort: 1, HostIP: "fe80::1%eth0"}}},
 	} {

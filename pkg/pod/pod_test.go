@@ -254,9 +254,18 @@ func TestNamespacesFollowTheModes(t *testing.T) {
 func TestHostPortsReachTheNetwork(t *testing.T) {
 	n := newNode(t)
 	config := testConfig("p")
-	config.PortMappings = []*cri.PortMapping{{ContainerPort: 80}, {Protocol: cri.Protocol_UDP, ContainerPort: 53, HostPort: 5353, HostIp: "127.0.0.1"}}
+	config.PortMappings = []*cri.PortMapping{
+		{ContainerPort: 80},
+		{Protocol: cri.Protocol_UDP, ContainerPort: 53, HostPort: 5353, HostIp: "127.0.0.1"},
+		{Protocol: cri.Protocol_SCTP, ContainerPort: 90, HostPort: 9090},
+		{ContainerPort: 80, HostPort: -1}, // the network's to refuse
+	}
 	id := n.run(config)
-	want := []network.PortMapping{{Protocol: "udp", ContainerPort: 53, HostPort: 5353, HostIP: "127.0.0.1"}}
+	want := []network.PortMapping{
+		{Protocol: "udp", ContainerPort: 53, HostPort: 5353, HostIP: "127.0.0.1"},
+		{Protocol: "sctp", ContainerPort: 90, HostPort: 9090},
+		{Protocol: "tcp", ContainerPort: 80, HostPort: -1},
+	}
 	if got := n.network.attached[id].Ports; !slices.Equal(got, want) {
 		t.Errorf("got %+v", got)
 	}

@@ -180,7 +180,7 @@ func attachRequest(p *Sandbox) network.AttachRequest {
 		DNS: network.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()},
 	}
 	for _, port := range p.Config.GetPortMappings() {
-		if port.GetHostPort() > 0 {
+		if port.GetHostPort() != 0 { // the network refuses what is no port
 			r.Ports = append(r.Ports, network.PortMapping{
 				Protocol: strings.ToLower(port.GetProtocol().String()), ContainerPort: port.GetContainerPort(),
 				HostPort: port.GetHostPort(), HostIP: port.GetHostIp(),

@@ -123,9 +123,11 @@ func TestACancelledCallCanBeRepeated(t *testing.T) {
 func TestAFailedPodLeavesNothing(t *testing.T) {
 	config := podConfig(t)
 	own(config)
-	config.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: 70000}}
-	if _, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); code(err) != codes.InvalidArgument {
-		t.Errorf("a port that does not exist: %v", err)
+	for _, port := range []int32{70000, -1} {
+		config.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: port}}
+		if _, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); code(err) != codes.InvalidArgument {
+			t.Errorf("port %d: %v", port, err)
+		}
 	}
 	pins, err := filepath.Glob(filepath.Join(berth.Dir, "netns", "*"))
 	if err != nil {

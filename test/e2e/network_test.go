@@ -217,8 +217,7 @@ func TestAPodWhoseNamespaceIsGoneIsRemovedAllTheSame(t *testing.T) {
 		p.stop()
 	}
 	p.remove()
-	rules, err := exec.Command("nft", "list", "ruleset").Output()
-	if err != nil || bytes.Contains(rules, []byte("18110")) {
-		t.Errorf("rules are left: %v, %s", err, rules)
+	if rules := ruleset(t); strings.Contains(rules, "18110") {
+		t.Errorf("rules are left: %s", rules)
 	}
 }

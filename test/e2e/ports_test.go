@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -50,6 +52,43 @@ func TestPortsOfTheHostReachThePod(t *testing.T) {
 	})
 	again.start(server(81, "again"))
 	wantAnswer(t, fmt.Sprintf("127.0.0.1:%d", tcp), "again")
+}
+
+func TestPortsOfEveryProtocolAreMapped(t *testing.T) {
+	p := runPod(t, own, func(c *cri.PodSandboxConfig) {
+		c.PortMappings = []*cri.PortMapping{{ContainerPort: 90, HostPort: 18106, Protocol: cri.Protocol_SCTP}}
+	})
+	v4, _ := p.addresses()
+	if rules := ruleset(t); !strings.Contains(rules, v4) || !strings.Contains(rules, "sctp") || !strings.Contains(rules, "18106") {
+		t.Errorf("no rule for SCTP in %s", rules)
+	}
+	config := podConfig(t)
+	own(config)
+	config.PortMappings = []*cri.PortMapping{{ContainerPort: 90, HostPort: 18107, Protocol: 7}}
+	if _, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); code(err) != codes.InvalidArgument {
+		t.Errorf("a protocol that is none: %v", err)
+	}
+}
+
+func TestPortsOfAPodOnTheHostsNetworkAreTheHostsAlready(t *testing.T) {
+	for range 2 { // nothing is taken, so that nothing collides
+		runPod(t, func(c *cri.PodSandboxConfig) {
+			c.PortMappings = []*cri.PortMapping{{ContainerPort: 18108, HostPort: 18108}}
+		})
+	}
+	if rules := ruleset(t); strings.Contains(rules, "18108") {
+		t.Errorf("the port is mapped: %s", rules)
+	}
+}
+
+// ruleset is all of nftables'.
+func ruleset(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 // echo answers datagrams inside a pod's network namespace until the test ends.
