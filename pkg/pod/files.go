@@ -25,10 +25,8 @@ func (s *Service) writeFiles(p *Sandbox) error {
 			return err
 		}
 	}
-	if networkMode(p.Config) != cri.NamespaceMode_NODE {
-		if err := os.WriteFile(s.file(p.ID, "hostname"), []byte(hostname(p)+"\n"), 0o644); err != nil {
-			return err
-		}
+	if err := os.WriteFile(s.file(p.ID, "hostname"), []byte(hostname(p)+"\n"), 0o644); err != nil {
+		return err
 	}
 	resolv := spec.ResolvConf(p.Config.GetDnsConfig())
 	if resolv == nil { // the node's own
@@ -78,13 +76,13 @@ func (s *Service) writeHosts(p *Sandbox) error {
 func (s *Service) forContainer(p *Sandbox) container.Pod {
 	c := container.Pod{
 		ID: p.ID, Config: p.Config, Handler: p.Handler, Namespaces: p.namespaces, Shm: "/dev/shm",
-		ResolvConf: s.file(p.ID, "resolv.conf"), Hosts: s.file(p.ID, "hosts"), CgroupParent: s.cgroupParent(p),
+		ResolvConf: s.file(p.ID, "resolv.conf"), Hosts: s.file(p.ID, "hosts"), Hostname: s.file(p.ID, "hostname"), CgroupParent: s.cgroupParent(p),
 	}
 	if spec.NamespaceModes(p.Config, nil).IPC != cri.NamespaceMode_NODE {
 		c.Shm = s.file(p.ID, "shm")
 	}
-	if networkMode(p.Config) != cri.NamespaceMode_NODE {
-		c.Hostname = s.file(p.ID, "hostname")
+	if _, err := os.Stat(c.Hostname); err != nil {
+		c.Hostname = "" // pods on the host's network that earlier builds made have none
 	}
 	return c
 }

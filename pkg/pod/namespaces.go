@@ -1,7 +1,9 @@
 package pod
 
 import (
+	"cmp"
 	"net/netip"
+	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -71,11 +73,13 @@ func (s *Service) cgroupParent(p *Sandbox) string {
 	return "/berth/" + p.ID
 }
 
-// hostname is what the pod calls itself; one that is given none gets its id, as
-// people know it from Docker.
+// hostname is what the pod calls itself: the node's name in the host's UTS
+// namespace, else its own. One that is given none gets its id, as people know it
+// from Docker.
 func hostname(p *Sandbox) string {
-	if name := p.Config.GetHostname(); name != "" {
+	if networkMode(p.Config) == cri.NamespaceMode_NODE {
+		name, _ := os.Hostname() // empty where the kernel has none set
 		return name
 	}
-	return p.ID[:12]
+	return cmp.Or(p.Config.GetHostname(), p.ID[:12])
 }

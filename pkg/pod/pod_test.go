@@ -224,33 +224,6 @@ func TestAPodLivesThroughItsStates(t *testing.T) {
 	}
 }
 
-func TestNamespacesFollowTheModes(t *testing.T) {
-	n := newNode(t)
-	for name, c := range map[string]struct {
-		options *cri.NamespaceOption
-		want    []specs.LinuxNamespaceType
-	}{
-		"own":  {&cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER}, []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.UTSNamespace, specs.IPCNamespace}},
-		"host": {&cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_NODE, Ipc: cri.NamespaceMode_NODE}, nil},
-		"pid":  {&cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_POD}, []specs.LinuxNamespaceType{specs.IPCNamespace, specs.PIDNamespace}},
-	} {
-		config := testConfig(name)
-		config.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: c.options}
-		id := n.run(config)
-		var got []specs.LinuxNamespaceType
-		for _, ns := range n.runtime.Pods()[id].Namespaces {
-			got = append(got, ns.Type)
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%s: got %v, want %v", name, got, c.want)
-		}
-		_, attached := n.network.attached[id]
-		if attached != (c.options.Network == cri.NamespaceMode_POD) {
-			t.Errorf("%s: attached %t", name, attached)
-		}
-	}
-}
-
 func TestHostPortsReachTheNetwork(t *testing.T) {
 	n := newNode(t)
 	config := testConfig("p")

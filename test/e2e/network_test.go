@@ -184,7 +184,8 @@ func TestTheHostsNetworkIsTheHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := strings.TrimSpace(p.start(sh("hostname; readlink /proc/self/ns/net; cat /etc/hosts")).output()); out != name+"\n"+namespace(t, "net")+"\n"+strings.TrimSpace(string(hosts)) {
+	want := name + "\n" + name + "\n" + namespace(t, "net") + "\n" + strings.TrimSpace(string(hosts))
+	if out := strings.TrimSpace(p.start(sh("hostname; cat /etc/hostname; readlink /proc/self/ns/net; cat /etc/hosts")).output()); out != want {
 		t.Errorf("got %q", out)
 	}
 }

@@ -1,0 +1,74 @@
+package pod_test
+
+import (
+	"cmp"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestNamespacesFollowTheModes(t *testing.T) {
+	n := newNode(t)
+	for name, c := range map[string]struct {
+		options *cri.NamespaceOption
+		want    []specs.LinuxNamespaceType
+	}{
+		"own":  {&cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER}, []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.UTSNamespace, specs.IPCNamespace}},
+		"host": {&cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_NODE, Ipc: cri.NamespaceMode_NODE}, nil},
+		"pid":  {&cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_POD}, []specs.LinuxNamespaceType{specs.IPCNamespace, specs.PIDNamespace}},
+	} {
+		config := testConfig(name)
+		config.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: c.options}
+		id := n.run(config)
+		var got []specs.LinuxNamespaceType
+		for _, ns := range n.runtime.Pods()[id].Namespaces {
+			got = append(got, ns.Type)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+		_, attached := n.network.attached[id]
+		if attached != (c.options.Network == cri.NamespaceMode_POD) {
+			t.Errorf("%s: attached %t", name, attached)
+		}
+	}
+}
+
+func TestAPodIsCalledByItsOwnNameOrTheNodes(t *testing.T) {
+	n := newNode(t)
+	node, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		mode        cri.NamespaceMode
+		given, want string // "" is the id's beginning
+	}{
+		"own name":              {cri.NamespaceMode_POD, "web", "web"},
+		"no name":               {cri.NamespaceMode_POD, "", ""},
+		"node's":                {cri.NamespaceMode_NODE, "", node},
+		"node's despite a name": {cri.NamespaceMode_NODE, "web", node}, // as hostname(1) says there
+	} {
+		config := testConfig(name)
+		config.Hostname = c.given
+		config.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Network: c.mode, Pid: cri.NamespaceMode_CONTAINER}}
+		id := n.run(config)
+		want := cmp.Or(c.want, id[:12])
+		request, _ := n.runtime.Request(n.create(id, "c"))
+		for _, m := range request.Spec.Mounts {
+			if m.Destination != "/etc/hostname" {
+				continue
+			}
+			if file, err := os.ReadFile(m.Source); err != nil || string(file) != want+"\n" {
+				t.Errorf("%s: file %q, %v", name, file, err)
+			}
+			want = "found"
+		}
+		if want != "found" {
+			t.Errorf("%s: no /etc/hostname", name)
+		}
+	}
+}
