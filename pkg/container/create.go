@@ -34,6 +34,8 @@ type Pod struct {
 	// Shm, ResolvConf, Hosts and Hostname are host paths; empty ones are not
 	// mounted.
 	Shm, ResolvConf, Hosts, Hostname string
+	// UTSName is the name in the pod's UTS namespace.
+	UTSName string
 }
 
 // Create makes a container in a pod and returns its id. One of an equal
@@ -161,7 +163,7 @@ func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerC
 	}
 	in := spec.Input{
 		ID: id, PodID: p.ID, Pod: p.Config, Container: c, Image: img.Config.Config, Namespaces: p.Namespaces, CgroupParent: p.CgroupParent,
-		Shm: p.Shm, ResolvConf: p.ResolvConf, Hosts: p.Hosts, Hostname: p.Hostname, Host: s.d.Host, System: s.d.System, Options: options,
+		Shm: p.Shm, ResolvConf: p.ResolvConf, Hosts: p.Hosts, Hostname: p.Hostname, UTSName: p.UTSName, Host: s.d.Host, System: s.d.System, Options: options,
 	}
 	var err error
 	if in.RootFS, err = s.mount(ctx, id, p, img.ID); err != nil {

@@ -75,7 +75,7 @@ func (s *Service) writeHosts(p *Sandbox) error {
 // forContainer is what a container of the pod is given.
 func (s *Service) forContainer(p *Sandbox) container.Pod {
 	c := container.Pod{
-		ID: p.ID, Config: p.Config, Handler: p.Handler, Namespaces: p.namespaces, Shm: "/dev/shm",
+		ID: p.ID, Config: p.Config, Handler: p.Handler, Namespaces: p.namespaces, Shm: "/dev/shm", UTSName: hostname(p),
 		ResolvConf: s.file(p.ID, "resolv.conf"), Hosts: s.file(p.ID, "hosts"), Hostname: s.file(p.ID, "hostname"), CgroupParent: s.cgroupParent(p),
 	}
 	if spec.NamespaceModes(p.Config, nil).IPC != cri.NamespaceMode_NODE {

@@ -58,6 +58,9 @@ func TestAPodIsCalledByItsOwnNameOrTheNodes(t *testing.T) {
 		id := n.run(config)
 		want := cmp.Or(c.want, id[:12])
 		request, _ := n.runtime.Request(n.create(id, "c"))
+		if env := request.Spec.Process.Env; !slices.Contains(env, "HOSTNAME="+want) {
+			t.Errorf("%s: environment %q", name, env)
+		}
 		for _, m := range request.Spec.Mounts {
 			if m.Destination != "/etc/hostname" {
 				continue

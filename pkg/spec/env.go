@@ -58,8 +58,8 @@ func (b *builder) environment() ([]string, error) {
 		e.values["TERM"] = cmp.Or(e.values["TERM"], "xterm")
 		e.note("TERM")
 	}
-	if name := cmp.Or(b.Pod.GetHostname(), b.Host.Hostname); name != "" {
-		if err := e.set("HOSTNAME", name); err != nil {
+	if b.UTSName != "" {
+		if err := e.set("HOSTNAME", b.UTSName); err != nil {
 			return nil, err
 		}
 	}

@@ -77,7 +77,7 @@ func input() spec.Input {
 		RootFS:    "/run/berth/rootfs/c1",
 		Shm:       "/run/berth/pods/p1/shm", ResolvConf: "/run/berth/pods/p1/resolv.conf",
 		Hosts: "/run/berth/pods/p1/hosts", Hostname: "/run/berth/pods/p1/hostname",
-		Host: facts(), System: fakeSystem{},
+		UTSName: "pod", Host: facts(), System: fakeSystem{},
 	}
 }
 

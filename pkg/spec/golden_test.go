@@ -86,6 +86,9 @@ func readGolden(t *testing.T, path string) spec.Input {
 		t.Fatal("container: ", err)
 	}
 	in.Image, in.User, in.Namespaces, in.TargetPIDNS, in.Volumes = g.Image, g.User, g.Namespaces, g.Target, g.Volumes
+	if in.UTSName = in.Pod.GetHostname(); in.UTSName == "" {
+		in.UTSName = "node"
+	}
 	in.Host.CgroupV2 = g.CgroupV2
 	in.Options.CgroupDriver = g.Driver
 	return in

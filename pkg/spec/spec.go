@@ -40,6 +40,8 @@ type Input struct {
 	// Shm, ResolvConf, Hosts and Hostname are host paths to mount where the
 	// configuration mounts nothing there; empty ones are left out.
 	Shm, ResolvConf, Hosts, Hostname string
+	// UTSName is what uname says in the container, for its HOSTNAME.
+	UTSName string
 	// Volumes are prepared directories for the image's VOLUMEs.
 	Volumes []Volume
 	// CgroupParent, where set, is used instead of the pod's, in CRI's form.

@@ -152,8 +152,9 @@ func TestNamesAreThePods(t *testing.T) {
 		t.Errorf("hosts: %q", got)
 	}
 	unnamed := runPod(t, own)
-	if got := unnamed.start(sh("hostname")).output(); got != unnamed.id[:12] {
-		t.Errorf("hostname of a pod without one: %q", got)
+	short := unnamed.id[:12]
+	if got, want := unnamed.start(sh("hostname; cat /etc/hostname; echo $HOSTNAME")).output(), short+"\n"+short+"\n"+short; got != want {
+		t.Errorf("names of a pod without one: %q", got)
 	}
 	for _, name := range []string{strings.Repeat("x", 65), "a b", "a\nb", "a/b"} {
 		config := podConfig(t)
@@ -184,8 +185,8 @@ func TestTheHostsNetworkIsTheHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := name + "\n" + name + "\n" + namespace(t, "net") + "\n" + strings.TrimSpace(string(hosts))
-	if out := strings.TrimSpace(p.start(sh("hostname; cat /etc/hostname; readlink /proc/self/ns/net; cat /etc/hosts")).output()); out != want {
+	want := strings.Repeat(name+"\n", 3) + namespace(t, "net") + "\n" + strings.TrimSpace(string(hosts))
+	if out := strings.TrimSpace(p.start(sh("hostname; cat /etc/hostname; echo $HOSTNAME; readlink /proc/self/ns/net; cat /etc/hosts")).output()); out != want {
 		t.Errorf("got %q", out)
 	}
 }
