@@ -7,10 +7,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// ResolvConf writes a pod's resolv.conf. It returns nil where the
-// configuration says nothing, and the node's own file holds. Words that could
-// begin a line of their own are left out.
+// ResolvConf writes a pod's resolv.conf. It returns nil where there is no
+// configuration, and the node's own file holds; one that says nothing makes an
+// empty file. Words that could begin a line of their own are left out.
 func ResolvConf(d *cri.DNSConfig) []byte {
+	if d == nil {
+		return nil
+	}
 	var b strings.Builder
 	line := func(keyword string, words []string) {
 		if len(words) > 0 {
@@ -22,9 +25,6 @@ func ResolvConf(d *cri.DNSConfig) []byte {
 		line("nameserver", []string{server})
 	}
 	line("options", filter(d.GetOptions(), oneWord))
-	if b.Len() == 0 {
-		return nil
-	}
 	return []byte(b.String())
 }
 

@@ -230,6 +230,9 @@ func TestResolvConf(t *testing.T) {
 	if spec.ResolvConf(nil) != nil {
 		t.Error("nothing said, something written")
 	}
+	if got := spec.ResolvConf(&cri.DNSConfig{}); got == nil || len(got) != 0 {
+		t.Errorf("of an empty configuration: %q", got)
+	}
 	got := spec.ResolvConf(&cri.DNSConfig{
 		Servers: []string{"10.0.0.10", "1.1.1.1\nnameserver 6.6.6.6"}, Searches: []string{"a.local", "b.local"}, Options: []string{"ndots:5"},
 	})

@@ -165,6 +165,19 @@ func TestNamesAreThePods(t *testing.T) {
 	}
 }
 
+func TestNamesAreLookedUpAsTheNodeDoesWithoutADNSConfiguration(t *testing.T) {
+	node, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, dns := range map[string]*cri.DNSConfig{strings.TrimSuffix(string(node), "\n"): nil, "": {}} {
+		p := runPod(t, func(c *cri.PodSandboxConfig) { c.DnsConfig = dns })
+		if out := p.start(sh("cat /etc/resolv.conf")).output(); out != want {
+			t.Errorf("%v: got %q, want %q", dns, out, want)
+		}
+	}
+}
+
 func TestKubeletsOwnHostsFileWins(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hosts")
 	write(t, path, "10.1.2.3\tkubelet\n")
