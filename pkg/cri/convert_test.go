@@ -284,7 +284,7 @@ func TestStatusNamesHandlersAndFeatures(t *testing.T) {
 	if diff := cmp.Diff(want, resp.RuntimeHandlers, protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}
-	if f := resp.Features; !f.SupplementalGroupsPolicy || !f.UserNamespacesHostNetwork || f.MountOptions {
+	if f := resp.Features; !f.SupplementalGroupsPolicy || !f.UserNamespacesHostNetwork || !f.MountOptions {
 		t.Errorf("features %v", f)
 	}
 	if resp.Info["host"] != "1" || resp.Info["cni"] != `{"network":"fake"}` || !strings.Contains(resp.Info["runtime"], `"fake"`) {

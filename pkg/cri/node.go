@@ -87,7 +87,9 @@ func (n *Node) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtim
 			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", n.Network.Status(ctx)),
 		}},
 		RuntimeHandlers: handlers(n.Handlers),
-		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: userNamespaces(n.Handlers)},
+		Features: &runtimeapi.RuntimeFeatures{
+			SupplementalGroupsPolicy: true, MountOptions: true, UserNamespacesHostNetwork: userNamespaces(n.Handlers),
+		},
 	}
 	if !r.GetVerbose() {
 		return resp, nil

@@ -45,7 +45,7 @@ func TestStatusTellsConditionsHandlersAndFeatures(t *testing.T) {
 			t.Errorf("condition %v", c)
 		}
 	}
-	if len(r.RuntimeHandlers) < 2 || !r.RuntimeHandlers[0].Features.RecursiveReadOnlyMounts || !r.Features.SupplementalGroupsPolicy || len(r.Info) == 0 {
+	if len(r.RuntimeHandlers) < 2 || !r.RuntimeHandlers[0].Features.RecursiveReadOnlyMounts || !r.Features.SupplementalGroupsPolicy || !r.Features.MountOptions || len(r.Info) == 0 {
 		t.Errorf("status %v", r)
 	}
 }
