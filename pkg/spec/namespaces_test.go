@@ -133,6 +133,7 @@ func TestPodSysctls(t *testing.T) {
 
 func TestPodSysctlsRefuses(t *testing.T) {
 	network, ipc := &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}, &cri.NamespaceOption{Ipc: cri.NamespaceMode_NODE}
+	ownUsers := &cri.NamespaceOption{UsernsOptions: &cri.UserNamespace{Mode: cri.NamespaceMode_POD}}
 	for _, c := range []struct {
 		name string
 		p    *cri.PodSandboxConfig
@@ -141,6 +142,7 @@ func TestPodSysctlsRefuses(t *testing.T) {
 		{"vm", sysctls(nil, "vm.overcommit_memory", "1")},
 		{"hostname", sysctls(nil, "kernel.hostname", "x")},
 		{"user without a namespace", sysctls(nil, "user.max_user_namespaces", "1")},
+		{"user with a namespace", sysctls(ownUsers, "user.max_user_namespaces", "1")},
 		{"two settings in a value", sysctls(nil, "kernel.shm_rmid_forced", "1\nkernel.core_pattern=|/x")},
 		{"two settings in a key", sysctls(nil, "kernel.shm_rmid_forced=1+kernel.core_pattern", "|/x")},
 		{"climbing", sysctls(nil, "net/../kernel/core_pattern", "x")},
