@@ -58,5 +58,14 @@ func idempotent(err error, missing bool) error {
 	return errors.New(err.Error())
 }
 
+// notUs takes the kind from the unavailability of what we ask, such as a network
+// plugin: as a gRPC code it would mean that we do not answer.
+func notUs(err error) error {
+	if errors.Is(err, errs.Unavailable) {
+		return errors.New(err.Error())
+	}
+	return err
+}
+
 // missing tells whether a look-up found nothing.
 func missing[T any](_ T, err error) bool { return errors.Is(err, errs.NotFound) }

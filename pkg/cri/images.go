@@ -41,11 +41,10 @@ func (i *Images) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 }
 
 // pullError marks a registry that does not answer as CRI wants it: by the
-// beginning of the text, and with no gRPC code of its own. Unavailable would
-// mean that we are.
+// beginning of the text, and with no gRPC code of its own.
 func pullError(err error) error {
 	if errors.Is(err, errs.Unavailable) {
-		return errors.New(crierrors.ErrRegistryUnavailable.Error() + ": " + err.Error())
+		return fmt.Errorf("%w: %w", crierrors.ErrRegistryUnavailable, notUs(err))
 	}
 	return err
 }

@@ -32,10 +32,10 @@ import (
 const appName = "example.test/app:1"
 
 // plugins is a network in memory.
-type plugins struct{ detach error }
+type plugins struct{ attach, detach error }
 
 func (p *plugins) Attach(context.Context, network.AttachRequest) (network.Result, error) {
-	return network.Result{IPs: []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("fd00::3")}}, nil
+	return network.Result{IPs: []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("fd00::3")}}, p.attach
 }
 func (p *plugins) Detach(context.Context, string) error { return p.detach }
 func (p *plugins) Loopback(string) error                { return nil }

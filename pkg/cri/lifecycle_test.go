@@ -207,6 +207,23 @@ func TestAStopThatFailsIsNotTakenForOneOfNothing(t *testing.T) {
 	wantCode(t, "remove in the end", err, codes.OK)
 }
 
+func TestAFailedNetworkIsNotOurOwnUnavailability(t *testing.T) {
+	k := newKubelet(t)
+	podID := k.run("p")
+	k.network.attach = fmt.Errorf("plugin bridge: %w", errs.Unavailable)
+	k.network.detach = k.network.attach
+	_, err := k.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: podID})
+	wantCode(t, "stop", err, codes.Unknown)
+	_, err = k.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: podID})
+	wantCode(t, "remove", err, codes.Unknown)
+	k.network.detach = nil
+	_, err = k.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: k.podConfig("q")})
+	wantCode(t, "run", err, codes.Unknown)
+	if !strings.Contains(err.Error(), "plugin bridge") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestUpdateIsSeenInTheStatus(t *testing.T) {
 	k := newKubelet(t)
 	id := k.start(k.run("p"), "c")

@@ -20,14 +20,14 @@ type Pods struct {
 func (p *Pods) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
 	id, err := p.Service.Run(ctx, r.GetConfig(), r.GetRuntimeHandler())
 	if err != nil {
-		return nil, err
+		return nil, notUs(err)
 	}
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
 // StopPodSandbox ends what runs in a pod and gives its network back.
 func (p *Pods) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	err := p.Service.Stop(ctx, r.GetPodSandboxId())
+	err := notUs(p.Service.Stop(ctx, r.GetPodSandboxId()))
 	if err := idempotent(err, missing(p.Service.Get(r.GetPodSandboxId()))); err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (p *Pods) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxR
 
 // RemovePodSandbox removes a pod with its containers.
 func (p *Pods) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	err := p.Service.Remove(ctx, r.GetPodSandboxId())
+	err := notUs(p.Service.Remove(ctx, r.GetPodSandboxId()))
 	if err := idempotent(err, missing(p.Service.Get(r.GetPodSandboxId()))); err != nil {
 		return nil, err
 	}
