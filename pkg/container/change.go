@@ -3,10 +3,13 @@ package container
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
 )
 
 // change replaces a container's status: disk, then memory, then those who
@@ -43,6 +46,23 @@ func (s *Service) change(ctx context.Context, id string, f func(Status) Status) 
 		close(changed.exited)
 		s.events.Publish(Event{EventStopped, &changed})
 	}
+}
+
+// look asks the runtime for the container's state, records it, and returns the
+// container as it is then.
+func (s *Service) look(ctx context.Context, id string) (*Container, error) {
+	listed, err := s.d.Runtime.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(listed, func(r runtime.Container) bool { return r.ID == id })
+	s.change(ctx, id, func(st Status) Status {
+		if i < 0 {
+			return st.lost(time.Now())
+		}
+		return st.observe(listed[i])
+	})
+	return s.Get(id)
 }
 
 func ignoreNotFound(err error) error {

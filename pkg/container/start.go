@@ -38,17 +38,28 @@ func (s *Service) Start(ctx context.Context, id string) error {
 	defer cancel()
 	started, err := s.d.Runtime.Start(ctx, c.ID)
 	if err != nil {
-		return fmt.Errorf("start container %s: %w", c.ID, s.startFailed(ctx, c.ID, err))
+		if err = s.startFailed(ctx, c.ID, err); err != nil {
+			return fmt.Errorf("start container %s: %w", c.ID, err)
+		}
+		return nil
 	}
 	s.change(ctx, c.ID, func(st Status) Status { return st.observe(started) })
 	return nil
 }
 
 // startFailed records that a container cannot be started, where that is what
-// the error says.
+// the error says. It returns nil for one that runs all the same: an earlier
+// Start's answer was lost.
 func (s *Service) startFailed(ctx context.Context, id string, err error) error {
-	if errors.Is(err, errs.Unavailable) || errors.Is(err, errs.Timeout) {
+	switch {
+	case errors.Is(err, errs.Unavailable), errors.Is(err, errs.Timeout):
 		return err // it may have started: the runtime will tell
+	case errors.Is(err, errs.Conflict): // it runs, or was killed meanwhile, which then is its end
+		c, look := s.look(ctx, id)
+		if look == nil && c.Status.State == Running {
+			return nil
+		}
+		return errors.Join(err, look)
 	}
 	if kill := s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: id, Signal: sigKill, All: true}); kill != nil {
 		err = errors.Join(err, ignoreNotFound(kill))
