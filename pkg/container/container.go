@@ -32,6 +32,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -64,6 +65,7 @@ type Container struct {
 
 	stopSignal int
 	process    *specs.Process // what execs are made from
+	asked      *atomic.Bool   // whether the stop signal has been sent
 	exited     chan struct{}  // closed with the transition to Exited
 }
 

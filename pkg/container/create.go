@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -145,7 +146,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),
 		Status:     Status{State: Created, Resources: c.GetLinux().GetResources()},
-		stopSignal: stopSignal, process: sp.Process, exited: make(chan struct{}),
+		stopSignal: stopSignal, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	request = runtime.CreateRequest{
 		ID: id, PodID: p.ID, Spec: sp, Env: spec.RawEnv(sp.Process),

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -101,7 +102,7 @@ func (s *Service) load(id string) (*Container, error) {
 	c := &Container{
 		ID: id, PodID: r.PodID, Config: &cri.ContainerConfig{}, ImageID: r.ImageID, LogPath: r.LogPath, User: criUser(r.User),
 		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, stopSignal: r.StopSignal, process: r.Spec.Process,
-		exited: make(chan struct{}),
+		asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	if err := unmarshal(r.Config, c.Config); err != nil {
 		return nil, err

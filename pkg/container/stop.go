@@ -34,11 +34,16 @@ func (s *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	return s.kill(ctx, c)
 }
 
-// ask sends the stop signal and waits for the grace period.
+// ask sends the stop signal, unless that has been done, and waits for the grace
+// period. Many programs take a second signal for "now". What was sent is
+// forgotten with the daemon.
 func (s *Service) ask(ctx context.Context, c *Container, grace time.Duration) (ended bool, err error) {
-	err = s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: c.ID, Signal: c.stopSignal})
-	if ignoreNotFound(err) != nil {
-		return false, fmt.Errorf("stop container %s: %w", c.ID, err)
+	if c.asked.CompareAndSwap(false, true) {
+		err = s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: c.ID, Signal: c.stopSignal})
+		if ignoreNotFound(err) != nil {
+			c.asked.Store(false)
+			return false, fmt.Errorf("stop container %s: %w", c.ID, err)
+		}
 	}
 	ended, err = c.wait(ctx, grace)
 	if err != nil {

@@ -1,12 +1,16 @@
 package container_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
 )
 
 func TestStopKillsAfterGrace(t *testing.T) {
@@ -48,5 +52,55 @@ func TestStopUsesTheImagesSignal(t *testing.T) {
 	id := n.started(testConfig("c"))
 	if got := n.get(id).StopSignal; got != cri.Signal_SIGNAL_SIGRTMINPLUS3 {
 		t.Errorf("stop signal %s", got)
+	}
+}
+
+func TestARepeatedStopSendsTheSignalOnce(t *testing.T) {
+	n := newNode(t)
+	n.runtime.IgnoreTerm = true
+	id := n.started(testConfig("c"))
+	for range 2 { // kubelet restarts, and asks again
+		impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := n.Stop(impatient, id, time.Hour); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+	}
+	if err := n.Stop(t.Context(), id, 20*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.signals(id); got != 2 {
+		t.Errorf("%d signals, want SIGTERM and SIGKILL", got)
+	}
+}
+
+// signals counts those that the runtime was asked to send.
+func (n *node) signals(id string) (sent int) {
+	for _, call := range n.runtime.Calls() {
+		if call == runtime.VerbKill+" "+id {
+			sent++
+		}
+	}
+	return sent
+}
+
+func TestAStopWhoseSignalWasNotSentIsRepeatedInFull(t *testing.T) {
+	n := newNode(t)
+	id := n.started(testConfig("c"))
+	n.runtime.Fail = func(verb, _ string) error {
+		if verb == runtime.VerbKill {
+			return errs.Unavailable
+		}
+		return nil
+	}
+	if err := n.Stop(t.Context(), id, time.Hour); !errors.Is(err, errs.Unavailable) {
+		t.Errorf("got %v", err)
+	}
+	n.runtime.Fail = nil
+	if err := n.Stop(t.Context(), id, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if st := n.get(id).Status; st.ExitCode != 143 {
+		t.Errorf("after Stop: %+v", st)
 	}
 }

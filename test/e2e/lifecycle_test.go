@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -251,6 +252,24 @@ func TestStopSendsTheSignalThenKills(t *testing.T) {
 	stubborn.stop(1)
 	if s := stubborn.status(); s.ExitCode != 137 || time.Since(begin) < time.Second {
 		t.Errorf("stubborn: %v after %s", s, time.Since(begin))
+	}
+}
+
+func TestARepeatedStopSendsTheSignalOnce(t *testing.T) {
+	p := runPod(t)
+	c := p.start(sh("trap 'echo term' TERM; echo ready; while :; do sleep 0.02; done"))
+	eventually(t, func() error { return wantText(c.written(), "ready") })
+	for range 2 { // kubelet restarts, and asks again
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := berth.Runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: c.id, Timeout: 600})
+		cancel()
+		if code(err) != codes.DeadlineExceeded {
+			t.Errorf("got %v", err)
+		}
+	}
+	c.stop(1)
+	if got := c.written(); got != "ready\nterm" {
+		t.Errorf("wrote %q", got)
 	}
 }
 
