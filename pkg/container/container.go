@@ -5,7 +5,7 @@
 //
 //	Create ──▶ created ──Start──▶ running ──exit──▶ exited ──Remove──▶ (gone)
 //	              │                                   ▲
-//	              └──────────Stop, or lost────────────┘
+//	              └──────────Kill, or lost────────────┘
 //
 // # State on disk
 //
@@ -22,8 +22,8 @@
 //
 // A container's lock (by id, with a context) is held through Start, Update and
 // Remove. Inside it, or without it, its record's lock is held while a new status
-// is written and stored. mu guards maps only. Stop takes none while it waits,
-// so a second Stop with less patience wins. Lists and statuses read immutable
+// is written and stored. mu guards maps only. Stop and Kill take none while they
+// wait for the end, so a second Stop with less patience wins. Lists and statuses read immutable
 // records without locks.
 //
 // The only long-lived goroutine is Run's, which follows berth-runtime's events.

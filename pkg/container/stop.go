@@ -17,13 +17,18 @@ const sigKill = int(unix.SIGKILL)
 // process that hangs in the kernel does not end.
 const killWait = 30 * time.Second
 
-// Stop ends a container: its stop signal, then after the grace period SIGKILL
-// to all of its processes. A grace of zero kills at once. It returns once the
-// container has ended, and is idempotent. The error is errs.Timeout where even
-// SIGKILL does not end it, errs.NotFound for one that is not there.
+// Stop ends a running container: its stop signal, then after the grace period
+// SIGKILL to all of its processes. A grace of zero kills at once. It returns once
+// the container has ended, and is idempotent: the signal is sent once, and later
+// calls only wait. One that has not started may be started still. The error is
+// errs.Timeout where even SIGKILL does not end it, errs.NotFound for one that is
+// not there.
 func (s *Service) Stop(ctx context.Context, id string, grace time.Duration) error {
 	c, err := s.Get(id)
-	if err != nil {
+	if err == nil && c.Status.State == Created {
+		c, err = s.afterStart(ctx, c.ID)
+	}
+	if err != nil || c.Status.State == Created {
 		return err
 	}
 	if c.Status.State == Running && grace > 0 {
@@ -31,7 +36,21 @@ func (s *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 			return err
 		}
 	}
-	return s.kill(ctx, c)
+	return s.Kill(ctx, c.ID)
+}
+
+// afterStart waits for a Start that may be under way and returns the container
+// as it is then. The runtime is asked too: a Start's answer may have been lost.
+func (s *Service) afterStart(ctx context.Context, id string) (*Container, error) {
+	c, unlock, err := s.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if c.Status.State != Created {
+		return c, nil
+	}
+	return s.look(ctx, id)
 }
 
 // ask sends the stop signal, unless that has been done, and waits for the grace
@@ -52,14 +71,14 @@ func (s *Service) ask(ctx context.Context, c *Container, grace time.Duration) (e
 	return ended, nil
 }
 
-// kill sends SIGKILL to all of the container and waits for its end.
-func (s *Service) kill(ctx context.Context, c *Container) error {
-	select {
-	case <-c.exited:
-		return nil
-	default:
+// Kill sends SIGKILL to all of a container, also of one that has not started, and
+// waits for its end. Its errors are Stop's.
+func (s *Service) Kill(ctx context.Context, id string) error {
+	c, err := s.Get(id)
+	if err != nil || c.Status.State == Exited {
+		return err
 	}
-	err := s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: c.ID, Signal: sigKill, All: true})
+	err = s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: c.ID, Signal: sigKill, All: true})
 	if err != nil && ignoreNotFound(err) == nil {
 		s.change(ctx, c.ID, func(st Status) Status { return st.lost(time.Now()) })
 		return nil

@@ -104,3 +104,70 @@ func TestAStopWhoseSignalWasNotSentIsRepeatedInFull(t *testing.T) {
 		t.Errorf("after Stop: %+v", st)
 	}
 }
+
+func TestStopLeavesWhatHasNotStarted(t *testing.T) {
+	n := newNode(t)
+	id := n.create(testConfig("c"))
+	for _, grace := range []time.Duration{0, time.Hour} {
+		if err := n.Stop(t.Context(), id, grace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := n.get(id).Status; st.State != container.Created {
+		t.Errorf("after Stop: %+v", st)
+	}
+	if err := n.Start(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKillEndsWhatHasNotStarted(t *testing.T) {
+	n := newNode(t)
+	id := n.create(testConfig("c"))
+	for range 2 {
+		if err := n.Kill(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := n.get(id).Status; st.State != container.Exited || st.ExitCode != 137 {
+		t.Errorf("after Kill: %+v", st)
+	}
+}
+
+func TestStopEndsWhatIsBeingStarted(t *testing.T) {
+	n := newNode(t)
+	starting, goOn := make(chan struct{}), make(chan struct{})
+	n.runtime.Fail = func(verb, _ string) error {
+		if verb == runtime.VerbStart {
+			close(starting)
+			<-goOn
+		}
+		return nil
+	}
+	id := n.create(testConfig("c"))
+	started, stopped := make(chan error, 1), make(chan error, 1)
+	go func() { started <- n.Start(t.Context(), id) }()
+	<-starting
+	go func() { stopped <- n.Stop(t.Context(), id, 0) }()
+	close(goOn)
+	if err := errors.Join(<-started, <-stopped); err != nil {
+		t.Fatal(err)
+	}
+	if st := n.get(id).Status; st.State != container.Exited || st.StartedAt.IsZero() {
+		t.Errorf("after both: %+v", st)
+	}
+}
+
+func TestStopEndsWhatRunsUnheard(t *testing.T) {
+	n := newNode(t)
+	id := n.create(testConfig("c"))
+	if _, err := n.runtime.Start(t.Context(), id); err != nil { // an answer was lost
+		t.Fatal(err)
+	}
+	if err := n.Stop(t.Context(), id, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if st := n.get(id).Status; st.State != container.Exited || st.ExitCode != 143 {
+		t.Errorf("after Stop: %+v", st)
+	}
+}

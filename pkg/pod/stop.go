@@ -54,7 +54,7 @@ func (s *Service) stop(ctx context.Context, p *Sandbox) error {
 	stopped := *p
 	stopped.State = NotReady
 	s.table.Put(p.ID, &stopped) // no container is made from now on
-	err := s.eachContainer(p.ID, func(c *container.Container) error { return s.d.Containers.Stop(ctx, c.ID, 0) })
+	err := s.eachContainer(p.ID, func(c *container.Container) error { return s.d.Containers.Kill(ctx, c.ID) })
 	if err == nil {
 		err = s.release(ctx, p.ID)
 	}

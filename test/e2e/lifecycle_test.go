@@ -255,6 +255,20 @@ func TestStopSendsTheSignalThenKills(t *testing.T) {
 	}
 }
 
+func TestStopLeavesWhatHasNotStarted(t *testing.T) {
+	c := runPod(t).create(sh("exit 3"))
+	for _, grace := range []int64{0, 30} {
+		c.stop(grace)
+	}
+	if s := c.status(); s.State != cri.ContainerState_CONTAINER_CREATED {
+		t.Errorf("after the stop: %v", s)
+	}
+	c.start()
+	if s := c.await(); s.ExitCode != 3 {
+		t.Errorf("after the start: %v", s)
+	}
+}
+
 func TestARepeatedStopSendsTheSignalOnce(t *testing.T) {
 	p := runPod(t)
 	c := p.start(sh("trap 'echo term' TERM; echo ready; while :; do sleep 0.02; done"))
