@@ -61,9 +61,8 @@ func (s *Service) startFailed(ctx context.Context, id string, err error) error {
 		}
 		return errors.Join(err, look)
 	}
-	if kill := s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: id, Signal: sigKill, All: true}); kill != nil {
-		err = errors.Join(err, ignoreNotFound(kill))
-	}
+	// Before the kill, whose end is not the reason.
 	s.change(ctx, id, func(st Status) Status { return st.end(time.Now(), exitStartError, reasonStartError, err.Error()) })
-	return err
+	kill := s.d.Runtime.Kill(ctx, runtime.KillRequest{ID: id, Signal: sigKill, All: true})
+	return errors.Join(err, ignoreNotFound(kill))
 }

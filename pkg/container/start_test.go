@@ -25,17 +25,23 @@ func TestStartOfWhatRunsOrHasEnded(t *testing.T) {
 func TestAStartThatFailsIsRecorded(t *testing.T) {
 	n := newNode(t)
 	id := n.create(testConfig("c"))
+	var killed container.Status
 	n.runtime.Fail = func(verb, _ string) error {
-		if verb == runtime.VerbStart {
+		switch verb {
+		case runtime.VerbStart:
 			return errs.Invalid
+		case runtime.VerbKill:
+			killed = n.get(id).Status // whose end is not what is recorded
 		}
 		return nil
 	}
 	if err := n.Start(t.Context(), id); !errors.Is(err, errs.Invalid) {
 		t.Fatalf("got %v", err)
 	}
-	if st := n.get(id).Status; st.State != container.Exited || st.Reason != "StartError" || st.Message == "" {
-		t.Errorf("after the failure: %+v", st)
+	for when, st := range map[string]container.Status{"after the failure": n.get(id).Status, "at the kill": killed} {
+		if st.State != container.Exited || st.Reason != "StartError" || st.Message == "" {
+			t.Errorf("%s: %+v", when, st)
+		}
 	}
 }
 
