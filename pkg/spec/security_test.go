@@ -194,8 +194,17 @@ func TestSELinuxLabels(t *testing.T) {
 	if s.Process.SelinuxLabel != "system_u:system_r:mine_t:s0:c1,c2" || s.Linux.MountLabel != "system_u:object_r:container_file_t:s0:c1,c2" {
 		t.Errorf("%q, %q", s.Process.SelinuxLabel, s.Linux.MountLabel)
 	}
+	in.Pod.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{User: "pod_u", Type: "pod_t"}}
+	if got := build(t, in).Process.SelinuxLabel; got != "system_u:system_r:mine_t:s0:c1,c2" {
+		t.Errorf("%q with options of the pod too", got)
+	}
 	security(in).SelinuxOptions.Type = "a:b"
 	refused(t, in, errs.Invalid)
+	security(in).SelinuxOptions = nil
+	s = build(t, in)
+	if s.Process.SelinuxLabel != "pod_u:system_r:pod_t:s0" || s.Linux.MountLabel != "pod_u:object_r:container_file_t:s0" {
+		t.Errorf("the pod's: %q, %q", s.Process.SelinuxLabel, s.Linux.MountLabel)
+	}
 }
 
 func TestAnnotationsPassByPolicyAlone(t *testing.T) {
