@@ -94,6 +94,40 @@ func TestAnImageIsCalledAsItsUserKnowsIt(t *testing.T) {
 	}
 }
 
+func TestWhatAnImageWasAskedForWithStaysInTheStatus(t *testing.T) {
+	asked := &runtimeapi.ImageSpec{
+		Image: "sha256:0123", Annotations: map[string]string{"a": "1"}, UserSpecifiedImage: "app:1", RuntimeHandler: "berth", ImageRef: "sha256:0123",
+	}
+	want := proto.CloneOf(asked)
+	want.Image = "docker.io/library/app:1"
+	got := imageSpec(image.Image{ID: "sha256:0123", RepoTags: []string{want.Image}}, asked)
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAnImageHasEveryField(t *testing.T) {
+	i := image.Image{
+		ID: "sha256:0123", RepoTags: []string{"a:1"}, RepoDigests: []string{"a@sha256:4567"}, Size: 9, Pinned: true, Annotations: map[string]string{"of": "the manifest"},
+	}
+	i.Config.Config.User = "1000:5"
+	want := &runtimeapi.Image{
+		Id: "sha256:0123", RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Size: 9, Pinned: true, Uid: &runtimeapi.Int64Value{Value: 1000},
+		Spec: &runtimeapi.ImageSpec{Image: "sha256:0123", Annotations: i.Annotations},
+	}
+	if diff := cmp.Diff(want, criImage(i), protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestVersionNamesTheInterfacesAndOurOwn(t *testing.T) {
+	got, err := (&Node{Build: "v1.2.3"}).Version(t.Context(), &runtimeapi.VersionRequest{Version: "0.1.0"})
+	want := &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "berth", RuntimeVersion: "1.2.3", RuntimeApiVersion: "v1"}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" || err != nil {
+		t.Errorf("%v, %s", err, diff)
+	}
+}
+
 func TestFiltersSelectByPrefixStateAndExactLabels(t *testing.T) {
 	c := &runtimeapi.Container{Id: "abc", PodSandboxId: "p1", State: runtimeapi.ContainerState_CONTAINER_RUNNING, Labels: map[string]string{"a": "1", "b": ""}}
 	s := &runtimeapi.PodSandbox{Id: "abc", State: runtimeapi.PodSandboxState_SANDBOX_READY, Labels: c.Labels}

@@ -161,9 +161,16 @@ func (k *kubelet) podConfig(name string) *runtimeapi.PodSandboxConfig {
 	}
 }
 
+// asked is the image of a container as kubelet asks for it.
+func (k *kubelet) asked(image string) *runtimeapi.ImageSpec {
+	return &runtimeapi.ImageSpec{
+		Image: image, UserSpecifiedImage: appName, Annotations: map[string]string{"pulled": "today"}, RuntimeHandler: "berth", ImageRef: k.image,
+	}
+}
+
 func (k *kubelet) containerConfig(name string) *runtimeapi.ContainerConfig {
 	return &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: name}, Image: &runtimeapi.ImageSpec{Image: k.image, UserSpecifiedImage: appName},
+		Metadata: &runtimeapi.ContainerMetadata{Name: name}, Image: k.asked(k.image),
 		Labels: map[string]string{"name": name}, Annotations: map[string]string{"odd": "\t\n"}, LogPath: name + ".log",
 		Linux: &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{CpuShares: 512}},
 	}

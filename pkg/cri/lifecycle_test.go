@@ -26,7 +26,7 @@ func TestAPodLivesFromRunToRemove(t *testing.T) {
 	want := &runtimeapi.ContainerStatus{
 		Id: id, Metadata: &runtimeapi.ContainerMetadata{Name: "c"}, State: runtimeapi.ContainerState_CONTAINER_RUNNING,
 		CreatedAt: st.Status.CreatedAt, StartedAt: st.Status.StartedAt,
-		Image: &runtimeapi.ImageSpec{Image: appName, UserSpecifiedImage: appName}, ImageRef: k.image, ImageId: k.image,
+		Image: k.asked(appName), ImageRef: k.image, ImageId: k.image,
 		Labels: map[string]string{"name": "c"}, Annotations: map[string]string{"odd": "\t\n"}, LogPath: filepath.Join(k.logs, "c.log"),
 		Resources:  &runtimeapi.ContainerResources{Linux: &runtimeapi.LinuxContainerResources{CpuShares: 512}},
 		User:       &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: 1000, SupplementalGroups: st.Status.User.GetLinux().GetSupplementalGroups()}},
@@ -172,6 +172,20 @@ func TestRequestsWithoutAnythingAreRefused(t *testing.T) {
 	}
 }
 
+func TestThePodsOwnConfigurationCounts(t *testing.T) {
+	k := newKubelet(t)
+	other := k.podConfig("other")
+	other.LogDirectory, other.Hostname = "relative", "other"
+	r := &runtimeapi.CreateContainerRequest{PodSandboxId: k.run("p"), Config: k.containerConfig("c"), SandboxConfig: other}
+	c, err := k.CreateContainer(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := k.status(c.ContainerId); st.Status.LogPath != filepath.Join(k.logs, "c.log") || strings.Contains(st.Info["info"], "HOSTNAME=other") {
+		t.Errorf("got %v", st)
+	}
+}
+
 func TestExecSyncAnswersByItsEnd(t *testing.T) {
 	k := newKubelet(t)
 	id := k.start(k.run("p"), "c")
@@ -266,6 +280,9 @@ func TestImagesAreKnownByOneID(t *testing.T) {
 	fs, err := k.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
 	if err != nil || len(fs.ImageFilesystems) != 1 || fs.ImageFilesystems[0].UsedBytes.GetValue() == 0 || fs.ImageFilesystems[0].FsId.GetMountpoint() == "" {
 		t.Errorf("file system: %v, %v", fs, err)
+	}
+	if diff := cmp.Diff(fs.GetImageFilesystems(), fs.GetContainerFilesystems(), protocmp.Transform()); diff != "" {
+		t.Errorf("containers write to another: %s", diff)
 	}
 	for range 2 {
 		_, err = k.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: appName}})
