@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/berth-run/berth/test/images"
 )
 
@@ -23,4 +25,19 @@ func variant(t *testing.T, change func(*images.Image)) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+func TestAPullNeedsNoPod(t *testing.T) {
+	ref := startRegistry(t, nil).Put("app", "1", shipped(t))
+	r, err := berth.Images.PullImage(t.Context(), &cri.PullImageRequest{
+		Image: &cri.ImageSpec{Image: ref, Annotations: map[string]string{"of": "no effect"}}, SandboxConfig: &cri.PodSandboxConfig{LogDirectory: "nowhere"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeImage(t, r.ImageRef) })
+	s := imageStatus(t, ref)
+	if s.GetId() != r.ImageRef || s.Spec.GetImage() != s.Id || len(s.Spec.GetAnnotations()) != 0 {
+		t.Errorf("pulled %s, there is %v", r.ImageRef, s)
+	}
 }

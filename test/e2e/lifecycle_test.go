@@ -27,7 +27,7 @@ func wantText(got, want string) error {
 
 func TestVersionAndConfiguration(t *testing.T) {
 	v, err := berth.Runtime.Version(t.Context(), &cri.VersionRequest{})
-	if err != nil || v.RuntimeName != "berth" || v.RuntimeApiVersion != "v1" || strings.Count(v.RuntimeVersion, ".") < 2 {
+	if err != nil || v.Version != "0.1.0" || v.RuntimeName != "berth" || v.RuntimeApiVersion != "v1" || strings.Count(v.RuntimeVersion, ".") < 2 {
 		t.Errorf("version %v, %v", v, err)
 	}
 	c, err := berth.Runtime.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})

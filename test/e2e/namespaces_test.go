@@ -111,6 +111,11 @@ func TestMemoryIsSharedWithinThePod(t *testing.T) {
 	if a.joined("ipc") != b.joined("ipc") || a.joined("ipc") == c.joined("ipc") || a.joined("ipc") == namespace(t, "ipc") {
 		t.Error("IPC namespaces are not the pods'")
 	}
+	alone := runPod(t, ipcMode(cri.NamespaceMode_CONTAINER))
+	a, b = alone.start(sleeper()), alone.start(sleeper())
+	if a.joined("ipc") == b.joined("ipc") || a.joined("ipc") == namespace(t, "ipc") || b.joined("ipc") == namespace(t, "ipc") {
+		t.Error("containers do not have IPC namespaces of their own")
+	}
 	host := runPod(t, ipcMode(cri.NamespaceMode_NODE)).start(sleeper())
 	if host.joined("ipc") != namespace(t, "ipc") {
 		t.Error("the host's IPC namespace is not joined")

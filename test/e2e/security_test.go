@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -162,6 +163,7 @@ func TestCapabilitiesAreAddedAndDropped(t *testing.T) {
 		"all but one":      {add: []string{"ALL"}, drop: []string{"SYS_ADMIN"}, want: held &^ capSysAdmin},
 		"drop wins":        {add: []string{"NET_ADMIN"}, drop: []string{"NET_ADMIN"}, want: capDefaults},
 		"ambient":          {ambient: []string{"NET_BIND_SERVICE"}, want: capDefaults, wantAmbient: capNetService},
+		"all ambient":      {ambient: []string{"ALL"}, want: held, wantAmbient: held},
 		"ambient and more": {drop: []string{"ALL"}, ambient: []string{"NET_ADMIN"}, want: capNetAdmin, wantAmbient: capNetAdmin},
 	} {
 		s := kernelStatus(p, func(k *cri.ContainerConfig) {
@@ -330,6 +332,24 @@ func TestDevicesAreGivenAndGuarded(t *testing.T) {
 		if err := p.createError(config); err == nil || code(err) == codes.Unknown {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestADirectoryOfDevicesIsGivenWhole(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, minor := range map[string]uint32{"null": 3, "sub/zero": 5} {
+		if err := unix.Mknod(filepath.Join(dir, name), unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(dir, "file"), "no device")
+	config := sh("cd /dev/mine && echo x > null && head -c 3 sub/zero | wc -c; find . -type c | sort; ls file")
+	config.Devices = []*cri.Device{{HostPath: dir, ContainerPath: "/dev/mine", Permissions: "rw"}}
+	if out := runPod(t).start(config).output(); !strings.HasPrefix(out, "3\n./null\n./sub/zero\n") || !strings.Contains(out, "No such file") {
+		t.Errorf("got %q", out)
 	}
 }
 
