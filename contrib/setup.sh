@@ -17,6 +17,8 @@ need() {
 }
 
 header() { echo "#include <$1>" | "${CC:-gcc}" -E -x c -; }
+# Debian's busybox is dynamic, and would not run in an image of its own.
+static() { test -x "$1" && segments=$(readelf -lW "$1") && [[ $segments != *INTERP* ]]; }
 trusted() { test -s /etc/ssl/certs/ca-certificates.crt; }
 
 # sbin is not in everybody's PATH.
@@ -31,7 +33,7 @@ need ca-certificates trusted
 need iptables command -v iptables
 need nftables command -v nft
 need iproute2 command -v ip
-need busybox-static test -x /bin/busybox
+need busybox-static static /bin/busybox
 need curl command -v curl
 need mmdebstrap command -v mmdebstrap
 if [ "${1-}" = gen ]; then

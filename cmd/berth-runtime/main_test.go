@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
+	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
 )
 
@@ -46,8 +47,11 @@ func serve(t testing.TB) (c *runtime.Client, state string) {
 // rootfs returns a root file system that holds one static program.
 func rootfs(t testing.TB) string {
 	t.Helper()
+	testutil.Need(t, images.Static("/bin/busybox") == nil, "a static /bin/busybox (Debian's busybox-static)")
 	busybox, err := os.ReadFile("/bin/busybox")
-	testutil.Need(t, err == nil, "a static busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
 	root := t.TempDir()
 	for dir := root; dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {

@@ -174,6 +174,9 @@ func Busybox() (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("find a static busybox (Debian's busybox-static): %w", err)
 	}
+	if err := Static(path); err != nil {
+		return Image{}, err
+	}
 	out, err := exec.Command(path, "--list").Output()
 	if err != nil {
 		return Image{}, fmt.Errorf("list busybox's applets: %w", err)
