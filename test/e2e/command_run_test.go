@@ -56,8 +56,8 @@ func TestRunTakesItsFlags(t *testing.T) {
 		"host network":   {[]string{"--network", "host"}, "readlink /proc/self/ns/net", net},
 		"no network":     {[]string{"--network", "none"}, "ls /sys/class/net", "lo"},
 		"bridge":         {nil, "ls /sys/class/net", "eth0\nlo"},
-		"memory":         {[]string{"--memory", "64m"}, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864"},
-		"CPUs":           {[]string{"--cpus", "0.5"}, "cd /sys/fs/cgroup/cpu; echo $(($(cat cpu.cfs_quota_us) * 10 / $(cat cpu.cfs_period_us)))", "5"},
+		"memory":         {[]string{"--memory", "64m"}, "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes", "67108864"},
+		"CPUs":           {[]string{"--cpus", "0.5"}, "cd /sys/fs/cgroup; cpu=$(cat cpu.max 2>/dev/null || cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us); set -- $cpu; echo $(($1 * 10 / $2))", "5"},
 		"capabilities":   {[]string{"--cap-drop", "ALL", "--cap-add", "CHOWN"}, "grep CapEff /proc/self/status", "CapEff:\t0000000000000001"},
 		"of the command": {nil, "echo -d --rm -v", "-d --rm -v"},
 	} {

@@ -28,34 +28,6 @@ func (c *ctr) pid() int {
 	return info.Pid
 }
 
-// cgroup is where the container is in the hierarchy of a controller.
-func (c *ctr) cgroup(controller string) string {
-	c.t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.pid()))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if f[1] == controller {
-			return filepath.Join("/sys/fs/cgroup", controller, f[2])
-		}
-	}
-	c.t.Skipf("no cgroup version 1 hierarchy of %s", controller)
-	return ""
-}
-
-// limit reads a file of the container's cgroup.
-func (c *ctr) limit(file string) string {
-	c.t.Helper()
-	controller, _, _ := strings.Cut(file, ".")
-	data, err := os.ReadFile(filepath.Join(c.cgroup(controller), file))
-	if err != nil {
-		return "missing"
-	}
-	return strings.TrimSpace(string(data))
-}
-
 func (c *ctr) wantLimits(want map[string]string) {
 	c.t.Helper()
 	got := map[string]string{}
@@ -65,12 +37,6 @@ func (c *ctr) wantLimits(want map[string]string) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		c.t.Error(diff)
 	}
-}
-
-// withSwap tells whether this kernel limits swap.
-func withSwap() bool {
-	_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
-	return err == nil
 }
 
 func (c *ctr) update(r *cri.LinuxContainerResources) error {
@@ -90,7 +56,7 @@ func TestLimitsAreTheKernelsAndCanBeChanged(t *testing.T) {
 		"cpu.cfs_period_us": "50000", "cpu.cfs_quota_us": "25000", "cpu.shares": "512", "memory.limit_in_bytes": "67108864",
 		"cpuset.cpus": "0", "cpuset.mems": "0",
 	}
-	if withSwap() {
+	if c.limitsSwap() {
 		want["memory.memsw.limit_in_bytes"] = "100663296"
 	}
 	c.wantLimits(want)
@@ -101,7 +67,7 @@ func TestLimitsAreTheKernelsAndCanBeChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	want["cpu.shares"], want["memory.limit_in_bytes"], want["cpu.cfs_quota_us"], want["cpuset.cpus"] = "2048", "33554432", "75000", "0-1"
-	if withSwap() {
+	if c.limitsSwap() {
 		want["memory.memsw.limit_in_bytes"] = "33554432"
 	}
 	c.wantLimits(want)
@@ -217,11 +183,6 @@ func TestLimitsThatCannotHoldAreRefused(t *testing.T) {
 	}
 }
 
-func cgroup2() bool {
-	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
-	return err == nil
-}
-
 func TestUnifiedKeysAreWritten(t *testing.T) {
 	if !cgroup2() {
 		t.Skip("unified resources are those of cgroup version 2; this machine has version 1, where they are refused (see above)")
@@ -276,24 +237,27 @@ func TestCgroupsLieInKubeletsOrInOurs(t *testing.T) {
 	const parent = "/e2e-kubepods/burstable/pod1"
 	p := runPod(t, func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = parent })
 	c := p.start(sleeper())
-	if got, want := c.cgroup("memory"), "/sys/fs/cgroup/memory"+parent+"/"+c.id; got != want {
+	if got, want := c.cgroup("memory"), hierarchy("memory")+parent+"/"+c.id; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	p.stop()
-	t.Cleanup(func() { removeTree(t, "/sys/fs/cgroup/*/e2e-kubepods") }) // kubelet's are kubelet's to remove
+	t.Cleanup(func() { // kubelet's are kubelet's to remove
+		removeTree(t, "/sys/fs/cgroup/*/e2e-kubepods")
+		removeTree(t, "/sys/fs/cgroup/e2e-kubepods")
+	})
 	for _, controller := range []string{"memory", "cpu", "systemd"} {
-		left, err := filepath.Glob("/sys/fs/cgroup/" + controller + parent + "/*/")
+		left, err := filepath.Glob(hierarchy(controller) + parent + "/*/")
 		if err != nil || len(left) > 0 {
 			t.Errorf("left in %s: %v, %v", controller, left, err)
 		}
-		if _, err := os.Stat("/sys/fs/cgroup/" + controller + parent); err != nil {
+		if _, err := os.Stat(hierarchy(controller) + parent); err != nil {
 			t.Errorf("kubelet's cgroup is gone: %v", err)
 		}
 	}
 	q := runPod(t)
 	c = q.start(sleeper())
 	own := filepath.Dir(c.cgroup("memory"))
-	if want := "/sys/fs/cgroup/memory/berth/" + q.id; own != want {
+	if want := hierarchy("memory") + "/berth/" + q.id; own != want {
 		t.Errorf("got %s, want %s", own, want)
 	}
 	q.stop()

@@ -112,7 +112,8 @@ func reap() (int, error) {
 }
 
 // enter prepares the namespaces: mounts are private, /proc and the cgroup
-// hierarchies show what is inside, /run is empty, lo is up.
+// hierarchies show what is inside, no process is at the top of version 2's,
+// /run is empty, lo is up.
 func enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -129,6 +130,9 @@ func enter() error {
 	}
 	for _, m := range mounts {
 		if err := m.renew(); err != nil {
+			return err
+		}
+		if err := m.clearTop(); err != nil {
 			return err
 		}
 	}
@@ -176,6 +180,26 @@ func (m cgroupMount) renew() error {
 	return nil
 }
 
+// leaf is the cgroup of the tests themselves in version 2.
+const leaf = "tests"
+
+// clearTop moves init and this process, which are at the top of the namespace,
+// into a leaf: version 2 enables no controllers below a cgroup with processes.
+func (m cgroupMount) clearTop() error {
+	if m.kind != "cgroup2" {
+		return nil
+	}
+	if err := os.Mkdir(filepath.Join(m.path, leaf), 0o755); err != nil {
+		return err
+	}
+	for _, pid := range []string{"1", "0"} { // 0 is who writes
+		if err := os.WriteFile(filepath.Join(m.path, leaf, "cgroup.procs"), []byte(pid), 0o644); err != nil {
+			return fmt.Errorf("move process %s into %s: %w", pid, leaf, err)
+		}
+	}
+	return nil
+}
+
 // makeCgroups makes a cgroup in every hierarchy.
 func makeCgroups(name string) error {
 	mounts, err := cgroupMounts()
@@ -183,6 +207,9 @@ func makeCgroups(name string) error {
 		return err
 	}
 	for _, m := range mounts {
+		if m.kind == "cgroup2" {
+			m.enable()
+		}
 		dir := filepath.Join(m.path, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
@@ -198,6 +225,15 @@ func makeCgroups(name string) error {
 		}
 	}
 	return nil
+}
+
+// enable gives the cgroups at the top of version 2 every controller there is:
+// systemd enables few. One that cannot be enabled is missed by its tests.
+func (m cgroupMount) enable() {
+	controllers, _ := os.ReadFile(filepath.Join(m.path, "cgroup.controllers")) // always there
+	for _, c := range strings.Fields(string(controllers)) {
+		_ = os.WriteFile(filepath.Join(m.path, "cgroup.subtree_control"), []byte("+"+c), 0o644)
+	}
 }
 
 func joinCgroups(name string) error {
