@@ -4,6 +4,9 @@
 SHELL       := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 
+# Targets follow each other: what setup installs, build needs.
+.NOTPARALLEL:
+
 GO          ?= go
 BIN         := $(CURDIR)/bin
 CACHE       := $(CURDIR)/.cache
@@ -12,7 +15,16 @@ FUZZTIME    ?= 30s
 BENCHFLAGS  ?=
 RUNS        ?= 1
 
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-unknown)
+# sudo's PATH leaves out where Go's own instructions put it.
+ifeq ($(shell command -v $(GO)),)
+export PATH := $(PATH):/usr/local/go/bin
+endif
+
+# The version is stamped below, and git refuses root the clones of others: Go
+# would not build there, and the version would be unknown.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+VERSION     ?= $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo v0.0.0-unknown)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 
 GOLANGCI_VERSION := v2.15.0
@@ -35,14 +47,19 @@ help: ## print this list
 ##@ Build
 
 .PHONY: build
-build: ## compile bin/berthd, bin/berth-runtime, bin/berth, bin/berth-bench and bin/cni/*
+build: setup-build ## compile bin/berthd, bin/berth-runtime, bin/berth, bin/berth-bench and bin/cni/*
 	@mkdir -p $(BIN)/cni
 	$(PURE) -o $(BIN)/ ./cmd/berthd ./cmd/berth ./cmd/berth-bench
 	$(RUNTIME) -o $(BIN)/berth-runtime ./cmd/berth-runtime
 	@$(PURE) -o $(BIN)/cni/ $$($(GO) list tool | grep '^github.com/containernetworking/plugins/')
 
+# Root, who installs, may be without Go: what is in bin/ already is taken.
+BUILT       := $(addprefix $(BIN)/,berthd berth-runtime berth berth-bench $(shell \
+               sed -n 's|^\(tool\)\?[[:space:]]*github.com/containernetworking/plugins/.*/|cni/|p' go.mod))
+
 .PHONY: install
-install: build ## put binaries, plugins, configuration and units under PREFIX (/usr/local) and /etc
+install: ## put what bin/ holds, built if need be, with configuration and units under PREFIX (/usr/local) and /etc
+	@for f in $(BUILT); do [ -x $$f ] || exec $(MAKE) build; done
 	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' contrib/install.sh install
 
 .PHONY: uninstall
@@ -70,6 +87,10 @@ demo: setup build ## set up what is missing, then run a pod and talk to it, with
 setup: ## install the Debian packages that building and testing need, where they are missing
 	@contrib/setup.sh
 
+.PHONY: setup-build
+setup-build:
+	@contrib/setup.sh build
+
 .PHONY: test
 test: setup build check test-root e2e crash ## set up what is missing, then everything that CI runs
 
@@ -77,35 +98,35 @@ test: setup build check test-root e2e crash ## set up what is missing, then ever
 check: lint unit ## lint, unit tests and architecture rules: no root, under 2 minutes
 
 .PHONY: lint
-lint: $(GOLANGCI) ## run the linters of .golangci.yml
+lint: setup-build $(GOLANGCI) ## run the linters of .golangci.yml
 	$(GOLANGCI) run ./...
 
 # BERTH_TEST_UNPRIVILEGED makes testutil.Root skip, so that root's and other
 # people's `make check` are the same; test-root runs what was skipped.
 .PHONY: unit
-unit: ## unit tests and architecture rules
+unit: setup-build ## unit tests and architecture rules
 	BERTH_TEST_UNPRIVILEGED=1 $(TEST) $(UNITS)
 
 .PHONY: test-root
-test-root: ## the tests of the same packages that need root: kernel, mounts, namespaces
+test-root: setup ## the tests of the same packages that need root: kernel, mounts, namespaces
 	CI=true $(TEST) -timeout 15m ./pkg/... ./cmd/...
 
 .PHONY: e2e
-e2e: build ## end-to-end tests over the real socket (root)
+e2e: setup build ## end-to-end tests over the real socket (root)
 	CI=true BERTH_BIN=$(BIN) $(TEST) -count=1 -timeout 20m ./test/e2e/...
 
 .PHONY: crash
-crash: build ## kill daemons in the middle of their work and look for losses (root); RUNS=20 repeats
+crash: setup build ## kill daemons in the middle of their work and look for losses (root); RUNS=20 repeats
 	CI=true BERTH_BIN=$(BIN) $(TEST) -count=$(RUNS) -timeout $$((15 * $(RUNS)))m ./test/crash/...
 
 .PHONY: fuzz
-fuzz: ## run each fuzz target for FUZZTIME (30s)
+fuzz: setup-build ## run each fuzz target for FUZZTIME (30s)
 	@test/fuzz.sh $(FUZZTIME)
 
 ##@ Measure
 
 .PHONY: bench
-bench: build ## measure Berth alone, on a private root and network namespace (root)
+bench: setup build ## measure Berth alone, on a private root and network namespace (root)
 	$(GO) run ./test/bench/peers --bin $(BIN) --only berth $(BENCHFLAGS)
 
 .PHONY: bench-peers
