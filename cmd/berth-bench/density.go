@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,12 +56,12 @@ func density(ctx context.Context, d *driver) (report, error) {
 	if err != nil {
 		return report{}, err
 	}
-	cpu, notes, err := d.pollCPU(ctx, find)
+	cpu, missing, err := d.pollCPU(ctx, find)
 	if err != nil {
 		return report{}, err
 	}
 	polled := single("CPU while polled each second", "% core", 100*cpu)
-	polled.Note = notes
+	polled.Missing = missing
 	memory := single(fmt.Sprintf("PSS a pod at %d pods", d.N), "kB", float64(full.Bytes-idle.Bytes)/1024/float64(d.N))
 	memory.Note = fmt.Sprintf("%d processes, %d without pods", full.Processes, idle.Processes)
 	return report{Rows: []row{
@@ -73,7 +74,7 @@ func density(ctx context.Context, d *driver) (report, error) {
 
 // pollCPU makes every poll once a second for d.Poll and returns the runtime's
 // CPU time as a share of a core, and which calls it did not answer.
-func (d *driver) pollCPU(ctx context.Context, find finder) (cores float64, notes string, err error) {
+func (d *driver) pollCPU(ctx context.Context, find finder) (cores float64, missing string, err error) {
 	before, err := find.CPU()
 	if err != nil {
 		return 0, "", err
@@ -81,12 +82,12 @@ func (d *driver) pollCPU(ctx context.Context, find finder) (cores float64, notes
 	began := time.Now()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var missing []string
+	var unanswered, why []string
 	for time.Since(began) < d.Poll {
 		for _, p := range d.polls() {
-			if err := p.call(ctx); err != nil && !slices.Contains(missing, p.name) {
-				missing = append(missing, p.name)
-				notes += fmt.Sprintf("%s: %s; ", p.name, complaint(err))
+			if err := p.call(ctx); err != nil && !slices.Contains(unanswered, p.name) {
+				unanswered = append(unanswered, p.name)
+				why = append(why, p.name+": "+complaint(err))
 			}
 		}
 		select {
@@ -99,7 +100,7 @@ func (d *driver) pollCPU(ctx context.Context, find finder) (cores float64, notes
 	if err != nil {
 		return 0, "", err
 	}
-	return (after - before).Seconds() / time.Since(began).Seconds(), notes, nil
+	return (after - before).Seconds() / time.Since(began).Seconds(), strings.Join(why, "; "), nil
 }
 
 // pause waits for d, or until ctx ends.

@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -208,5 +210,14 @@ func TestSpreadEndsAtTheFirstError(t *testing.T) {
 	})
 	if !errors.Is(err, boom) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatWasNotPolledIsMissingFromTheFigure(t *testing.T) {
+	d := serve(t, &fakeRuntime{}, 1)
+	d.Poll = time.Millisecond
+	_, missing, err := d.pollCPU(t.Context(), finder{pids: []int{os.Getpid()}})
+	if err != nil || !strings.Contains(missing, "ListContainerStats: not implemented; ListPodSandboxStats: not implemented") {
+		t.Errorf("missing %q, %v", missing, err)
 	}
 }

@@ -30,6 +30,9 @@ type row struct {
 	Value float64 `json:"value,omitempty"`
 	// Note says why there is no figure, or what it depends on.
 	Note string `json:"note,omitempty"`
+	// Missing is the part of the work that the runtime did not do: the figure
+	// cannot be compared with that of one that did.
+	Missing string `json:"missing,omitempty"`
 }
 
 // samples are durations of one operation.
@@ -88,8 +91,12 @@ func (r report) Table(w io.Writer) error {
 }
 
 func note(x row) string {
-	if x.Note == "" {
-		return ""
+	out := ""
+	if x.Note != "" {
+		out = " (" + x.Note + ")"
 	}
-	return " (" + x.Note + ")"
+	if x.Missing != "" {
+		out += " (without " + x.Missing + ")"
+	}
+	return out
 }

@@ -50,6 +50,8 @@ type summary struct {
 	Max  float64 `json:"max,omitempty"`
 	N    int     `json:"n,omitempty"`
 	Note string  `json:"note,omitempty"`
+	// Missing is the part of the work that the runtime did not do.
+	Missing string `json:"missing,omitempty"`
 }
 
 // summarize joins the rounds of one figure; nil where there are none.
@@ -62,7 +64,7 @@ func summarize(rows []benchRow) *summary {
 	for _, r := range rows {
 		s.N += r.N
 		s.Max = max(s.Max, r.Max)
-		s.Note = cmp.Or(s.Note, r.Note)
+		s.Note, s.Missing = cmp.Or(s.Note, r.Note), cmp.Or(s.Missing, r.Missing)
 		middle, high = append(middle, cmp.Or(r.P50, r.Value)), append(high, r.P95)
 	}
 	s.P50, s.P95 = median(middle), median(high)
@@ -87,7 +89,7 @@ func compare(f *figures) []line {
 		for _, rows := range by {
 			l.Unit = rows[0].Unit
 		}
-		if l.Containerd != nil && l.Berth != nil && l.Containerd.P50 > 0 && l.Berth.P50 > 0 {
+		if l.comparable() {
 			l.Ratio = l.Containerd.P50 / l.Berth.P50
 			if moreIsBetter(l.Unit) {
 				l.Ratio = 1 / l.Ratio
@@ -99,6 +101,12 @@ func compare(f *figures) []line {
 		lines = append(lines, l)
 	}
 	return lines
+}
+
+// comparable tells whether both figures are there and of the same work.
+func (l *line) comparable() bool {
+	c, b := l.Containerd, l.Berth
+	return c != nil && b != nil && c.P50 > 0 && b.P50 > 0 && c.Missing == b.Missing
 }
 
 func moreIsBetter(unit string) bool { return unit == "1/s" || unit == "MB/s" }
@@ -127,7 +135,8 @@ func failures(lines []line) int {
 	return n
 }
 
-// printTable prints the lines for people; times are p50 (p95, max).
+// printTable prints the lines for people; times are p50 (p95, max). Notes and
+// what keeps figures from being compared follow.
 func printTable(w io.Writer, lines []line) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	suite := ""
@@ -146,6 +155,23 @@ func printTable(w io.Writer, lines []line) {
 		fmt.Fprintf(t, "  %s, %s\t%s\t%s\t%s\t%s\t%s\n", l.Name, l.Unit, l.Containerd, l.Berth, ratio, l.Wanted, verdict)
 	}
 	_ = t.Flush() // to a terminal or a pipe
+	for _, l := range lines {
+		l.remark(w, containerdName, l.Containerd)
+		l.remark(w, berthName, l.Berth)
+	}
+}
+
+// remark prints what one runtime's figure does not say.
+func (l *line) remark(w io.Writer, runtime string, s *summary) {
+	if s == nil {
+		return
+	}
+	if s.Missing != "" {
+		fmt.Fprintf(w, "no ratio of %s, %s: %s did less: %s\n", l.Suite, l.Name, runtime, s.Missing)
+	}
+	if s.Note != "" && s.P50 != 0 {
+		fmt.Fprintf(w, "%s, %s, %s: %s\n", l.Suite, l.Name, runtime, s.Note)
+	}
 }
 
 // String is the summary in a cell.

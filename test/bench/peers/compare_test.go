@@ -34,6 +34,24 @@ func TestRatioSaysHowManyTimesBetter(t *testing.T) {
 	}
 }
 
+func TestFiguresOfUnequalWorkHaveNoRatio(t *testing.T) {
+	key := figureKey{"density", "CPU while polled each second"}
+	did, less := benchRow{Unit: "% core", Value: 47}, benchRow{Unit: "% core", Value: 1, Missing: "ListContainerStats: not implemented"}
+	lines := compare(two(key, did, less))
+	if lines[0].Ratio != 0 {
+		t.Errorf("ratio %g", lines[0].Ratio)
+	}
+	var b bytes.Buffer
+	printTable(&b, lines)
+	if want := "berth did less: ListContainerStats: not implemented\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in\n%s", want, b.String())
+	}
+	did.Missing = less.Missing
+	if l := compare(two(key, did, less)); l[0].Ratio != 47 {
+		t.Errorf("the same missing: ratio %g", l[0].Ratio)
+	}
+}
+
 func TestThresholdsAreJudged(t *testing.T) {
 	up := figureKey{"lifecycle, host network", "pod-up"}
 	pss := figureKey{"density", "PSS a pod at 100 pods"}

@@ -44,6 +44,8 @@ type benchRow struct {
 	Max   float64 `json:"max"`
 	Value float64 `json:"value"`
 	Note  string  `json:"note"`
+	// Missing is the part of the work that the runtime did not do.
+	Missing string `json:"missing"`
 }
 
 // figures are a row of each runtime for each suite and row name, with the
