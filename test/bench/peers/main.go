@@ -14,9 +14,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,6 +103,17 @@ func measure(ctx context.Context, s settings) (err error) {
 	images, err := makeImages(ctx, s.Dir)
 	if err != nil {
 		return err
+	}
+	if strings.Contains(pullSuite, s.Suites) {
+		l, err := net.Listen("tcp", pullHost)
+		if err != nil {
+			return err
+		}
+		stop, err := serveImage(l, pullShape.Image())
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	var runtimes []*daemon
 	defer func() {
