@@ -124,8 +124,8 @@ func (d *driver) namespaces() *cri.NamespaceOption {
 	return n
 }
 
-// ContainerConfig describes the one container of p, with one of kubelet's
-// mounts: the pod's hosts file is left to the runtime.
+// ContainerConfig describes a pod's one container as kubelet does, but for the
+// mounts of kubelet's own files (hosts, termination log, service account).
 func (d *driver) ContainerConfig(command ...string) *cri.ContainerConfig {
 	return &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: "main"},

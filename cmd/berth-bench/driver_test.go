@@ -186,8 +186,14 @@ func TestUnimplementedCallsAreRowsNotFailures(t *testing.T) {
 func TestExecCountsBothWays(t *testing.T) {
 	f := &fakeRuntime{}
 	d := serve(t, f, 5)
-	if _, err := execSync(t.Context(), d); err != nil {
+	r, err := execSync(t.Context(), d)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for i, want := range []row{{Name: "ExecSync", N: 5}, {Name: "ExecSync, each of 2 at once", N: 5}, {Name: "ExecSync, 2 at once"}} {
+		if got := r.Rows[i]; got.Name != want.Name || got.N != want.N {
+			t.Errorf("row %d: %+v, want %+v", i, got, want)
+		}
 	}
 	n := 0
 	for _, c := range f.calls {

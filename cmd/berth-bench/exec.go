@@ -35,12 +35,21 @@ func execSync(ctx context.Context, d *driver) (report, error) {
 			return report{}, err
 		}
 	}
+	each := make(samples, d.N)
 	began := time.Now()
-	if err := spread(ctx, d.N, d.At, func(ctx context.Context, _ int) error { return d.execTrue(ctx, p) }); err != nil {
+	err := spread(ctx, d.N, d.At, func(ctx context.Context, i int) error {
+		began := time.Now()
+		err := d.execTrue(ctx, p)
+		each[i] = time.Since(began)
+		return err
+	})
+	if err != nil {
 		return report{}, err
 	}
 	rate := float64(d.N) / time.Since(began).Seconds()
-	rows := append(t.Rows(), single(fmt.Sprintf("ExecSync, %d at once", d.At), "1/s", rate))
+	rows := append(t.Rows(),
+		each.Row(fmt.Sprintf("ExecSync, each of %d at once", d.At)),
+		single(fmt.Sprintf("ExecSync, %d at once", d.At), "1/s", rate))
 	return report{Rows: rows}, d.Down(ctx, p, &timings{})
 }
 

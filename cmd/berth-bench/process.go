@@ -64,8 +64,14 @@ func (d *driver) finder() (finder, error) {
 	if err != nil {
 		return finder{}, err
 	}
-	f.pids, f.names = []int{pid}, companions[filepath.Base(exe)]
+	f.pids, f.names = []int{pid}, companions[programName(exe)]
 	return f, nil
+}
+
+// programName returns the name of the program that /proc/PID/exe leads to. The
+// kernel marks one that has been replaced since, by an upgrade.
+func programName(exe string) string {
+	return strings.TrimSuffix(filepath.Base(exe), " (deleted)")
 }
 
 // peer returns the pid of the process that listens at the unix socket.
@@ -129,7 +135,7 @@ func (f finder) named(pid int) bool {
 	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // gone or a kernel thread: ""
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	argv0, _, _ := bytes.Cut(line, []byte{0})
-	return slices.Contains(f.names, filepath.Base(exe)) || slices.Contains(f.names, filepath.Base(string(argv0)))
+	return slices.Contains(f.names, programName(exe)) || slices.Contains(f.names, filepath.Base(string(argv0)))
 }
 
 // PSS sums the proportional set size: memory that processes share is divided

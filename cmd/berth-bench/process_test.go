@@ -2,6 +2,9 @@ package main
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,5 +45,39 @@ func TestFinderFindsByPidAndCountsItself(t *testing.T) {
 	}
 	if _, err := (finder{names: []string{"no such program"}}).PSS(); err == nil {
 		t.Error("no process, and no error")
+	}
+}
+
+func TestAProgramThatWasReplacedIsFoundByItsName(t *testing.T) {
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "berth-runtime-of-old")
+	if err := os.WriteFile(path, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(path, "1000")
+	c.Args[0] = "another name" // that of the program is to be read
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	f, err := (&driver{options: options{Processes: []string{"berth-runtime-of-old"}}}).finder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := f.Find(); err != nil || !slices.Equal(pids, []int{c.Process.Pid}) {
+		t.Errorf("found %v, %v; want %d", pids, err, c.Process.Pid)
 	}
 }
