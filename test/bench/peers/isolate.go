@@ -43,8 +43,9 @@ func isolate(ctx context.Context, s settings) error {
 }
 
 // reap is the life of PID 1: it starts the measuring process and collects
-// every orphan (shims among them) until that process ends.
-func reap() error {
+// every orphan (shims among them) until that process ends, which it is told to
+// when ctx does.
+func reap(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -57,6 +58,8 @@ func reap() error {
 	if err != nil {
 		return err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = p.Signal(unix.SIGTERM) }) // it may have ended
+	defer stop()
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, 0, nil)

@@ -61,7 +61,7 @@ func main() {
 func run(ctx context.Context, s settings) error {
 	switch os.Getenv(stageVariable) {
 	case stageInit:
-		return reap()
+		return reap(ctx)
 	case stageMeasure:
 		return measure(ctx, s)
 	default:
