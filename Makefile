@@ -38,7 +38,7 @@ RUNTIME     := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo
 
 # The tests link libct as the binary does.
 TEST        := $(GO) test -tags seccomp
-UNITS       := ./pkg/... ./cmd/... ./test/arch/... ./test/bench/... ./test/demo/... ./test/images/... ./test/testutil/...
+UNITS       := ./pkg/... ./cmd/... ./test/arch/... ./test/bench/... ./test/demo/... ./test/images/... ./test/install/... ./test/testutil/...
 
 .PHONY: help
 help: ## print this list

@@ -4,7 +4,9 @@
 #   DESTDIR= PREFIX=/usr/local contrib/install.sh install|uninstall
 #
 # /etc/berth/berth.toml is the administrator's: it is neither overwritten nor
-# removed, and nothing under /var/lib/berth is touched.
+# removed, and nothing under /var/lib/berth is touched. A CNI plugin that is there
+# already may be a network add-on's: only those that PREFIX/share/berth/plugins.sha256
+# says to be ours, and that are still as we put them there, are replaced or removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,46 +16,85 @@ bin=$dest$prefix/bin
 plugins=$dest/opt/cni/bin
 units=$dest/etc/systemd/system
 config=$dest/etc/berth/berth.toml
+ours=$dest$prefix/share/berth/plugins.sha256
 programs=(berthd berth-runtime berth berth-bench)
+services=(berthd berth-runtime)
+
+# put MODE FILE TARGET: in one step, as somebody may be executing TARGET.
+put() {
+	install -m "$1" "$2" "$3.new"
+	mv -f "$3.new" "$3"
+}
+
+# line PLUGIN is what the list has for one that is in place.
+line() {
+	(cd "$plugins" && sha256sum "$1")
+}
+
+# is_ours PLUGIN: we put it there, and nobody has replaced it.
+is_ours() {
+	[ -f "$plugins/$1" ] && [ -f "$ours" ] && line "$1" | grep -qxFf - "$ours"
+}
+
+install_plugins() {
+	local list p
+	list=$(mktemp)
+	for p in bin/cni/*; do
+		p=${p##*/}
+		if [ ! -e "$plugins/$p" ] || is_ours "$p"; then
+			put 0755 "bin/cni/$p" "$plugins/$p"
+		elif ! cmp -s "bin/cni/$p" "$plugins/$p"; then
+			echo "left as it is, as somebody else's: $plugins/$p"
+			continue
+		fi
+		line "$p" >>"$list"
+	done
+	put 0644 "$list" "$ours"
+	rm -f "$list"
+}
 
 install_all() {
-	install -d "$bin" "$plugins" "$units" "$(dirname "$config")"
+	local p u
+	install -d "$bin" "$plugins" "$units" "$(dirname "$config")" "$(dirname "$ours")"
 	for p in "${programs[@]}"; do
-		install -m 0755 "bin/$p" "$bin/$p"
+		put 0755 "bin/$p" "$bin/$p"
 	done
-	# A plugin that is there already may be a network add-on's.
-	for p in bin/cni/*; do
-		[ -e "$plugins/$(basename "$p")" ] || install -m 0755 "$p" "$plugins/"
-	done
-	for u in contrib/systemd/*.service; do
-		sed "s|/usr/local/bin/|$prefix/bin/|" "$u" >"$units/$(basename "$u")"
+	install_plugins
+	for u in "${services[@]}"; do
+		sed "s|/usr/local/bin/|$prefix/bin/|" "contrib/systemd/$u.service" >"$units/$u.service"
 	done
 	[ -e "$config" ] || install -m 0644 config/berth.toml "$config"
-	reload
-	echo "installed under $prefix; next: systemctl enable --now berth-runtime berthd"
+	tell daemon-reload
+	echo "installed under $prefix; next, the first time: systemctl enable --now berth-runtime berthd"
+	echo "after an upgrade: systemctl reload berth-runtime && systemctl restart berthd"
 }
 
 uninstall_all() {
+	local p u
+	tell disable --now "${services[@]}" || true # they may never have been there
 	for p in "${programs[@]}"; do
 		rm -f "$bin/$p"
 	done
-	for u in contrib/systemd/*.service; do
-		rm -f "$units/$(basename "$u")"
+	for u in "${services[@]}"; do
+		rm -f "$units/$u.service"
 	done
-	# Only what is still as it was built.
-	for p in bin/cni/*; do
-		if cmp -s "$p" "$plugins/$(basename "$p")"; then
-			rm -f "$plugins/$(basename "$p")"
-		fi
-	done
-	reload
+	if [ -f "$ours" ]; then
+		while read -r _ p; do
+			if is_ours "$p"; then
+				rm -f "$plugins/$p"
+			fi
+		done <"$ours"
+		rm -f "$ours"
+		rmdir --ignore-fail-on-non-empty "$(dirname "$ours")"
+	fi
+	tell daemon-reload
 	echo "uninstalled; $config, /var/lib/berth and running containers stay"
 }
 
-# reload tells systemd, where it is the one that runs here.
-reload() {
+# tell calls systemctl, where systemd runs here and what is installed is for here.
+tell() {
 	if [ -z "$dest" ] && [ -d /run/systemd/system ]; then
-		systemctl daemon-reload
+		systemctl "$@"
 	fi
 }
 
