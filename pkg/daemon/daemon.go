@@ -91,6 +91,9 @@ func (s *services) serve(ctx context.Context, o Options, begun func() bool, hang
 	log.Info("Serving", "socket", o.Config.Socket(), "version", o.Version, "pods", len(s.pods.List()), "containers", len(s.containers.List()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
+	if err := ready(); err != nil {
+		log.Error(err, "Serving all the same")
+	}
 	for {
 		select {
 		case err := <-failed:
