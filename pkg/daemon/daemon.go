@@ -99,7 +99,7 @@ func (s *services) serve(ctx context.Context, o Options, begun func() bool, hang
 		case err := <-failed:
 			return fmt.Errorf("serve %s: %w", o.Config.Socket(), err)
 		case <-hangups:
-			reload(ctx, &o)
+			reload(ctx, &o, s.apply)
 		case <-ctx.Done():
 			log.Info("Stopping; containers run on")
 			stop(server)

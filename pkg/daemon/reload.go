@@ -18,9 +18,9 @@ func setVerbosity(level int) {
 }
 
 // reload reads the configuration again and takes over what can change while
-// the daemon runs: the log level. (CNI configurations are watched anyway.) The
-// rest is named in the log.
-func reload(ctx context.Context, o *Options) {
+// the daemon runs, which apply puts in force. (CNI configurations are watched
+// anyway.) The rest is named in the log.
+func reload(ctx context.Context, o *Options, apply func(config.Config)) {
 	log := klog.FromContext(ctx)
 	if o.Load == nil {
 		return
@@ -30,15 +30,31 @@ func reload(ctx context.Context, o *Options) {
 		log.Error(err, "Configuration is not reloaded: it is wrong")
 		return
 	}
+	needRestart := changed(o.Config, c)
+	o.Config = adopt(o.Config, c)
+	apply(o.Config)
+	log.Info("Configuration is reloaded", "logLevel", c.LogLevel, "needRestart", needRestart)
+}
+
+// adopt returns the old configuration with the new values of what can change
+// while the daemon runs.
+func adopt(old, next config.Config) config.Config {
+	old.LogLevel = next.LogLevel
+	old.Image.MaxConcurrentDownloads = next.Image.MaxConcurrentDownloads
+	old.Image.StallTimeout = next.Image.StallTimeout
+	old.Image.PlainHTTP = next.Image.PlainHTTP
+	return old
+}
+
+// apply puts in force what can change.
+func (s *services) apply(c config.Config) {
 	setVerbosity(c.LogLevel)
-	log.Info("Configuration is reloaded", "logLevel", c.LogLevel, "needRestart", changed(o.Config, c))
-	o.Config.LogLevel = c.LogLevel
+	s.images.SetDownloads(s.registryOptions(c), c.Image.MaxConcurrentDownloads)
 }
 
 // changed returns the keys, by table, that differ and count only after a restart.
 func changed(old, next config.Config) []string {
-	old.LogLevel = next.LogLevel
-	return differences("", reflect.ValueOf(old), reflect.ValueOf(next))
+	return differences("", reflect.ValueOf(adopt(old, next)), reflect.ValueOf(next))
 }
 
 func differences(prefix string, a, b reflect.Value) []string {

@@ -2,16 +2,16 @@ package daemon
 
 import (
 	"errors"
+	"reflect"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/config"
 )
 
-func TestReloadTakesTheLogLevelAndNamesTheRest(t *testing.T) {
-	defer setVerbosity(0)
+func TestReloadTakesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	o := Options{Config: config.Default()}
 	next := config.Default()
 	next.LogLevel = 4
@@ -19,20 +19,27 @@ func TestReloadTakesTheLogLevelAndNamesTheRest(t *testing.T) {
 	next.Runtime.PidsLimit = 9
 	next.Runtime.Handlers = map[string]config.Handler{"berth": {Annotations: []string{"a"}}}
 	next.Network.Builtin.MTU = 1400
-	next.Image.PlainHTTP = []string{"r"}
-	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.plain_http"}
+	next.Image.KeepBlobs = false
+	next.Image.MaxConcurrentDownloads, next.Image.PlainHTTP = 9, []string{"r"}
+	next.Image.StallTimeout.Duration = time.Second
+	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.keep_blobs"}
 	if diff := cmp.Diff(want, changed(o.Config, next)); diff != "" {
 		t.Error(diff)
 	}
+	var applied []config.Config
+	apply := func(c config.Config) { applied = append(applied, c) }
 	o.Load = func() (config.Config, error) { return next, nil }
-	reload(t.Context(), &o)
-	if !klog.V(4).Enabled() || o.Config.LogLevel != 4 || o.Config.Root != config.Default().Root {
-		t.Errorf("level %d, root %s", o.Config.LogLevel, o.Config.Root)
+	reload(t.Context(), &o, apply)
+	now := config.Default()
+	now.LogLevel = 4
+	now.Image.MaxConcurrentDownloads, now.Image.PlainHTTP, now.Image.StallTimeout = 9, next.Image.PlainHTTP, next.Image.StallTimeout
+	if len(applied) != 1 || !reflect.DeepEqual(applied[0], now) || !reflect.DeepEqual(o.Config, now) {
+		t.Errorf("applied %+v, kept %+v, want %+v", applied, o.Config, now)
 	}
 	o.Load = func() (config.Config, error) { return config.Config{}, errors.New("wrong") }
-	reload(t.Context(), &o)
-	if !klog.V(4).Enabled() {
-		t.Error("a wrong configuration changed the level")
+	reload(t.Context(), &o, apply)
+	if len(applied) != 1 {
+		t.Error("a wrong configuration was applied")
 	}
 	if got := changed(next, next); len(got) != 0 {
 		t.Errorf("changed: %v", got)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/admin"
+	"github.com/berth-run/berth/pkg/config"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/errs"
@@ -109,7 +110,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	c := s.o.Config
 	s.images, err = image.Open(life, image.Options{
 		Root: c.Root, State: c.State, KeepBlobs: c.Image.KeepBlobs, MaxConcurrentDownloads: c.Image.MaxConcurrentDownloads,
-		Registry: registry.Options{UserAgent: "berth/" + s.o.Version, StallTimeout: c.Image.StallTimeout.Duration, PlainHTTP: c.Image.PlainHTTP},
+		Registry: s.registryOptions(c),
 	})
 	if err != nil {
 		return fmt.Errorf("open images: %w", err)
@@ -128,6 +129,10 @@ func (s *services) openStores(life context.Context) (err error) {
 		Handlers: handlerNames(c.Runtime), CgroupDriver: s.driver, DefaultSysctls: c.Runtime.DefaultSysctls,
 	})
 	return err
+}
+
+func (s *services) registryOptions(c config.Config) registry.Options {
+	return registry.Options{UserAgent: "berth/" + s.o.Version, StallTimeout: c.Image.StallTimeout.Duration, PlainHTTP: c.Image.PlainHTTP}
 }
 
 func (s *services) networkOptions() network.Options {

@@ -106,7 +106,7 @@ func mismatch(err error) error {
 func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src source, report *reporter) ([]layer.Info, error) {
 	infos := make([]layer.Info, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(s.options.MaxConcurrentDownloads)
+	group.SetLimit(s.downloads.Load().layers)
 	for n, l := range layers {
 		group.Go(func() error {
 			var err error

@@ -61,9 +61,6 @@ func (o Options) withDefaults() Options {
 	if o.State == "" {
 		o.State = "/run/berth"
 	}
-	if o.MaxConcurrentDownloads <= 0 {
-		o.MaxConcurrentDownloads = 4
-	}
 	return o
 }
 
@@ -83,14 +80,14 @@ type Image struct {
 
 // Service is the node's images. Its methods are safe for concurrent use.
 type Service struct {
-	options  Options
-	blobs    *blob.Store
-	layers   *layer.Store
-	roots    *layer.Roots
-	registry *registry.Client
-	flights  flights
+	options Options
+	blobs   *blob.Store
+	layers  *layer.Store
+	roots   *layer.Roots
+	flights flights
 
-	index atomic.Pointer[index]
+	downloads atomic.Pointer[downloads]
+	index     atomic.Pointer[index]
 
 	mu      sync.Mutex
 	records map[digest.Digest]record
@@ -104,9 +101,10 @@ type Service struct {
 func Open(ctx context.Context, o Options) (*Service, error) {
 	o = o.withDefaults()
 	s := &Service{
-		options: o, registry: registry.New(o.Registry),
+		options: o,
 		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
 	}
+	s.SetDownloads(o.Registry, o.MaxConcurrentDownloads)
 	for _, d := range []string{s.recordDir(), s.refDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("make image store: %w", err)

@@ -60,7 +60,7 @@ func flightKey(ref reference, a Auth, p ispec.Platform) string {
 }
 
 func (s *Service) pull(ctx context.Context, ref reference, a Auth, platform ispec.Platform, report *reporter) (Image, error) {
-	repository, err := s.registry.Repository(ref.Domain, ref.Path, a)
+	repository, err := s.downloads.Load().registry.Repository(ref.Domain, ref.Path, a)
 	if err != nil {
 		return Image{}, err
 	}

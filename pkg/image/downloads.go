@@ -1,0 +1,22 @@
+package image
+
+import "github.com/berth-run/berth/pkg/image/registry"
+
+// downloads is how images are pulled. What is here may change while the service
+// runs; a pull goes on as it began.
+type downloads struct {
+	registry *registry.Client
+	layers   int // of one image, at a time
+}
+
+// SetDownloads changes how images are pulled from now on: what Options has as
+// Registry and MaxConcurrentDownloads.
+func (s *Service) SetDownloads(r registry.Options, maxConcurrent int) {
+	if maxConcurrent <= 0 {
+		maxConcurrent = 4
+	}
+	old := s.downloads.Swap(&downloads{registry: registry.New(r), layers: maxConcurrent})
+	if old != nil {
+		old.registry.Close() // its idle connections: pulls keep theirs
+	}
+}

@@ -1,0 +1,47 @@
+package image_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/image/registry"
+	testregistry "github.com/berth-run/berth/test/registry"
+)
+
+func TestDownloadsChangeWhileTheServiceRuns(t *testing.T) {
+	s := service(t)
+	b := build(t, sample("new"))
+	still := make(chan struct{})
+	r := serve(t, &testregistry.Registry{Hook: func(w http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasSuffix(req.URL.Path, b.Layers[0].Digest.String()) {
+			return false
+		}
+		w.Header().Set("Content-Length", "1000000")
+		_, _ = w.Write([]byte("x"))
+		w.(http.Flusher).Flush()
+		select {
+		case <-still:
+		case <-req.Context().Done():
+		}
+		return true
+	}})
+	defer close(still)
+	name := r.Put("still", "1", b)
+	s.SetDownloads(registry.Options{StallTimeout: 20 * time.Millisecond, MaxRetries: -1}, 1)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Pull(t.Context(), image.PullRequest{Ref: name})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a download that stood still has succeeded")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the old stall timeout holds")
+	}
+}
