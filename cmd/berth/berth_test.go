@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -263,11 +264,13 @@ func marshal(t *testing.T, encode func() ([]byte, error)) string {
 	return string(data) + "\n"
 }
 
-// golden compares with a file of testdata; UPDATE=1 rewrites it.
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares with a file of testdata; -update rewrites it.
 func golden(t *testing.T, name, what, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
-	if os.Getenv("UPDATE") != "" {
+	if *update {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
 			t.Fatal(err)
 		}

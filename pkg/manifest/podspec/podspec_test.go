@@ -3,6 +3,7 @@ package podspec
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,7 +187,9 @@ func TestResolvConfIsRead(t *testing.T) {
 	}
 }
 
-// TestGolden turns testdata/NAME.yaml into testdata/NAME.json; UPDATE=1 rewrites
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden turns testdata/NAME.yaml into testdata/NAME.json; -update rewrites
 // the latter.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.yaml")
@@ -200,7 +203,7 @@ func TestGolden(t *testing.T) {
 		}
 		got := convert(t, data)
 		path := strings.TrimSuffix(input, ".yaml") + ".json"
-		if os.Getenv("UPDATE") != "" {
+		if *update {
 			if err := os.WriteFile(path, got, 0o644); err != nil {
 				t.Fatal(err)
 			}
