@@ -48,10 +48,11 @@ help: ## print this list
 
 .PHONY: build
 build: setup-build ## compile bin/berthd, bin/berth-runtime, bin/berth, bin/berth-bench and bin/cni/*
-	@mkdir -p $(BIN)/cni
+	@mkdir -p $(BIN)/cni $(CACHE)
 	$(PURE) -o $(BIN)/ ./cmd/berthd ./cmd/berth ./cmd/berth-bench
 	$(RUNTIME) -o $(BIN)/berth-runtime ./cmd/berth-runtime
 	@$(PURE) -o $(BIN)/cni/ $$($(GO) list tool | grep '^github.com/containernetworking/plugins/')
+	@if [ $$EUID = 0 ] && [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" $(BIN) $(CACHE); fi # or they could not build again
 
 # Root, who installs, may be without Go: what is in bin/ already is taken.
 BUILT       := $(addprefix $(BIN)/,berthd berth-runtime berth berth-bench $(shell \
