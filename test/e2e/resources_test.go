@@ -93,7 +93,7 @@ func TestAnUpdateLeavesWhatItDoesNotName(t *testing.T) {
 	}
 	c := runPod(t).start(config)
 	swap, follows := int64(128<<20), int64(32<<20)
-	if !withSwap() {
+	if !c.limitsSwap() {
 		follows = 0 // nothing is in force
 	}
 	for _, k := range []struct {
@@ -122,7 +122,7 @@ func TestAnUpdateLeavesWhatItDoesNotName(t *testing.T) {
 		if diff := cmp.Diff(k.status, c.status().Resources.Linux, protocmp.Transform()); diff != "" {
 			t.Errorf("status after %v (-want +got):\n%s", k.update, diff)
 		}
-		if !withSwap() {
+		if !c.limitsSwap() {
 			delete(k.limits, "memory.memsw.limit_in_bytes")
 		}
 		c.wantLimits(k.limits)
