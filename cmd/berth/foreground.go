@@ -47,10 +47,12 @@ func (a *app) foreground(ctx context.Context, c *client.Client, created client.C
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
-	if err := c.Start(ctx, created); err != nil {
+	// What is typed from here on is echoed by the container's terminal alone.
+	if err := t.raw(); err != nil {
+		c.Discard(ctx, created)
 		return nil, err
 	}
-	if err := t.raw(); err != nil {
+	if err := c.Start(ctx, created); err != nil {
 		return nil, err
 	}
 	return a.follow(ctx, c, id, attachment, f.tty, signals)

@@ -45,7 +45,8 @@ func TestRunGivesATerminal(t *testing.T) {
 		typed("echo now $(stty size)\n", "now ")
 		return wantText(screen.String(), "now 20 90")
 	})
-	typed("sleep 1000\n", "sleep 1000")
+	// What it writes shows that the terminal is its own, where ^C is a signal.
+	typed("sh -c 'echo asleep $((20+3)); exec sleep 1000'\n", "asleep 23")
 	typed("\x03", "^C")
 	typed("echo $((1300+37))\n", "1337")
 	if _, err := person.WriteString("exit 3\n"); err != nil {
