@@ -16,7 +16,7 @@ import (
 // Do calls verb with request on the server that listens at path and decodes
 // its answer into reply, unless that is nil. The files are passed along and
 // stay the caller's. When ctx ends the call is cancelled and its error
-// returned; a server that is not there, or that dies, is errs.Unavailable.
+// returned; a server that is not there, dies or ends is errs.Unavailable.
 func Do(ctx context.Context, path, verb string, request, reply any, files ...*os.File) error {
 	return Stream(ctx, path, verb, request, reply, nil, files...)
 }

@@ -192,6 +192,9 @@ func (s *Server) serve(conn *net.UnixConn) {
 		cancel()
 	})
 	result, err := s.handler(ctx, call)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) { // by Shutdown, or nobody listens
+		err = fmt.Errorf("%s: the server ends: %w", call.Verb, errs.Unavailable)
+	}
 	if err != nil {
 		_ = call.reply(kindFailure, errs.Encode(err)) // the peer may be gone
 		return
