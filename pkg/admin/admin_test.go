@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,14 @@ type fakeRuntime struct {
 	killed  []runtime.KillRequest
 	resized chan [2]uint16
 	state   runtime.State
+	deaths  atomic.Int32 // how often it still dies under a call
+}
+
+func (f *fakeRuntime) dies() error {
+	if f.deaths.Add(-1) >= 0 {
+		return fmt.Errorf("connection lost: %w", errs.Unavailable)
+	}
+	return nil
 }
 
 func (f *fakeRuntime) Kill(_ context.Context, r runtime.KillRequest) error {
@@ -44,6 +53,9 @@ func (f *fakeRuntime) Resize(_ context.Context, _ string, w, h uint16) error {
 }
 
 func (f *fakeRuntime) Attach(_ context.Context, _ runtime.AttachRequest, s runtime.AttachIO) error {
+	if err := f.dies(); err != nil {
+		return err
+	}
 	in, err := io.ReadAll(s.Stdin)
 	if err != nil {
 		return err
@@ -61,6 +73,9 @@ func (f *fakeRuntime) List(context.Context) ([]runtime.Container, error) {
 
 func (f *fakeRuntime) Events(ctx context.Context, each func(runtime.Event)) error {
 	each(runtime.Event{Type: runtime.Subscribed})
+	if err := f.dies(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case e := <-f.events:
@@ -123,6 +138,7 @@ func serve(t *testing.T, d admin.Deps) apiv1.AdminClient {
 
 func TestAttachCarriesAllStreamsAndSizes(t *testing.T) {
 	rt := &fakeRuntime{resized: make(chan [2]uint16, 1)}
+	rt.deaths.Store(1) // the next worker takes over what was sent
 	stream, err := serve(t, admin.Deps{Runtime: rt}).Attach(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -190,6 +206,15 @@ func TestWaitSeesPastAndComingExits(t *testing.T) {
 	defer cancel()
 	if _, err := client.Wait(ctx, &apiv1.WaitRequest{ContainerId: "c1"}); err == nil {
 		t.Error("no exit, and Wait returned")
+	}
+}
+
+func TestWaitOutlivesAWorker(t *testing.T) {
+	rt := &fakeRuntime{state: runtime.Running, events: make(chan runtime.Event, 1)}
+	rt.deaths.Store(2)
+	rt.events <- runtime.Event{Type: runtime.Exited, Container: runtime.Container{ID: "c1", ExitCode: 5}}
+	if r, err := serve(t, admin.Deps{Runtime: rt}).Wait(t.Context(), &apiv1.WaitRequest{ContainerId: "c1"}); err != nil || r.ExitCode != 5 {
+		t.Errorf("got %v, %v", r, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"k8s.io/klog/v2"
@@ -24,7 +25,8 @@ type attachStream = grpc.BidiStreamingServer[apiv1.AttachRequest, apiv1.AttachRe
 //	client ◀──────output──── send    ◀──pipe── berth-runtime
 //
 // It ends when the container does, or when the client goes away. Output that
-// the client does not read in time is berth-runtime's to drop.
+// the client does not read in time is berth-runtime's to drop, and so is what
+// comes while a worker of it is replaced by the next.
 func (s *Server) Attach(stream attachStream) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -66,8 +68,17 @@ func (a *attachment) run(ctx context.Context, size *apiv1.TerminalSize) error {
 	// The receiver ends when the handler returns, which ends the stream. Nobody
 	// can wait for it before: Recv has no other end.
 	go a.receive(ctx)
-	err := a.runtime.Attach(ctx, runtime.AttachRequest{ID: a.id}, runtime.AttachIO{
-		Stdin: a.pipes.stdin.read, Stdout: a.pipes.stdout.write, Stderr: a.pipes.stderr.write,
+	lost := false
+	err := outlast(ctx, func(ctx context.Context) (bool, error) {
+		began := time.Now()
+		err := a.runtime.Attach(ctx, runtime.AttachRequest{ID: a.id}, runtime.AttachIO{
+			Stdin: a.pipes.stdin.read, Stdout: a.pipes.stdout.write, Stderr: a.pipes.stderr.write,
+		})
+		if lost && errors.Is(err, errs.Conflict) {
+			return true, nil // it ended while berth-runtime was away
+		}
+		lost = true
+		return time.Since(began) > awayPause, err
 	})
 	a.pipes.closeRuntimeEnds()
 	outputs.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
 	"github.com/berth-run/berth/pkg/errs"
@@ -19,30 +20,49 @@ func (s *Server) Kill(ctx context.Context, r *apiv1.KillRequest) (*apiv1.KillRes
 	return &apiv1.KillResponse{}, err
 }
 
+// awayLimit is how long Wait and Attach look for a berth-runtime that has gone;
+// a worker that dies, or is upgraded, has a successor within milliseconds.
+const (
+	awayLimit = 30 * time.Second
+	awayPause = 50 * time.Millisecond
+)
+
 // errEnded stops a subscription that has seen what it waited for.
 var errEnded = errors.New("container ended")
 
 // Wait returns once the container has ended. It subscribes before it looks, so
-// that an exit between the two is not missed.
+// that an exit between the two is not missed, nor one while berth-runtime was
+// away.
 func (s *Server) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitResponse, error) {
-	w := waiter{runtime: s.deps.Runtime, id: r.ContainerId}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	err := s.deps.Runtime.Events(ctx, func(e runtime.Event) {
-		if err := w.see(ctx, e); err != nil {
-			cancel(err)
-		}
-	})
-	cause := context.Cause(ctx)
+	w := &waiter{runtime: s.deps.Runtime, id: r.ContainerId}
+	err := outlast(ctx, w.subscribe)
 	switch {
-	case errors.Is(cause, errEnded):
+	case errors.Is(err, errEnded):
 		return w.end, nil
-	case cause != nil:
-		return nil, cause
-	case err == nil:
-		err = errs.Unavailable
+	case errors.Is(err, errs.Unavailable):
+		err = fmt.Errorf("wait for container %s: %w", r.ContainerId, err)
 	}
-	return nil, fmt.Errorf("wait for container %s: %w", r.ContainerId, err)
+	return nil, err
+}
+
+// outlast calls f again each time that berth-runtime has gone while it ran,
+// unless it stays away. f tells whether it had got through to it.
+func outlast(ctx context.Context, f func(context.Context) (connected bool, err error)) error {
+	seen := time.Now()
+	for {
+		connected, err := f(ctx)
+		if connected {
+			seen = time.Now()
+		}
+		if !errors.Is(err, errs.Unavailable) || time.Since(seen) > awayLimit {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(awayPause):
+		}
+	}
 }
 
 // waiter looks for the end of one container in the runtime's events.
@@ -50,6 +70,25 @@ type waiter struct {
 	runtime runtime.Runtime
 	id      string
 	end     *apiv1.WaitResponse
+}
+
+// subscribe returns errEnded once end is set.
+func (w *waiter) subscribe(ctx context.Context) (connected bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err = w.runtime.Events(ctx, func(e runtime.Event) {
+		connected = true
+		if err := w.see(ctx, e); err != nil {
+			cancel(err)
+		}
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		return connected, cause
+	}
+	if err == nil {
+		err = errs.Unavailable
+	}
+	return connected, err
 }
 
 // see returns errEnded once end is set, or why waiting makes no sense.
