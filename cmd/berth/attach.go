@@ -85,7 +85,7 @@ func (a *app) stay(ctx context.Context, c *client.Client, id string, attachment 
 		a.forward(ctx, c, id, signals, over)
 		return nil
 	})
-	g.Go(func() error { return ignoreHangup(attachment.Run()) })
+	g.Go(func() error { return ignoreHangup(attachment.Run(ctx)) })
 	if err := g.Wait(); err != nil {
 		return err
 	}

@@ -37,6 +37,9 @@ type fakeDaemon struct {
 	requests   []string
 	manifests  []*apiv1.ManifestStatus
 	problems   []*apiv1.Problem
+	stop       func() // ends the first server
+	waits      chan string
+	waitError  error
 	archive    bytes.Buffer
 }
 
@@ -55,7 +58,15 @@ func startDaemon(t *testing.T) *fakeDaemon {
 		dir: dir, host: "unix://" + filepath.Join(dir, "s"), pods: map[string]*runtimeapi.PodSandboxConfig{},
 		containers: map[string]*fakeContainer{}, images: map[string]*runtimeapi.Image{},
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	d.stop = d.serve(t)
+	t.Cleanup(d.stop)
+	return d
+}
+
+// serve answers until stop is called, as a daemon that is killed then.
+func (d *fakeDaemon) serve(t *testing.T) (stop func()) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(d.dir, "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +76,7 @@ func startDaemon(t *testing.T) *fakeDaemon {
 	apiv1.RegisterAdminServer(server, &fakeAdmin{fakeDaemon: d})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) }) // ends with Stop
-	t.Cleanup(func() { server.Stop(); serving.Wait() })
-	return d
+	return func() { server.Stop(); serving.Wait() }
 }
 
 // berth runs the command line and returns its exit code and output.

@@ -78,8 +78,15 @@ func (d *fakeAdmin) Kill(_ context.Context, r *apiv1.KillRequest) (*apiv1.KillRe
 
 func (d *fakeAdmin) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitResponse, error) {
 	d.mu.Lock()
-	c := d.containers[r.ContainerId]
+	c, err := d.containers[r.ContainerId], d.waitError
 	d.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case d.waits <- r.ContainerId: // a nil channel waits for nobody
+	default:
+	}
 	select {
 	case <-c.ended:
 		return &apiv1.WaitResponse{ExitCode: c.status.ExitCode}, nil
@@ -98,6 +105,14 @@ func (d *fakeAdmin) Attach(stream apiv1.Admin_AttachServer) error {
 	d.mu.Unlock()
 	if err := stream.Send(&apiv1.AttachResponse{Response: &apiv1.AttachResponse_Attached{Attached: &apiv1.Attached{}}}); err != nil {
 		return err
+	}
+	if !first.GetStart().Stdin {
+		select {
+		case <-c.ended:
+			return nil
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
 	}
 	var in []byte
 	for {

@@ -73,18 +73,20 @@ func (a *app) follow(ctx context.Context, c *client.Client, id string, attachmen
 		return nil
 	})
 	if attachment != nil {
-		g.Go(func() error { return ignoreHangup(attachment.Run()) })
+		g.Go(func() error { return ignoreHangup(attachment.Run(ctx)) })
 	}
 	if !tty {
 		g.Go(func() error { return c.Logs(ctx, id, client.LogOptions{Follow: true, Tail: -1}, a.out, a.errOut) })
 	}
 	err := g.Wait()
-	if end != nil && err != nil {
+	switch {
+	case end == nil:
+		return nil, fmt.Errorf("lost sight of container %s, which may run on: %w", client.ShortID(id), err)
+	case err != nil:
 		// The exit code is known: the lost output is worth a word, not the code.
 		a.complain(fmt.Errorf("output was cut short: %w", err))
-		err = nil
 	}
-	return end, err
+	return end, nil
 }
 
 // ignoreHangup drops the error of an output that nobody reads any more.

@@ -72,11 +72,11 @@ func (a *app) runImage(ctx context.Context, c *client.Client, f *runFlags, args 
 	// From here on a signal is the container's, not this program's.
 	ctx = context.WithoutCancel(ctx)
 	end, err := a.foreground(ctx, c, created, f, terminal)
-	if f.remove {
-		c.Discard(ctx, created)
-	}
 	if err != nil {
 		return err
+	}
+	if f.remove {
+		c.Discard(ctx, created)
 	}
 	return a.ended(end)
 }

@@ -28,7 +28,15 @@ type LogOptions struct {
 // Logs writes what the container has written to the two writers. It reads the
 // log file itself: a client is on the daemon's machine.
 func (c *Client) Logs(ctx context.Context, id string, o LogOptions, stdout, stderr io.Writer) error {
-	resp, err := c.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+	var resp *runtimeapi.ContainerStatusResponse
+	status := func() (err error) {
+		resp, err = c.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+		return err
+	}
+	err := status()
+	if o.Follow && isAway(ctx, err) {
+		err = c.outlast(ctx, status)
+	}
 	if err != nil {
 		return err
 	}

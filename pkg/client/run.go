@@ -101,16 +101,32 @@ func (c *Client) Start(ctx context.Context, created Created) error {
 	return err
 }
 
-// Discard removes the pod, even where ctx has ended. It is best effort: what
-// stays is seen by `berth ps -a`.
+// Discard removes the pod, even where ctx has ended or the daemon is away for a
+// while. It is best effort: what stays is seen by `berth ps -a`.
 func (c *Client) Discard(ctx context.Context, created Created) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	if created.PodID == "" {
-		_, _ = c.Admin.RemoveLogs(ctx, &apiv1.RemoveLogsRequest{PodUid: created.PodUID})
-		return
+	_ = c.outlast(ctx, func() error { return c.discard(ctx, created) }) // see above
+}
+
+// discard finds a pod whose id was never answered by its uid.
+func (c *Client) discard(ctx context.Context, created Created) error {
+	if created.PodID != "" {
+		return c.removePod(ctx, created.PodID, created.PodUID)
 	}
-	_ = c.removePod(ctx, created.PodID, created.PodUID)
+	made, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
+		LabelSelector: map[string]string{apiv1.LabelPodUID: created.PodUID, apiv1.LabelOwner: apiv1.OwnerRun},
+	}})
+	if err != nil {
+		return err
+	}
+	for _, p := range made.Items {
+		if err := c.removePod(ctx, p.Id, created.PodUID); err != nil {
+			return err
+		}
+	}
+	_, err = c.Admin.RemoveLogs(ctx, &apiv1.RemoveLogsRequest{PodUid: created.PodUID})
+	return err
 }
 
 // nameIsFree keeps names of `berth run` unique, as people expect.
@@ -141,7 +157,12 @@ func (c *Client) openVolumes(ctx context.Context, volumes []Volume, directories 
 	return nil
 }
 
-// Wait returns how the container has ended, once it has.
-func (c *Client) Wait(ctx context.Context, id string) (*apiv1.WaitResponse, error) {
-	return c.Admin.Wait(ctx, &apiv1.WaitRequest{ContainerId: id})
+// Wait returns how the container has ended, once it has, and outlasts a daemon
+// that is away for a while.
+func (c *Client) Wait(ctx context.Context, id string) (end *apiv1.WaitResponse, err error) {
+	err = c.outlast(ctx, func() error {
+		end, err = c.Admin.Wait(ctx, &apiv1.WaitRequest{ContainerId: id})
+		return err
+	})
+	return end, err
 }
