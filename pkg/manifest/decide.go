@@ -41,15 +41,49 @@ func decide(r *record, o observed, now time.Time) decision {
 	case r.Finished != "":
 		d.finished = r.Finished
 	case o.sandbox == nil:
-		if t := r.sandbox.until(); now.Before(t) {
-			d.retryAt(t)
-			return d
-		}
-		d.sandbox, d.attempt = true, o.nextAttempt()
+		d.withoutSandbox(r, o, now)
 	case d.initialized(r, o, now):
 		d.main(r, o, now)
 	}
 	return d
+}
+
+// withoutSandbox decides for a pod that has none yet, or whose last one is gone,
+// as after a reboot.
+func (d *decision) withoutSandbox(r *record, o observed, now time.Time) {
+	if d.finished = lastPhase(r, o); d.finished != "" {
+		return
+	}
+	if t := r.sandbox.until(); now.Before(t) {
+		d.retryAt(t)
+		return
+	}
+	d.sandbox, d.attempt = true, o.nextAttempt()
+}
+
+// lastPhase is how a pod is over that gets no new sandbox, as kubelet has it:
+// one that is never restarted and has had containers, and one that is restarted
+// on failure and has had none.
+func lastPhase(r *record, o observed) corev1.PodPhase {
+	policy := r.Pod.Spec.RestartPolicy
+	if policy == corev1.RestartPolicyAlways || len(o.containers) == 0 {
+		return ""
+	}
+	succeeded := true
+	for _, c := range r.Pod.Spec.Containers {
+		succeeded = succeeded && hasSucceeded(r, o.containers[c.Name], c.Name)
+	}
+	switch {
+	case succeeded:
+		return corev1.PodSucceeded
+	case policy == corev1.RestartPolicyNever:
+		return corev1.PodFailed
+	}
+	return ""
+}
+
+func hasSucceeded(r *record, s *runtimeapi.ContainerStatus, name string) bool {
+	return isExited(s) && s.ExitCode == 0 || s == nil && r.container(name).Succeeded
 }
 
 // initialized brings the init containers on, one after the other, and reports
@@ -99,6 +133,7 @@ func (d *decision) main(r *record, o observed, now time.Time) {
 		switch {
 		case isRunning(s):
 			alive = true
+		case s == nil && r.container(c.Name).Succeeded: // in an earlier sandbox
 		case isExited(s) && !restarts(r.Pod.Spec.RestartPolicy, s.ExitCode):
 			failed = failed || s.ExitCode != 0
 		default:

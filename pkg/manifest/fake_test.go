@@ -86,7 +86,9 @@ func (f *fakeCRI) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandboxRe
 func (f *fakeCRI) StopPodSandbox(_ context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_ = f.called("StopPod %s", r.PodSandboxId)
+	if err := f.called("StopPod %s", r.PodSandboxId); err != nil {
+		return nil, err
+	}
 	if p := f.pods[r.PodSandboxId]; p != nil {
 		p.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 	}
@@ -96,6 +98,18 @@ func (f *fakeCRI) StopPodSandbox(_ context.Context, r *runtimeapi.StopPodSandbox
 		}
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// reboot ends all that runs, as the daemon finds it afterwards.
+func (f *fakeCRI) reboot() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.pods {
+		p.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	}
+	for _, c := range f.containers {
+		c.end(255)
+	}
 }
 
 func (f *fakeCRI) RemovePodSandbox(_ context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {

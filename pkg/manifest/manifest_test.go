@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,36 +87,69 @@ func TestRestartPolicyDecides(t *testing.T) {
 	for _, tc := range []struct {
 		policy string
 		code   int32
+		reboot bool // before it ends
 		phase  string
 		starts int
 	}{
-		{"Never", 0, "Succeeded", 1},
-		{"Never", 3, "Failed", 1},
-		{"OnFailure", 0, "Succeeded", 1},
-		{"OnFailure", 1, "Running", 2},
-		{"Always", 0, "Running", 2},
+		{"Never", 0, false, "Succeeded", 1},
+		{"Never", 3, false, "Failed", 1},
+		{"OnFailure", 0, false, "Succeeded", 1},
+		{"OnFailure", 1, false, "Running", 2},
+		{"Always", 0, false, "Running", 2},
+		{"Never", 0, true, "Failed", 1},
+		{"OnFailure", 0, true, "Running", 2},
+		{"Always", 0, true, "Running", 2},
 	} {
-		t.Run(tc.policy, func(t *testing.T) {
+		t.Run(fmt.Sprint(tc.policy, " ", tc.code, " ", tc.reboot), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFakeCRI()
 				f.images["busybox:1"] = true
 				f.life["a"] = ending{code: tc.code}
+				if tc.reboot {
+					f.life["a"] = ending{after: time.Hour}
+				}
 				s := open(t, t.TempDir(), f)
 				defer s.Close()
 				apply(t, s, pod("  restartPolicy: "+tc.policy+"\n  containers: [{name: a, image: 'busybox:1'}]\n"))
 				time.Sleep(8 * time.Second)
+				if tc.reboot {
+					f.reboot()
+					time.Sleep(8 * time.Second)
+				}
 				if st := only(t, s); st.Phase != tc.phase {
 					t.Errorf("phase %s, want %s", st.Phase, tc.phase)
 				}
 				if n := strings.Count(f.log("Start a"), "Start"); n != tc.starts {
 					t.Errorf("%d starts, want %d", n, tc.starts)
 				}
-				if over := strings.Contains(f.log("StopPod"), "pod1"); over != (tc.phase != "Running") {
+				if over := strings.Contains(f.log("StopPod"), "pod1"); !tc.reboot && over != (tc.phase != "Running") {
 					t.Errorf("sandbox stopped: %v", over)
 				}
 			})
 		})
 	}
+}
+
+func TestWhatHasSucceededStaysSoAfterAReboot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCRI()
+		f.images["i:1"] = true
+		f.life["done"], f.life["other"] = ending{after: time.Second}, ending{after: time.Hour}
+		s := open(t, t.TempDir(), f)
+		defer s.Close()
+		apply(t, s, pod("  restartPolicy: OnFailure\n  containers: [{name: done, image: 'i:1'}, {name: other, image: 'i:1'}]\n"))
+		for range 2 {
+			time.Sleep(time.Minute)
+			f.reboot()
+		}
+		time.Sleep(2 * time.Hour)
+		if done, other := strings.Count(f.log("Start"), "done"), strings.Count(f.log("Start"), "other"); done != 1 || other != 3 {
+			t.Errorf("started %d and %d times\n%s", done, other, f.log(""))
+		}
+		if st := only(t, s); st.Phase != "Succeeded" || st.Containers[0].State != "terminated" {
+			t.Errorf("got %v", st)
+		}
+	})
 }
 
 func TestInitContainersGoInOrderAndSidecarsStay(t *testing.T) {
@@ -286,6 +320,23 @@ func TestBadRecordIsSetAside(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "default_web.json.corrupt")); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestOneStuckPodKeepsNoOtherFromItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCRI()
+		labels := map[string]string{apiv1.LabelOwner: apiv1.OwnerRun, apiv1.LabelPodUID: "u"}
+		for range 2 {
+			runPodOfRun(t, f, labels)
+		}
+		f.fail["StopPod pod1"], f.fail["StopPod pod3"] = errors.New("busy"), errors.New("busy")
+		s := open(t, t.TempDir(), f)
+		defer s.Close()
+		time.Sleep(time.Second)
+		if got := f.log("StopPod"); strings.Count(got, "StopPod") != 2 {
+			t.Errorf("got %s", got)
+		}
+	})
 }
 
 func TestPodOfRunEndsWithItsContainer(t *testing.T) {

@@ -37,6 +37,9 @@ type containerState struct {
 	// Attempts counts those begun.
 	Attempts int32   `json:"attempts"`
 	BackOff  backOff `json:"backOff,omitzero"`
+	// Succeeded tells, of one that is restarted on failure alone, that it ended
+	// well in a sandbox that is gone.
+	Succeeded bool `json:"succeeded,omitempty"`
 
 	start failure // of the last try to start it; not kept
 }
@@ -79,6 +82,20 @@ func (r *record) container(name string) *containerState {
 		r.Containers[name] = s
 	}
 	return s
+}
+
+// keepSuccesses notes which containers need not run again, before they go with
+// their sandbox, and tells whether there are new ones.
+func (r *record) keepSuccesses(o observed) (changed bool) {
+	if r.Pod.Spec.RestartPolicy != corev1.RestartPolicyOnFailure {
+		return false
+	}
+	for _, c := range r.Pod.Spec.Containers {
+		if state := r.container(c.Name); !state.Succeeded && hasSucceeded(r, o.containers[c.Name], c.Name) {
+			state.Succeeded, changed = true, true
+		}
+	}
+	return changed
 }
 
 // store keeps the records: <root>/manifests/pods/NAMESPACE_NAME.json, and the

@@ -77,6 +77,8 @@ func containerStatus(r *record, c *corev1.Container, s *runtimeapi.ContainerStat
 		v.Reason, v.Message = wait.reason, wait.message
 	case isExited(s):
 		v.State, v.Reason, v.Message, v.ExitCode = "terminated", s.Reason, s.Message, s.ExitCode
+	case s == nil && r.container(c.Name).Succeeded:
+		v.State, v.Reason = "terminated", "Completed"
 	}
 	return v
 }

@@ -2,6 +2,8 @@ package manifest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -68,14 +70,15 @@ func (t *tidier) tidy(ctx context.Context) error {
 	for _, p := range up.Items {
 		ready[p.Id] = true
 	}
+	var failed []error // one that cannot be ended must not keep the others
 	for _, c := range exited.Containers {
 		if ready[c.PodSandboxId] || c.Labels[apiv1.LabelRemove] == "true" {
 			if err := t.endPod(ctx, c); err != nil {
-				return err
+				failed = append(failed, fmt.Errorf("pod %s: %w", c.PodSandboxId, err))
 			}
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (t *tidier) endPod(ctx context.Context, c *runtimeapi.Container) error {

@@ -189,7 +189,13 @@ func (w *worker) refresh(ctx context.Context, d decision) error {
 }
 
 func (w *worker) newSandbox(ctx context.Context, o observed, d decision) (time.Duration, error) {
-	err := w.startSandbox(ctx, o, d.attempt)
+	var err error
+	if w.record.keepSuccesses(o) {
+		err = w.store.save(w.record)
+	}
+	if err == nil {
+		err = w.startSandbox(ctx, o, d.attempt)
+	}
 	if err != nil {
 		w.record.sandbox.fail(time.Now(), reasonNewSandbox, err)
 		return pollEvery, err
