@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -41,6 +43,8 @@ func TestErrorsAreOneLineThatSaysWhatToDo(t *testing.T) {
 		{[]string{"kill", "-s", "SIGNOPE", "web"}, "berth: signal \"SIGNOPE\": give a name as in TERM, or a number from 1 to 64\n"},
 		{[]string{"ps", "--bogus"}, "berth: unknown flag: --bogus; see berth ps --help\n"},
 		{[]string{"ps", "-o", "xml"}, "berth: output \"xml\": choose json or yaml\n"},
+		{[]string{"inspect", "-o", "table", "web"}, "berth: output \"table\": choose json or yaml\n"},
+		{[]string{"inspect", "Gone"}, "berth: no container, pod or image \"Gone\"\n"},
 		{[]string{"delete", "gone"}, "berth: no applied pod \"gone\" in namespace \"default\"\n"},
 	} {
 		if got := d.fails(t, tc.args...); got != tc.want {
@@ -136,6 +140,25 @@ func TestVerbsOnContainers(t *testing.T) {
 	}
 }
 
+func TestRmTakesAPodThatHasNoContainer(t *testing.T) {
+	d := startDaemon(t)
+	d.ok(t, "run", "-q", "-d", "--name", "web", "busybox", "sleep", "1d")
+	pod := slices.Collect(maps.Keys(d.pods))[0]
+	if got := d.fails(t, "rm", "-f", pod); !strings.HasPrefix(got, "berth: no container") {
+		t.Errorf("rm of a pod with a container: %s", got)
+	}
+	clear(d.containers) // as if run had been killed before it made it
+	if got := d.ok(t, "rm", "web"); got != "web\n" || len(d.pods) != 0 || !slices.Contains(d.requests, "RemoveLogs") {
+		t.Errorf("rm: %s, %d pods are left", got, len(d.pods))
+	}
+	d.ok(t, "run", "-q", "-d", "--name", "kubelets", "busybox", "sleep", "1d")
+	clear(d.containers)
+	for _, p := range d.pods {
+		delete(p.Labels, apiv1.LabelOwner)
+	}
+	d.fails(t, "rm", "kubelets")
+}
+
 func TestVerbsOnImages(t *testing.T) {
 	d := startDaemon(t)
 	code, out, errOut := d.berth(t, "secret\n", "pull", "-u", "me", "--password-stdin", "busybox")
@@ -165,6 +188,19 @@ func TestVerbsOnImages(t *testing.T) {
 	d.ok(t, "save", "-o", path, "busybox")
 	if data, err := os.ReadFile(path); err != nil || string(data) != "archive" {
 		t.Errorf("save: %q, %v", data, err)
+	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan string)
+	go func() { data, _ := os.ReadFile(fifo); read <- string(data) }() // the bytes tell
+	d.ok(t, "save", "-o", fifo, "busybox")
+	if info, err := os.Lstat(fifo); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		t.Fatalf("the FIFO is now %v, %v", info.Mode(), err)
+	}
+	if got := <-read; got != "archive" {
+		t.Errorf("save to a FIFO: %q", got)
 	}
 }
 

@@ -236,6 +236,9 @@ func (d *fakeDaemon) ListContainers(_ context.Context, r *runtimeapi.ListContain
 	defer d.mu.Unlock()
 	resp := &runtimeapi.ListContainersResponse{}
 	for id, c := range d.containers {
+		if pod := r.GetFilter().GetPodSandboxId(); pod != "" && pod != c.pod {
+			continue
+		}
 		if state := r.GetFilter().GetState(); state != nil && state.State != c.status.State {
 			continue
 		}
@@ -286,6 +289,9 @@ func (d *fakeDaemon) ListImages(context.Context, *runtimeapi.ListImagesRequest) 
 }
 
 func (d *fakeDaemon) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+	if strings.ToLower(r.Image.Image) != r.Image.Image {
+		return nil, fmt.Errorf("image name %q: %w", r.Image.Image, errs.Invalid)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return &runtimeapi.ImageStatusResponse{Image: d.images["docker.io/library/"+r.Image.Image+":latest"]}, nil

@@ -23,6 +23,9 @@ func inspectCommand(a *app) *cobra.Command {
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.complete(inspectable),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			if f != "json" && f != "yaml" {
+				return f.unknown()
+			}
 			var found []proto.Message
 			for _, name := range args {
 				m, err := inspectOne(ctx, c, kind, name)
@@ -61,7 +64,9 @@ func inspectOne(ctx context.Context, c *client.Client, kind, name string) (proto
 		}
 		known = true
 		m, err := k.get(ctx, c, name)
-		if !errors.Is(err, errs.NotFound) {
+		// A container's name need not have the form of an image's.
+		missing := errors.Is(err, errs.NotFound) || kind == "" && k.name == "image" && errors.Is(err, errs.Invalid)
+		if !missing {
 			return m, err
 		}
 	}

@@ -35,8 +35,10 @@ func (f format) print(w io.Writer, v any, table func(io.Writer)) error {
 		}
 		return f.write(w, data)
 	}
-	return fmt.Errorf("output %q: choose json or yaml", string(f))
+	return f.unknown()
 }
+
+func (f format) unknown() error { return fmt.Errorf("output %q: choose json or yaml", string(f)) }
 
 // printProto writes messages, one document or one list for several.
 func (f format) printProto(w io.Writer, messages []proto.Message) error {

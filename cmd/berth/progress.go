@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -14,12 +15,27 @@ import (
 )
 
 // progress shows a pull: a bar for each blob on a terminal, else a line for
-// each phase, on stderr. It is for one goroutine.
+// each phase, on stderr. It is for one goroutine; the bars are drawn by others.
 type progress struct {
-	w      io.Writer // nil shows nothing
-	bars   *mpb.Progress
-	blobs  map[string]*mpb.Bar
+	w     io.Writer // nil shows nothing
+	bars  *mpb.Progress
+	blobs map[string]*mpb.Bar
+
+	mu     sync.Mutex
 	phases map[string]string
+}
+
+// phase returns what was said last of a blob.
+func (p *progress) phase(digest string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phases[digest]
+}
+
+func (p *progress) setPhase(m *apiv1.PullProgress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.phases[m.Digest] = m.Phase
 }
 
 func (a *app) newProgress(quiet bool) *progress {
@@ -47,10 +63,10 @@ func (p *progress) show(m *apiv1.PullProgress) {
 
 // line tells of a phase once.
 func (p *progress) line(m *apiv1.PullProgress) {
-	if p.bars != nil || p.phases[m.Digest] == m.Phase {
+	if p.bars != nil || p.phase(m.Digest) == m.Phase {
 		return
 	}
-	p.phases[m.Digest] = m.Phase
+	p.setPhase(m)
 	text := m.Phase
 	if m.Digest != "" {
 		text = client.ShortID(m.Digest) + ": " + text
@@ -67,7 +83,7 @@ func (p *progress) bar(m *apiv1.PullProgress) {
 		bar = p.newBar(m.Digest)
 		p.blobs[m.Digest] = bar
 	}
-	p.phases[m.Digest] = m.Phase
+	p.setPhase(m)
 	switch m.Phase {
 	case "done", "exists":
 		bar.SetTotal(max(m.Total, bar.Current(), 1), false)
@@ -80,7 +96,7 @@ func (p *progress) bar(m *apiv1.PullProgress) {
 }
 
 func (p *progress) newBar(digest string) *mpb.Bar {
-	phase := func(decor.Statistics) string { return p.phases[digest] }
+	phase := func(decor.Statistics) string { return p.phase(digest) }
 	return p.bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name(client.ShortID(digest), decor.WCSyncSpaceR), decor.Any(phase, decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Counters(decor.SizeB1000(0), "% .1f / % .1f")),

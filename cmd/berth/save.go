@@ -41,13 +41,22 @@ func saveCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// saveFile writes the archive beside its place and moves it there once whole.
+// saveFile writes the archive beside its place and moves it there once whole,
+// for its owner's eyes as with Docker. What is no plain file, as /dev/stdout or
+// a FIFO, is written to where it is.
 func saveFile(ctx context.Context, c *client.Client, r *apiv1.SaveRequest, path string) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		return errors.Join(saveTo(ctx, c, r, f), f.Close())
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
 		return err
 	}
-	err = errors.Join(saveTo(ctx, c, r, f), f.Chmod(0o644), f.Close())
+	err = errors.Join(saveTo(ctx, c, r, f), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -36,7 +36,7 @@ type Attachment struct {
 // Attach connects to the container, which need not have been started: nothing
 // of what it writes from then on is missed. Run moves the bytes.
 func (c *Client) Attach(ctx context.Context, id string, a AttachIO) (*Attachment, error) {
-	stream, err := c.attach(ctx, id, a, a.Size)
+	stream, err := connect(ctx, c.Admin, id, a, a.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -45,8 +45,8 @@ func (c *Client) Attach(ctx context.Context, id string, a AttachIO) (*Attachment
 	return at, nil
 }
 
-func (c *Client) attach(ctx context.Context, id string, a AttachIO, size *apiv1.TerminalSize) (apiv1.Admin_AttachClient, error) {
-	stream, err := c.Admin.Attach(ctx)
+func connect(ctx context.Context, admin apiv1.AdminClient, id string, a AttachIO, size *apiv1.TerminalSize) (apiv1.Admin_AttachClient, error) {
+	stream, err := admin.Attach(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (a *Attachment) reconnect(ctx context.Context) error {
 	a.mu.Lock()
 	size := a.size
 	a.mu.Unlock()
-	stream, err := a.client.attach(ctx, a.id, a.io, size)
+	stream, err := connect(ctx, a.client.Admin, a.id, a.io, size)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,23 @@ func (c *Client) Remove(ctx context.Context, ctr *runtimeapi.Container, force bo
 	return err
 }
 
+// RemoveEmptyPod removes the pod of a `berth run` that never came to make its
+// container; errs.NotFound where key means no such pod.
+func (c *Client) RemoveEmptyPod(ctx context.Context, key string) error {
+	pod, err := c.FindPod(ctx, key)
+	if err != nil {
+		return err
+	}
+	ctrs, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: pod.Id}})
+	if err != nil {
+		return err
+	}
+	if pod.Labels[apiv1.LabelOwner] != apiv1.OwnerRun || len(ctrs.Containers) > 0 {
+		return fail(errs.NotFound, "no pod %q without a container", key)
+	}
+	return c.removePod(ctx, pod.Id, pod.Labels[apiv1.LabelPodUID])
+}
+
 // removePod removes a pod that has no kubelet, with its logs.
 func (c *Client) removePod(ctx context.Context, id, uid string) error {
 	if _, err := c.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
