@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -73,33 +74,34 @@ func waitForPods(ctx context.Context, c *client.Client, pods []*apiv1.ApplyRespo
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for waiting := "it is not known how the pods are"; ; {
 		resp, err := c.Admin.ListManifests(ctx, &apiv1.ListManifestsRequest{})
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("after %s %s", timeout, waiting)
+		}
 		if err != nil {
 			return err
 		}
-		waiting, err := podsUp(pods, resp.Pods)
-		if err != nil || waiting == "" {
+		if waiting, err = podsUp(pods, resp.Pods); err != nil || waiting == "" {
 			return err
 		}
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("after %s %s", timeout, waiting)
+		case <-ctx.Done(): // the next round tells
 		}
 	}
 }
 
 // podsUp tells which pod is not up yet, "" for none, and fails for one that
-// never will be.
+// never will be, whatever the others do.
 func podsUp(pods []*apiv1.ApplyResponse_Applied, states []*apiv1.ManifestStatus) (waiting string, err error) {
 	for _, p := range pods {
-		phase := "Missing"
+		phase, up := "Missing", false
 		for _, s := range states {
 			if s.Name != p.Name || s.Namespace != p.Namespace {
 				continue
 			}
-			phase = s.Phase
+			phase, up = s.Phase, s.Phase == "Running" && s.Reason == "" || s.Phase == "Succeeded"
 			if s.Phase == "Failed" {
 				return "", fmt.Errorf("pod %s failed: %s %s", p.Name, s.Reason, s.Message)
 			}
@@ -107,9 +109,9 @@ func podsUp(pods []*apiv1.ApplyResponse_Applied, states []*apiv1.ManifestStatus)
 				phase += " (" + s.Reason + ": " + s.Message + ")"
 			}
 		}
-		if phase != "Running" && phase != "Succeeded" {
-			return fmt.Sprintf("pod %s is %s", p.Name, phase), nil
+		if !up && waiting == "" {
+			waiting = fmt.Sprintf("pod %s is %s", p.Name, phase)
 		}
 	}
-	return "", nil
+	return waiting, nil
 }

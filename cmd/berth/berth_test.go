@@ -35,6 +35,8 @@ func TestErrorsAreOneLineThatSaysWhatToDo(t *testing.T) {
 		{[]string{"run", "--name", "web", "busybox", "sleep", "1"}, "berth: the name \"web\" is taken by pod 010000000000: remove it (berth rm web), or give another with --name\n"},
 		{[]string{"run", "-p", "x", "busybox"}, "berth: port \"x\": \"x\" is no port from 1 to 65535; write [[HOSTIP:]HOSTPORT:]PORT[/tcp|udp|sctp], as in 8080:80\n"},
 		{[]string{"run", "--memory", "lots", "busybox"}, "berth: --memory: size \"lots\": write a number and b, k, m, g or t, as in 512m\n"},
+		{[]string{"run", "--network", "host", "--hostname", "x", "busybox"}, "berth: a host name cannot be given with network host: the host's name stays\n"},
+		{[]string{"run", "--entrypoint", "", "busybox"}, "berth: an empty entry point leaves nothing to run: name a command after the image\n"},
 		{[]string{"run", "--pull", "never", "gone", "x"}, "berth: no image \"gone\" on this node\n"},
 		{[]string{"run", "-it", "busybox", "x"}, "berth: stdin is no terminal: leave out -t\n"},
 		{[]string{"run", "--name", "y", "busybox", "missing"}, "berth: exec: \"missing\": executable file not found in $PATH: invalid argument\n"},
@@ -126,7 +128,27 @@ func TestVerbsOnContainers(t *testing.T) {
 	if got := d.ok(t, "stop", "-t", "3", "02"); got != "02\n" {
 		t.Errorf("stop: %s", got)
 	}
+	if got := d.ok(t, "run", "--help"); !strings.Contains(got, "berth run [flags] IMAGE [COMMAND] [ARG...]\n") {
+		t.Errorf("help: %s", got)
+	}
 	d.ok(t, "rm", "web")
+	d.ok(t, "run", "-q", "-d", "--name", "bare", "--entrypoint", "", "busybox", "sleep", "1d")
+	for _, c := range d.containers {
+		if c.config.Metadata.Name == "bare" && (!slices.Equal(c.config.Command, []string{"sleep", "1d"}) || c.config.Args != nil) {
+			t.Errorf("without an entry point: %q %q", c.config.Command, c.config.Args)
+		}
+		c.config.Labels[apiv1.LabelOwner] = apiv1.OwnerManifest
+	}
+	if got := d.fails(t, "rm", "bare"); !strings.Contains(got, "berth delete bare") {
+		t.Errorf("rm of an applied pod's: %s", got)
+	}
+	if _, _, errOut := d.berth(t, "", "stop", "bare"); !strings.Contains(errOut, "berth delete bare") {
+		t.Errorf("stop of an applied pod's: %s", errOut)
+	}
+	for id, c := range d.containers {
+		c.config.Labels[apiv1.LabelOwner] = apiv1.OwnerRun
+		d.ok(t, "rm", "-f", id)
+	}
 	d.ok(t, "run", "-q", "-d", "--name", "web", "busybox", "sleep", "1d")
 	d.ok(t, "kill", "-s", "term", "web/web")
 	d.ok(t, "rm", "-f", "web")
@@ -174,6 +196,14 @@ func TestVerbsOnImages(t *testing.T) {
 	if got := d.ok(t, "images", "-q"); got != "999999999999\n" {
 		t.Errorf("images -q: %s", got)
 	}
+	d.images["other"] = &runtimeapi.Image{Id: "sha256:" + strings.Repeat("8", 64), RepoDigests: []string{"quay.io/other@sha256:ee"}}
+	if got := d.ok(t, "images", "busybox"); strings.Contains(got, "other") || !strings.Contains(got, "busybox") {
+		t.Errorf("images of one repository: %s", got)
+	}
+	if got := d.ok(t, "images", "quay.io/other"); squeeze(got) != "REPOSITORY TAG IMAGE ID SIZE\nquay.io/other <none> 888888888888 0B\n" {
+		t.Errorf("images that have a digest alone: %s", got)
+	}
+	delete(d.images, "other")
 	if got := d.ok(t, "rmi", "busybox"); !strings.Contains(got, "Untagged: docker.io/library/busybox:latest\nDeleted: sha256:99") {
 		t.Errorf("rmi: %s", got)
 	}
@@ -220,6 +250,14 @@ func TestApplyWaitsAndWarns(t *testing.T) {
 	}
 	if got := d.ok(t, "pods"); !strings.Contains(got, "ImagePullBackOff") {
 		t.Errorf("pods: %s", got)
+	}
+	if got := d.ok(t, "pods", "-q"); got != "" {
+		t.Errorf("pods -q of one without a sandbox: %q", got)
+	}
+	failed := &apiv1.ManifestStatus{Namespace: "default", Name: "job", Phase: "Failed", Uid: "v"}
+	both := []*apiv1.ApplyResponse_Applied{{Namespace: "default", Name: "web"}, {Namespace: "default", Name: "job"}}
+	if _, err := podsUp(both, append(d.manifests, failed)); err == nil || !strings.Contains(err.Error(), "pod job failed") {
+		t.Errorf("a failed one behind one that is not up: %v", err)
 	}
 }
 

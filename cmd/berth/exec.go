@@ -14,12 +14,13 @@ func execCommand(a *app) *cobra.Command {
 	var interactive, tty bool
 	var timeout int64
 	cmd := &cobra.Command{
-		Use:   "exec CONTAINER COMMAND [ARG...]",
+		Use:   "exec [flags] CONTAINER COMMAND [ARG...]",
 		Short: "Run one more command in a container",
 		Long: "exec runs a command in a running container to its end, prints what it wrote (16 MiB\n" +
-			"of stdout and of stderr at most) and exits with its exit code.",
-		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeContainers(true),
+			"at most, stdout and stderr together) and exits with its exit code.",
+		DisableFlagsInUseLine: true, // what follows the container is the command's
+		Args:                  cobra.MinimumNArgs(2),
+		ValidArgsFunction:     a.completeContainers(true),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			if interactive || tty {
 				return &exitError{code: 125, err: errors.New("exec -i and -t are not supported yet: leave them out, or run the command with berth run -it")}

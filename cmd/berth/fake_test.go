@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -192,7 +193,7 @@ func (d *fakeDaemon) CreateContainer(_ context.Context, r *runtimeapi.CreateCont
 func (d *fakeDaemon) StartContainer(_ context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
 	defer d.lock("StartContainer")()
 	c := d.containers[r.ContainerId]
-	if c.config.Args[0] == "missing" {
+	if c.line()[0] == "missing" {
 		return nil, fmt.Errorf("exec: \"missing\": executable file not found in $PATH: %w", errs.Invalid)
 	}
 	c.status.State, c.status.StartedAt = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now().Add(-time.Hour).UnixNano()
@@ -200,13 +201,15 @@ func (d *fakeDaemon) StartContainer(_ context.Context, r *runtimeapi.StartContai
 	return &runtimeapi.StartContainerResponse{}, c.play()
 }
 
+func (c *fakeContainer) line() []string { return slices.Concat(c.config.Command, c.config.Args) }
+
 func (c *fakeContainer) play() error {
 	log, err := os.OpenFile(c.status.LogPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	switch args := c.config.Args; args[0] {
+	switch args := c.line(); args[0] {
 	case "say":
 		fmt.Fprintf(log, "2026-01-02T15:04:05.1Z stdout F %s\n2026-01-02T15:04:06.1Z stderr P err\n2026-01-02T15:04:06.2Z stderr F or\n", args[1])
 		c.end(0)

@@ -27,15 +27,18 @@ func imagesCommand(a *app) *cobra.Command {
 	var quiet, digests bool
 	var f format
 	cmd := &cobra.Command{
-		Use:   "images",
+		Use:   "images [REPOSITORY]",
 		Short: "List images",
-		Args:  cobra.NoArgs,
-		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+		Args:  cobra.MaximumNArgs(1),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			resp, err := c.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
 			if err != nil {
 				return err
 			}
 			list := imageViews(resp.Images)
+			if len(args) > 0 {
+				list = imagesNamed(list, args[0])
+			}
 			if quiet {
 				for _, v := range list {
 					fmt.Fprintln(a.out, client.ShortID(v.ID))
@@ -70,11 +73,7 @@ func imageTable(w io.Writer, list []image, digests bool) {
 	}
 	var rows [][]string
 	for _, v := range list {
-		names := v.RepoTags
-		if len(names) == 0 {
-			names = []string{"<none>:<none>"}
-		}
-		for _, name := range names {
+		for _, name := range v.names() {
 			repository, tag := cutTag(name)
 			row := []string{shortImage(repository), tag, client.ShortID(v.ID), size(v.Size)}
 			if digests {
@@ -84,6 +83,39 @@ func imageTable(w io.Writer, list []image, digests bool) {
 		}
 	}
 	table(w, header, rows)
+}
+
+// names are the image's tags, or the repositories that its digests name.
+func (v image) names() []string {
+	if len(v.RepoTags) > 0 {
+		return v.RepoTags
+	}
+	var names []string
+	for _, d := range v.RepoDigests {
+		repository, _, _ := strings.Cut(d, "@")
+		names = append(names, repository+":<none>")
+	}
+	if len(names) == 0 {
+		return []string{"<none>:<none>"}
+	}
+	return names
+}
+
+// imagesNamed leaves the images, and of each the tags, of a repository or of
+// that one name.
+func imagesNamed(list []image, want string) []image {
+	other := func(name string) bool {
+		repository, _ := cutTag(name)
+		return shortImage(repository) != shortImage(want) && shortImage(name) != shortImage(want)
+	}
+	kept := []image{}
+	for _, v := range list {
+		if slices.ContainsFunc(v.names(), func(name string) bool { return !other(name) }) {
+			v.RepoTags = slices.DeleteFunc(slices.Clone(v.RepoTags), other)
+			kept = append(kept, v)
+		}
+	}
+	return kept
 }
 
 // cutTag splits a name at the colon that is not a port's.

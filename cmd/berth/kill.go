@@ -45,7 +45,16 @@ func (a *app) killOne(ctx context.Context, c *client.Client, name string, signal
 		return err
 	}
 	fmt.Fprintln(a.out, name)
+	hintApplied(a, ctr)
 	return nil
+}
+
+// hintApplied tells that what was ended may not stay so.
+func hintApplied(a *app, ctr *runtimeapi.Container) {
+	if ctr.Labels[apiv1.LabelOwner] == apiv1.OwnerManifest {
+		pod := ctr.Labels[apiv1.LabelPodName]
+		a.complain(fmt.Errorf("the applied pod %s starts its containers again as its restartPolicy says: berth delete %s ends it", pod, pod))
+	}
 }
 
 // parseSignal reads KILL, SIGKILL or 9.

@@ -45,7 +45,9 @@ func podsCommand(a *app) *cobra.Command {
 			}
 			if quiet {
 				for _, p := range list {
-					fmt.Fprintln(a.out, client.ShortID(p.ID))
+					if id := p.id(noTrunc); id != "" { // one without a sandbox has none
+						fmt.Fprintln(a.out, id)
+					}
 				}
 				return nil
 			}
@@ -108,14 +110,17 @@ func (p *pod) merge(m *apiv1.ManifestStatus) {
 	p.Status, p.Message, p.Restarts = cmp.Or(m.Reason, m.Phase), m.Message, m.Restarts
 }
 
+func (p *pod) id(whole bool) string {
+	if whole {
+		return p.ID
+	}
+	return client.ShortID(p.ID)
+}
+
 func podTable(w io.Writer, list []pod, noTrunc bool, now time.Time) {
 	var rows [][]string
 	for _, p := range list {
-		id := p.ID
-		if !noTrunc {
-			id = client.ShortID(id)
-		}
-		rows = append(rows, []string{cmp.Or(id, "-"), p.Name, p.Namespace, p.Status, strconv.Itoa(int(p.Restarts)), cmp.Or(p.IP, "-"), age(now, p.CreatedAt) + " ago", p.Message})
+		rows = append(rows, []string{cmp.Or(p.id(noTrunc), "-"), p.Name, p.Namespace, p.Status, strconv.Itoa(int(p.Restarts)), cmp.Or(p.IP, "-"), age(now, p.CreatedAt) + " ago", p.Message})
 	}
 	table(w, []string{"POD ID", "NAME", "NAMESPACE", "STATUS", "RESTARTS", "IP", "CREATED", "MESSAGE"}, rows)
 }

@@ -18,15 +18,16 @@ const runFailed = 125
 func runCommand(a *app) *cobra.Command {
 	f := &runFlags{lookup: os.LookupEnv, readFile: os.Open}
 	cmd := &cobra.Command{
-		Use:   "run IMAGE [COMMAND] [ARG...]",
+		Use:   "run [flags] IMAGE [COMMAND] [ARG...]",
 		Short: "Run a command in a new container",
 		Long: "run makes a container in a pod of its own, both of the name that --name gives, and\n" +
 			"runs it in the foreground: its output is shown, signals are passed on, and its exit\n" +
 			"code becomes this program's. With -d it runs in the background.",
 		Example: "  berth run --rm -it busybox\n" +
 			"  berth run -d --name web -p 8080:80 -v $PWD/site:/usr/share/nginx/html:ro nginx",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeImages(),
+		DisableFlagsInUseLine: true, // what follows the image is the container's
+		Args:                  cobra.MinimumNArgs(1),
+		ValidArgsFunction:     a.completeImages(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			err := a.runImage(ctx, c, f, args)
 			var exit *exitError

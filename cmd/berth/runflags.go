@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/client"
@@ -22,12 +23,14 @@ type runFlags struct {
 	ports, volumes, env, envFiles         []string
 	labels, capAdd, capDrop               []string
 	workingDir                            string // of the person, for relative volumes
+	flags                                 *pflag.FlagSet
 	lookup                                func(string) (string, bool)
 	readFile                              func(string) (*os.File, error)
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
+	f.flags = fl
 	fl.SetInterspersed(false) // what follows the image is the container's
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the container's id")
 	fl.BoolVarP(&f.interactive, "interactive", "i", false, "pass stdin on")
@@ -42,7 +45,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	fl.StringVarP(&f.user, "user", "u", "", "run as `USER[:GROUP]`, name or number")
 	fl.StringVarP(&f.memory, "memory", "m", "", "memory limit, as in 512m")
 	fl.StringVar(&f.cpus, "cpus", "", "CPU limit, as in 1.5")
-	fl.StringVar(&f.entrypoint, "entrypoint", "", "program to run in place of the image's")
+	fl.StringVar(&f.entrypoint, "entrypoint", "", "program to run in place of the image's; \"\" leaves the command alone")
 	fl.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
 	fl.StringVar(&f.network, "network", "bridge", "bridge, host or none")
 	fl.StringVar(&f.hostname, "hostname", "", "host name (default the container's name)")
@@ -60,21 +63,22 @@ func (f *runFlags) add(cmd *cobra.Command) {
 // options reads what was typed. It touches nothing but env files.
 func (f *runFlags) options(args []string) (*client.RunOptions, error) {
 	o := &client.RunOptions{
-		Name:       cmp.Or(f.name, client.DefaultName(args[0])),
-		Image:      args[0],
-		Command:    args[1:],
-		Entrypoint: f.entrypoint,
-		User:       f.user,
-		WorkDir:    f.workdir,
-		Hostname:   f.hostname,
-		Network:    client.Network(f.network),
-		ReadOnly:   f.readOnly,
-		Privileged: f.privileged,
-		TTY:        f.tty,
-		Open:       f.interactive,
-		CapAdd:     f.capAdd,
-		CapDrop:    f.capDrop,
-		Remove:     f.remove && f.detach, // in the foreground run removes it itself
+		Name:         cmp.Or(f.name, client.DefaultName(args[0])),
+		Image:        args[0],
+		Command:      args[1:],
+		Entrypoint:   f.entrypoint,
+		NoEntrypoint: f.entrypoint == "" && f.flags.Changed("entrypoint"),
+		User:         f.user,
+		WorkDir:      f.workdir,
+		Hostname:     f.hostname,
+		Network:      client.Network(f.network),
+		ReadOnly:     f.readOnly,
+		Privileged:   f.privileged,
+		TTY:          f.tty,
+		Open:         f.interactive,
+		CapAdd:       f.capAdd,
+		CapDrop:      f.capDrop,
+		Remove:       f.remove && f.detach, // in the foreground run removes it itself
 	}
 	if !slices.Contains([]string{"missing", "always", "never"}, f.pull) {
 		return nil, fmt.Errorf("pull %q: choose missing, always or never", f.pull)

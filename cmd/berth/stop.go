@@ -26,6 +26,7 @@ func stopCommand(a *app) *cobra.Command {
 					return err
 				}
 				fmt.Fprintln(a.out, name)
+				hintApplied(a, ctr)
 				return nil
 			})
 		}),

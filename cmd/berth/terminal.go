@@ -67,8 +67,7 @@ func (t *terminal) size() *apiv1.TerminalSize {
 	return &apiv1.TerminalSize{Width: uint32(width), Height: uint32(height)}
 }
 
-// sizes sends the size whenever it changes, and first of all once: a size set
-// before the container had its terminal is lost. It ends with restore.
+// sizes sends the size whenever it changes. It ends with restore.
 func (t *terminal) sizes() <-chan *apiv1.TerminalSize {
 	if t == nil {
 		return nil

@@ -12,16 +12,15 @@ import (
 // Remove removes a container, and its pod too where `berth run` made it. One
 // that runs is errs.Conflict unless force is set.
 func (c *Client) Remove(ctx context.Context, ctr *runtimeapi.Container, force bool) error {
-	name := ctr.GetMetadata().GetName()
-	if ctr.State == runtimeapi.ContainerState_CONTAINER_RUNNING && !force {
-		return fail(errs.Conflict, "container %s runs: stop it first (berth stop %s), or use -f", name, name)
-	}
-	switch owner := ctr.Labels[apiv1.LabelOwner]; {
-	case owner == apiv1.OwnerRun:
-		return c.removePod(ctx, ctr.PodSandboxId, ctr.Labels[apiv1.LabelPodUID])
+	name, owner := ctr.GetMetadata().GetName(), ctr.Labels[apiv1.LabelOwner]
+	switch {
 	case owner == apiv1.OwnerManifest && !force:
 		pod := ctr.Labels[apiv1.LabelPodName]
 		return fail(errs.Conflict, "container %s belongs to the applied pod %s, which would start it again: use berth delete %s", name, pod, pod)
+	case isRunning(ctr) && !force:
+		return fail(errs.Conflict, "container %s runs: stop it first (berth stop %s), or use -f", name, name)
+	case owner == apiv1.OwnerRun:
+		return c.removePod(ctx, ctr.PodSandboxId, ctr.Labels[apiv1.LabelPodUID])
 	}
 	_, err := c.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: ctr.Id})
 	return err

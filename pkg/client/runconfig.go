@@ -5,6 +5,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -38,15 +39,17 @@ type RunOptions struct {
 	Name       string
 	Image      string
 	Entrypoint string
-	Command    []string
-	Env        []*runtimeapi.KeyValue
-	Ports      []*runtimeapi.PortMapping
-	Volumes    []Volume
-	Labels     map[string]string
-	User       string
-	WorkDir    string
-	Hostname   string
-	Network    Network
+	// NoEntrypoint leaves out the image's too: Command is all that is run.
+	NoEntrypoint bool
+	Command      []string
+	Env          []*runtimeapi.KeyValue
+	Ports        []*runtimeapi.PortMapping
+	Volumes      []Volume
+	Labels       map[string]string
+	User         string
+	WorkDir      string
+	Hostname     string
+	Network      Network
 	// Memory is in bytes, CPUQuota in microseconds of each CPUPeriod.
 	Memory, CPUQuota, CPUPeriod     int64
 	ReadOnly, Privileged, TTY, Open bool // Open keeps stdin open
@@ -71,6 +74,12 @@ func (o *RunOptions) Check() error {
 	}
 	if o.WorkDir != "" && !path.IsAbs(o.WorkDir) {
 		return fail(errs.Invalid, "working directory %q: it is one in the container, give an absolute path", o.WorkDir)
+	}
+	if o.Hostname != "" && o.Network == NetworkHost {
+		return fail(errs.Invalid, "a host name cannot be given with network host: the host's name stays")
+	}
+	if o.NoEntrypoint && len(o.Command) == 0 {
+		return fail(errs.Invalid, "an empty entry point leaves nothing to run: name a command after the image")
 	}
 	if o.Image == "" {
 		return fail(errs.Invalid, "no image is named")
@@ -137,10 +146,13 @@ func (o *RunOptions) container(p place) (*runtimeapi.ContainerConfig, error) {
 			SecurityContext: security,
 		},
 	}
-	if o.Entrypoint != "" {
+	switch {
+	case o.NoEntrypoint:
+		c.Command, c.Args = o.Command, nil
+	case o.Entrypoint != "":
 		c.Command = []string{o.Entrypoint}
 	}
-	if command := append(c.Command[:len(c.Command):len(c.Command)], o.Command...); len(command) > 0 {
+	if command := slices.Concat(c.Command, c.Args); len(command) > 0 {
 		c.Annotations[apiv1.AnnotationCommand] = strings.Join(command, " ")
 	}
 	if o.TTY {
