@@ -38,6 +38,18 @@ func environment(p *corev1.Pod, c *corev1.Container, f Facts) ([]*runtimeapi.Key
 	return list, values, nil
 }
 
+// checkFieldRefs tells of the first that environment could not resolve.
+func checkFieldRefs(p *corev1.Pod) error {
+	for _, containers := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range containers {
+			if _, _, err := environment(p, &containers[i], Facts{}); err != nil {
+				return fmt.Errorf("container %q: %w", containers[i].Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // fieldValue returns the pod's field of that path.
 func fieldValue(p *corev1.Pod, path string, f Facts) (string, error) {
 	switch path {

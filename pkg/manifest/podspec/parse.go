@@ -108,8 +108,17 @@ func parseDocument(raw []byte) (Document, error) {
 		return Document{}, fmt.Errorf("pod %q: %w", pod.Name, err)
 	}
 	setDefaults(pod)
-	if err := Validate(pod); err != nil {
+	err = Validate(pod)
+	if err == nil {
+		err = checkFieldRefs(pod)
+	}
+	if err != nil {
 		return Document{}, fmt.Errorf("pod %q: %w", pod.Name, err)
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault {
+			warnings = append(warnings, "volume "+v.Name+": emptyDir.sizeLimit is enforced with medium Memory alone")
+		}
 	}
 	for i := range warnings {
 		warnings[i] = "pod " + pod.Name + ": " + warnings[i]
@@ -119,15 +128,20 @@ func parseDocument(raw []byte) (Document, error) {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// ParseNames reads no more of a file than the names of its pods.
+// ParseNames reads no more of a file than the names of its pods. A document
+// that does not tell its kind is taken for one.
 func ParseNames(data []byte) ([]Name, error) {
 	var names []Name
 	for i, raw := range split(data) {
 		var doc struct {
+			Kind     string
 			Metadata struct{ Name, Namespace string }
 		}
 		if err := yaml.Unmarshal(raw, &doc); err != nil {
 			return nil, fmt.Errorf("document %d: %w: %w", i+1, errs.Invalid, err)
+		}
+		if doc.Kind != "" && doc.Kind != "Pod" {
+			continue
 		}
 		if doc.Metadata.Name == "" {
 			return nil, fmt.Errorf("document %d: metadata.name is missing: %w", i+1, errs.Invalid)

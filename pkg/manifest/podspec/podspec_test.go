@@ -34,6 +34,7 @@ func TestFieldsThatCannotBeHonouredAreNamed(t *testing.T) {
 		{"  containers: [{name: a, image: i, envFrom: [{configMapRef: {name: x}}]}]\n", "spec.containers[0].envFrom is not supported by berth apply: give the values in env"},
 		{"  containers: [{name: a, image: i, env: [{name: X, valueFrom: {secretKeyRef: {name: s, key: k}}}]}]\n", "spec.containers[0].env[0].valueFrom.secretKeyRef is not supported"},
 		{"  containers: [{name: a, image: i, env: [{name: X, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}]}]\n", "resourceFieldRef is not supported"},
+		{"  containers: [{name: a, image: i, env: [{name: X, valueFrom: {fieldRef: {fieldPath: spec.nonsense}}}]}]\n", `container "a": env X: fieldRef "spec.nonsense" is not supported by berth apply`},
 		{"  containers: [{name: a, image: i, lifecycle: {preStop: {exec: {command: [x]}}}}]\n", "spec.containers[0].lifecycle is not supported"},
 		{oneContainer + "  volumes: [{name: c, configMap: {name: x}}]\n", "spec.volumes[0].configMap is not supported by berth apply: mount a file with hostPath"},
 		{oneContainer + "  volumes: [{name: c, secret: {secretName: x}}]\n", "spec.volumes[0].secret is not supported"},
@@ -277,4 +278,19 @@ func FuzzParse(f *testing.F) {
 			Sandbox(d.Pod, 0, "")
 		}
 	})
+}
+
+func TestDeleteNamesPodsAlone(t *testing.T) {
+	const service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+	names, err := ParseNames(append(manifest(oneContainer), service...))
+	if err != nil || len(names) != 1 || names[0] != (Name{"default", "web"}) {
+		t.Errorf("got %v, %v", names, err)
+	}
+}
+
+func TestSizeLimitOnDiskIsWarnedOf(t *testing.T) {
+	all, err := Parse(manifest(oneContainer + "  volumes: [{name: disk, emptyDir: {sizeLimit: 1Mi}}, {name: memory, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n"))
+	if err != nil || len(all[0].Warnings) != 1 || !strings.HasPrefix(all[0].Warnings[0], "pod web: volume disk: emptyDir.sizeLimit") {
+		t.Errorf("got %v, %v", all, err)
+	}
 }
