@@ -104,6 +104,9 @@ func TestAppliedPodHasWhatItsManifestSays(t *testing.T) {
 	if out := command(t, "ps"); !strings.Contains(out, "web ") || !strings.Contains(out, "side ") || strings.Contains(out, "first ") {
 		t.Errorf("ps: %s", out)
 	}
+	if out := command(t, "ps", "--no-trunc", "--filter", "name=web"); !strings.Contains(out, "0.0.0.0:"+port+"->80/tcp") || !strings.Contains(out, "hello, whole front;") {
+		t.Errorf("ports and command: %s", out)
+	}
 	if out := command(t, "ps", "-a", "--filter", "pod=whole"); !strings.Contains(out, "first ") || !strings.Contains(out, "Exited (0)") {
 		t.Errorf("ps -a: %s", out)
 	}

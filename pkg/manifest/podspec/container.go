@@ -1,9 +1,13 @@
 package podspec
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"net"
+	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -61,10 +65,28 @@ func Container(p *corev1.Pod, c *corev1.Container, in Input) (*runtimeapi.Contai
 		Tty:         c.TTY,
 		Linux:       &runtimeapi.LinuxContainerConfig{Resources: limits, SecurityContext: security},
 	}
+	annotate(config, p, c)
+	return config, nil
+}
+
+// annotate tells lists what CRI's do not say.
+func annotate(config *runtimeapi.ContainerConfig, p *corev1.Pod, c *corev1.Container) {
 	if c.TTY {
 		config.Annotations[apiv1.AnnotationTTY] = "true"
 	}
-	return config, nil
+	if command := slices.Concat(config.Command, config.Args); len(command) > 0 {
+		config.Annotations[apiv1.AnnotationCommand] = strings.Join(command, " ")
+	}
+	var ports []string
+	for _, port := range c.Ports {
+		if port.HostPort > 0 && !p.Spec.HostNetwork {
+			host := net.JoinHostPort(cmp.Or(port.HostIP, "0.0.0.0"), strconv.Itoa(int(port.HostPort)))
+			ports = append(ports, fmt.Sprintf("%s->%d/%s", host, port.ContainerPort, strings.ToLower(string(port.Protocol))))
+		}
+	}
+	if len(ports) > 0 {
+		config.Annotations[apiv1.AnnotationPorts] = strings.Join(ports, ", ")
+	}
 }
 
 func containerLabels(p *corev1.Pod, c *corev1.Container) map[string]string {
