@@ -51,7 +51,7 @@ func TestCrashingContainerIsRestartedWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeCRI()
 		f.images["busybox:1"] = true
-		f.life["a"] = ending{code: 1}
+		f.life["a"] = ending{after: time.Millisecond, code: 1} // not while the worker looks
 		s := open(t, t.TempDir(), f)
 		defer s.Close()
 		apply(t, s, pod("  containers: [{name: a, image: 'busybox:1'}]\n"))
@@ -113,6 +113,7 @@ func TestRestartPolicyDecides(t *testing.T) {
 				apply(t, s, pod("  restartPolicy: "+tc.policy+"\n  containers: [{name: a, image: 'busybox:1'}]\n"))
 				time.Sleep(8 * time.Second)
 				if tc.reboot {
+					time.Sleep(time.Second / 2) // not while the worker looks
 					f.reboot()
 					time.Sleep(8 * time.Second)
 				}
@@ -139,7 +140,7 @@ func TestWhatHasSucceededStaysSoAfterAReboot(t *testing.T) {
 		defer s.Close()
 		apply(t, s, pod("  restartPolicy: OnFailure\n  containers: [{name: done, image: 'i:1'}, {name: other, image: 'i:1'}]\n"))
 		for range 2 {
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute + 200*time.Millisecond) // not while the worker looks
 			f.reboot()
 		}
 		time.Sleep(2 * time.Hour)
