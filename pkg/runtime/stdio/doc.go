@@ -13,7 +13,8 @@
 //	         taking ──bytes moved from the FIFO to the stage──▶ idle
 //
 // A terminal's output goes from its master through one more FIFO, the rest is
-// the same.
+// the same, except that an unfinished line that fills the FIFO, a keystroke to a
+// slot, goes into the log in parts.
 //
 // Goroutines: one per Pump, for all containers together; it owns every stream's
 // state. An idle container has none, and no buffer. Each attached client has

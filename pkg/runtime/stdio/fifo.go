@@ -67,3 +67,10 @@ func buffered(fd int) int {
 	}
 	return n
 }
+
+// ready reports whether fd has one of the events now.
+func ready(fd int, events int16) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0 && poll[0].Revents&events != 0
+}

@@ -262,11 +262,8 @@ func (p *Pump) add(s *stream) error {
 // drain moves what lies in the FIFO now, and no more: a process that outlives
 // the container may go on writing.
 func (p *Pump) drain(s *stream) {
-	if s.tty < 0 {
-		poll := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, 0); err == nil && n > 0 && poll[0].Revents&unix.POLLHUP != 0 {
-			s.hup = true
-		}
+	if s.tty < 0 && ready(s.fd, unix.POLLHUP) {
+		s.hup = true
 	}
 	for left := buffered(s.fd) + 1; left > 0 && !s.ended; {
 		before := buffered(s.fd)

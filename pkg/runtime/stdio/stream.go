@@ -32,7 +32,10 @@ func (p *Pump) step(s *stream) (more bool) {
 	if s.ended {
 		return false
 	}
-	fed := s.tty >= 0 && p.feed(s)
+	fed, full := false, false
+	if s.tty >= 0 {
+		fed, full = p.feed(s)
+	}
 	data, eof := p.peek(s)
 	if eof {
 		p.end(s)
@@ -42,29 +45,32 @@ func (p *Pump) step(s *stream) (more bool) {
 		return fed
 	}
 	s.owner.deliver(s.index, data[min(s.sent, len(data)):])
-	used := p.record(s, data)
+	used := p.record(s, data, s.hup || full)
 	s.sent = len(data) - used
 	if len(data) >= 32<<10 && !s.big {
 		grow(s.fd)
 		s.big = true
 	}
 	// All that was there has been seen; what comes later is a new edge.
-	return fed || s.hup || used > 0 && (used < len(data) || len(data) >= 32<<10)
+	return fed || full || s.hup || used > 0 && (used < len(data) || len(data) >= 32<<10)
 }
 
-// feed moves a terminal's output into its FIFO. EIO is the terminal's end.
-func (p *Pump) feed(s *stream) (more bool) {
+// feed moves a terminal's output into its FIFO, and reports whether the FIFO
+// takes no more of what is there. EIO is the terminal's end.
+func (p *Pump) feed(s *stream) (more, full bool) {
 	n, err := unix.Splice(s.tty, nil, s.fd, nil, 64<<10, unix.SPLICE_F_NONBLOCK)
 	switch {
 	case n > 0:
-		return true
+		return true, false
 	case errors.Is(err, unix.EINTR):
-		return true
-	case errors.Is(err, unix.EAGAIN): // nothing to read, or the FIFO is full
-		return buffered(s.fd) >= bigPipe/2
+		return true, false
+	case errors.Is(err, unix.EAGAIN):
+		// Each splice takes a slot of the FIFO, were it for one byte: slots run
+		// out long before the bytes of an unfinished line do.
+		return false, ready(s.tty, unix.POLLIN) && !ready(s.fd, unix.POLLOUT)
 	}
 	s.hup = true
-	return false
+	return false, false
 }
 
 // peek returns what lies in the FIFO, without taking it out.
@@ -86,15 +92,15 @@ func (p *Pump) peek(s *stream) (data []byte, eof bool) {
 	}
 }
 
-// record puts the whole lines of data into the log and takes them out of the
-// FIFO; it returns how many bytes those were.
-func (p *Pump) record(s *stream, data []byte) (used int) {
+// record puts the whole lines of data into the log, with flush an unfinished one
+// too, and takes them out of the FIFO; it returns how many bytes those were.
+func (p *Pump) record(s *stream, data []byte, flush bool) (used int) {
 	log := s.owner.log
 	if log == nil {
 		p.take(s.fd, len(data))
 		return len(data)
 	}
-	b := batch{id: s.owner.cfg.ID, stream: s.index, at: time.Now(), flush: s.hup}
+	b := batch{id: s.owner.cfg.ID, stream: s.index, at: time.Now(), flush: flush}
 	stamp := crilog.NewStamp(b.at, streamNames[s.index])
 	out, used := stamp.Append(p.out[:0], data, b.flush)
 	if used == 0 {
