@@ -90,7 +90,8 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	if err != nil {
 		return nil, err
 	}
-	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p) })
+	pidfd := takeFD(p.PIDFD)
+	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p.PID, pidfd) })
 	since, err := begun(p.PID)
 	if err == nil {
 		err = io.Begin()
@@ -98,7 +99,7 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	c := &container{dir: dir, stdio: io, pidfd: takeFD(p.PIDFD), exited: make(chan struct{})}
+	c := &container{dir: dir, stdio: io, pidfd: pidfd, exited: make(chan struct{})}
 	c.rec.Store(&record{
 		Version:   recordVersion,
 		Begun:     since,
@@ -119,12 +120,11 @@ func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
 }
 
 // discard ends a process that no record names.
-func (w *worker) discard(ctx context.Context, id string, p runtime.Process) error {
+func (w *worker) discard(ctx context.Context, id string, pid, pidfd int) error {
 	err := w.engine.Destroy(ctx, id)
-	fd := takeFD(p.PIDFD)
-	exitCode(fd, "", p.PID, 0) // only to wait for it
-	reap(fd)
-	closeFDs([]int{fd})
+	exitCode(pidfd, "", pid, 0) // only to wait for it
+	reap(pidfd)
+	closeFDs([]int{pidfd})
 	return err
 }
 

@@ -52,9 +52,8 @@ func (e *hostEngine) begin(args []string, io runtime.ProcessIO) (runtime.Process
 		return runtime.Process{}, err
 	}
 	pid := p.Pid
-	fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 0)
 	_ = p.Release()
-	return runtime.Process{PID: pid, PIDFD: os.NewFile(uintptr(fd), "pidfd")}, err
+	return runtime.Process{PID: pid, PIDFD: os.NewFile(uintptr(pidfd), "pidfd")}, nil
 }
 
 func (e *hostEngine) Start(_ context.Context, id string, _ runtime.OpenGate) error {
