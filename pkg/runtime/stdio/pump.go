@@ -131,19 +131,15 @@ func (p *Pump) closeFDs() {
 	}
 }
 
-// do runs f on the pump's goroutine, or at once before Run, and waits for it. It reports false where
-// the pump has been closed.
+// do runs f on the pump's goroutine and waits for it, before Run for that too: f
+// may move data, which would overwrite the slot of a batch that is not finished
+// yet. It reports false where the pump has been closed.
 func (p *Pump) do(f func()) bool {
 	ran := make(chan struct{})
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
 		return false
-	}
-	if !p.running {
-		defer p.mu.Unlock()
-		f()
-		return true
 	}
 	p.queue = append(p.queue, func() { f(); close(ran) })
 	p.mu.Unlock()

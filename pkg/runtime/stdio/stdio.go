@@ -69,22 +69,22 @@ func (p *Pump) Prepare(cfg Config) (*Stdio, error) {
 		err = s.openChild()
 	}
 	if err != nil {
-		s.Close()
+		s.release()
 		return nil, fmt.Errorf("prepare stdio: %w", err)
 	}
 	return s, nil
 }
 
-// Restore is for a container that runs already. It takes over fds, what FDs
-// gave to the keeper of descriptors; those that are missing are opened anew,
-// but a lost terminal is lost.
+// Restore is for a container that runs already, before Run and not concurrently.
+// It takes over fds, what FDs gave to the keeper of descriptors; those that are
+// missing are opened anew, but a lost terminal is lost.
 func (p *Pump) Restore(cfg Config, fds map[string]int) (*Stdio, error) {
 	s := &Stdio{p: p, cfg: cfg, tty: -1}
 	if fds == nil {
 		fds = map[string]int{} // none was kept; nil means a new container
 	}
 	if err := s.open(fds); err != nil {
-		s.Close()
+		s.release()
 		return nil, fmt.Errorf("restore stdio: %w", err)
 	}
 	if fd, ok := fds[nameTTY]; ok {
@@ -94,7 +94,7 @@ func (p *Pump) Restore(cfg Config, fds map[string]int) (*Stdio, error) {
 	for _, st := range s.streams {
 		p.finish(st)
 	}
-	return s, s.watch()
+	return s, s.add()
 }
 
 // open opens our ends, each from fds where it is there.
@@ -198,13 +198,15 @@ func (s *Stdio) Begin() error {
 
 func (s *Stdio) watch() error {
 	var err error
-	ok := s.p.do(func() {
-		for _, st := range s.streams {
-			err = errors.Join(err, s.p.add(st))
-		}
-	})
-	if !ok {
+	if ok := s.p.do(func() { err = s.add() }); !ok {
 		return fmt.Errorf("log pump is closed: %w", errs.Unavailable)
+	}
+	return err
+}
+
+func (s *Stdio) add() (err error) {
+	for _, st := range s.streams {
+		err = errors.Join(err, s.p.add(st))
 	}
 	return err
 }
@@ -281,6 +283,15 @@ func (s *Stdio) Close() {
 			s.p.end(st)
 		}
 	})
+	s.release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	s.finishClientsLocked()
+}
+
+// release closes everything.
+func (s *Stdio) release() {
 	s.closeChild()
 	s.closeStdin()
 	for _, st := range s.streams {
@@ -292,10 +303,6 @@ func (s *Stdio) Close() {
 	if s.log != nil {
 		_ = unix.Close(s.log.fd) // write errors came with the writes
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.over = true
-	s.finishClientsLocked()
 }
 
 func (s *Stdio) closeChild() {

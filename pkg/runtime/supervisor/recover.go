@@ -19,9 +19,17 @@ import (
 // recoverLimit bounds the engine's work on one container while recovering.
 const recoverLimit = 30 * time.Second
 
+// unfinished is a container that had not stopped when it was last seen.
+type unfinished struct {
+	*container
+	gate int // that the last worker opened for its start, or -1
+}
+
 // recover fills the table from the records, and takes over the descriptors
-// that the anchor kept. Nothing that it finds can stop it.
-func (w *worker) recover(kept store) {
+// that the anchor kept. Nothing that it finds can stop it. It moves no output,
+// which the pump may do once all are restored, and hears of no exit, which moves
+// output: it returns what resume has to go on with.
+func (w *worker) recover(kept store) (all []unfinished) {
 	for id, e := range kept {
 		if strings.HasPrefix(id, execPrefix) {
 			w.endExec(e)
@@ -34,8 +42,12 @@ func (w *worker) recover(kept store) {
 	}
 	for _, d := range dirs {
 		id := d.Name()
-		if err := w.recoverOne(id, kept[id]); err != nil {
+		u, err := w.recoverOne(id, kept[id])
+		if err != nil {
 			slog.Error("container cannot be recovered", "container", id, "err", err)
+		}
+		if u.container != nil {
+			all = append(all, u)
 		}
 		delete(kept, id)
 	}
@@ -43,6 +55,7 @@ func (w *worker) recover(kept store) {
 		e.close()
 		w.keeper.drop(id)
 	}
+	return all
 }
 
 // endExec ends an exec whose caller lost the answer with the last worker, and
@@ -62,13 +75,13 @@ func (w *worker) endExec(e *entry) {
 	w.keeper.drop(e.ID)
 }
 
-func (w *worker) recoverOne(id string, e *entry) error {
+func (w *worker) recoverOne(id string, e *entry) (unfinished, error) {
 	dir := filepath.Join(w.o.containers(), id)
 	rec := &record{}
 	err := statefile.Read(filepath.Join(dir, recordName), rec)
 	if err != nil || rec.Container.ID != id {
 		// Its creation was cut short, or nobody can manage it any more.
-		return errors.Join(ignoreMissing(err), w.removeRest(id, dir, e))
+		return unfinished{}, errors.Join(ignoreMissing(err), w.removeRest(id, dir, e))
 	}
 	c := &container{dir: dir, pidfd: -1, exited: make(chan struct{})}
 	c.rec.Store(rec)
@@ -81,9 +94,9 @@ func (w *worker) recoverOne(id string, e *entry) error {
 			e.close()
 			w.keeper.drop(id)
 		}
-		return nil
+		return unfinished{}, nil
 	}
-	return w.resume(c, e)
+	return w.restore(c, e)
 }
 
 func ignoreMissing(err error) error {
@@ -103,8 +116,8 @@ func (w *worker) removeRest(id, dir string, e *entry) error {
 	return errors.Join(w.engine.Destroy(ctx, id), os.RemoveAll(dir), forget(w.o.journal(id)))
 }
 
-// resume goes on with a container that had not stopped when it was last seen.
-func (w *worker) resume(c *container, e *entry) error {
+// restore takes over the descriptors of a container that had not stopped.
+func (w *worker) restore(c *container, e *entry) (unfinished, error) {
 	rec := c.rec.Load()
 	var fds map[string]int
 	gate := -1
@@ -113,7 +126,6 @@ func (w *worker) resume(c *container, e *entry) error {
 		if fd, ok := fds[nameGate]; ok {
 			gate = fd
 			delete(fds, nameGate)
-			defer unix.Close(fd)
 		}
 		if fd, ok := fds[namePidfd]; ok {
 			c.pidfd = fd
@@ -126,25 +138,40 @@ func (w *worker) resume(c *container, e *entry) error {
 		slog.Error("stdio is lost", "container", c.id(), "err", err)
 		without := rec.Stdio
 		without.LogPath = ""
-		if io, err = w.pump.Restore(without, nil); err != nil {
-			return err
+		io, err = w.pump.Restore(without, nil)
+	}
+	if err != nil {
+		if gate >= 0 {
+			_ = unix.Close(gate) // nothing is written to a gate
 		}
+		return unfinished{}, err
 	}
 	c.stdio = io
+	return unfinished{c, gate}, nil
+}
+
+// resume goes on with a restored container.
+func (w *worker) resume(u unfinished) error {
+	c, rec := u.container, u.rec.Load()
+	if u.gate >= 0 {
+		defer unix.Close(u.gate)
+	}
 	if c.pidfd < 0 {
+		var err error
 		if c.pidfd, err = openProcess(rec.Container.PID, rec.Begun); err != nil {
-			return w.foundDead(c)
+			w.foundDead(c)
+			return nil
 		}
 	}
 	w.keep(c)
 	if rec.Starting {
-		w.startAgain(c, gate)
+		w.startAgain(c, u.gate)
 	}
 	return w.watch(c)
 }
 
 // foundDead is for a container that ended while nobody watched.
-func (w *worker) foundDead(c *container) error {
+func (w *worker) foundDead(c *container) {
 	rec := c.rec.Load()
 	exit, ok := journalled(w.o.journal(c.id()), rec.Container.PID, rec.Begun)
 	if !ok {
@@ -152,7 +179,6 @@ func (w *worker) foundDead(c *container) error {
 	}
 	c.stdio.Drain()
 	w.stopped(c, exit, time.Now())
-	return nil
 }
 
 // startAgainLimit bounds the wait for a process that has perhaps been let go, and

@@ -164,8 +164,13 @@ func (w *worker) open(kept store) (err error) {
 		return fmt.Errorf("open engine: %w", err)
 	}
 	w.limits = limits(w.engine)
-	w.recover(kept)
+	restored := w.recover(kept)
 	w.pump.Run()
+	for _, u := range restored {
+		if err := w.resume(u); err != nil {
+			slog.Error("container cannot be recovered", "container", u.id(), "err", err)
+		}
+	}
 	return nil
 }
 
