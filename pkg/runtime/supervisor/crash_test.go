@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -95,7 +96,7 @@ func TestNextServerGoesOnAfterBothWereKilled(t *testing.T) {
 	awaitEnd(t, v.WorkerPID)
 	s.start(t)
 	c := s.awaitStopped(t, "c")
-	testutil.Need(t, c.ExitCode != unknownExit, "PIDFD_INFO_EXIT (Linux 6.15)")
+	testutil.Need(t, c.ExitCode != pidfd.Unknown, "PIDFD_INFO_EXIT (Linux 6.15)")
 	if c.ExitCode != 7 {
 		t.Errorf("exit code %d", c.ExitCode)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/stdio"
@@ -90,16 +91,16 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	if err != nil {
 		return nil, err
 	}
-	pidfd := takeFD(p.PIDFD)
-	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p.PID, pidfd) })
-	since, err := begun(p.PID)
+	fd := takeFD(p.PIDFD)
+	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p.PID, fd) })
+	since, err := pidfd.Begun(p.PID)
 	if err == nil {
 		err = io.Begin()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	c := &container{dir: dir, stdio: io, pidfd: pidfd, exited: make(chan struct{})}
+	c := &container{dir: dir, stdio: io, pidfd: fd, exited: make(chan struct{})}
 	c.rec.Store(&record{
 		Version:   recordVersion,
 		Begun:     since,
@@ -120,11 +121,11 @@ func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
 }
 
 // discard ends a process that no record names.
-func (w *worker) discard(ctx context.Context, id string, pid, pidfd int) error {
+func (w *worker) discard(ctx context.Context, id string, pid, fd int) error {
 	err := w.engine.Destroy(ctx, id)
-	exitCode(pidfd, "", pid, 0) // only to wait for it
-	reap(pidfd)
-	closeFDs([]int{pidfd})
+	exitCode(fd, "", pid, 0) // only to wait for it
+	pidfd.Reap(fd)
+	closeFDs([]int{fd})
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/stdio"
 )
@@ -60,7 +61,7 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 	p, err := w.engine.Exec(ctx, r.ID, execID, r.Process, runtime.ProcessIO{Stdout: stdout, Stderr: stderr})
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) && r.Timeout > 0 {
-			return runtime.ExecResult{ExitCode: unknownExit, TimedOut: true}, nil
+			return runtime.ExecResult{ExitCode: pidfd.Unknown, TimedOut: true}, nil
 		}
 		return runtime.ExecResult{}, err
 	}
@@ -79,13 +80,13 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 // awaitExec waits for the end of p, which it brings about when ctx ends. The
 // anchor keeps the pidfd meanwhile, so that nobody else gets its number.
 func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecProcess) (runtime.ExecResult, error) {
-	result := runtime.ExecResult{ExitCode: unknownExit}
+	result := runtime.ExecResult{ExitCode: pidfd.Unknown}
 	fd := takeFD(p.PIDFD)
 	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
 	ended := make(chan int32, 1)
-	if err := w.exits.watch(fd, func() {
+	if err := w.exits.Watch(fd, func() {
 		exit := exitCode(fd, "", p.PID, 0)
-		reap(fd)
+		pidfd.Reap(fd)
 		w.keeper.drop(keptAs, namePidfd)
 		closeFDs([]int{fd})
 		ended <- exit

@@ -4,12 +4,13 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
 // watch calls exited when the container's first process ends.
 func (w *worker) watch(c *container) error {
-	return w.exits.watch(c.pidfd, func() { w.exited(c) })
+	return w.exits.Watch(c.pidfd, func() { w.exited(c) })
 }
 
 // exited learns how the container ended and tells it: the log has all that it
@@ -37,7 +38,7 @@ func (w *worker) stopped(c *container, exit int32, finished time.Time) {
 		c.forceStopped(exit, finished, kills > 0)
 	}
 	if c.pidfd >= 0 {
-		reap(c.pidfd)
+		pidfd.Reap(c.pidfd)
 		w.keeper.drop(id, namePidfd)
 		closeFDs([]int{c.pidfd})
 	}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -13,17 +14,12 @@ import (
 // worker left. The ends of containers go into the journal first.
 func (a *anchor) reap() {
 	for {
-		var raw unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &raw, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		pid := childOf(&raw)
-		if err != nil || pid == 0 {
+		pid, exit := pidfd.Ended()
+		if pid == 0 {
 			return
 		}
 		a.takeMessages() // one may say whose end this is
-		a.bury(pid, exitOf(&raw))
+		a.bury(pid, exit)
 		var status unix.WaitStatus
 		if _, err := unix.Wait4(pid, &status, unix.WNOHANG, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return
@@ -42,7 +38,7 @@ func (a *anchor) bury(pid int, exit int32) {
 		if e.PID != pid {
 			continue
 		}
-		since, err := begun(pid)
+		since, err := pidfd.Begun(pid)
 		if err != nil || since != e.Begun {
 			continue
 		}

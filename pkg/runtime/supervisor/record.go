@@ -1,15 +1,10 @@
 package supervisor
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -75,32 +70,4 @@ func checkID(id string) error {
 		return fmt.Errorf("id %q: %w", id, errs.Invalid)
 	}
 	return nil
-}
-
-// begun returns when the process began, in clock ticks since boot.
-func begun(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
-	}
-	// The name, in parentheses, may hold anything; field 3 follows it.
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
-	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
-}
-
-// openProcess returns a pidfd of the process that has that pid and beginning.
-func openProcess(pid int, since uint64) (int, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return -1, err
-	}
-	// Looked up after the open: the pid cannot have been reused in between.
-	if at, err := begun(pid); err != nil || at != since {
-		_ = unix.Close(fd) // another process
-		return -1, unix.ESRCH
-	}
-	return fd, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 )
@@ -158,7 +159,7 @@ func (w *worker) resume(u unfinished) error {
 	}
 	if c.pidfd < 0 {
 		var err error
-		if c.pidfd, err = openProcess(rec.Container.PID, rec.Begun); err != nil {
+		if c.pidfd, err = pidfd.Open(rec.Container.PID, rec.Begun); err != nil {
 			w.foundDead(c)
 			return nil
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/event"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/internal/trim"
 	"github.com/berth-run/berth/pkg/rpc"
 	"github.com/berth-run/berth/pkg/runtime"
@@ -37,7 +38,7 @@ type worker struct {
 	engine runtime.Engine
 	pump   *stdio.Pump
 	keeper *keeper
-	exits  *exitWatcher
+	exits  *pidfd.Watcher
 	locks  keylock.Locks
 	events event.Topic[runtime.Event]
 	limits []string
@@ -148,7 +149,7 @@ func (w *worker) open(kept store) (err error) {
 	if err := w.o.makeDirs(); err != nil {
 		return err
 	}
-	if w.exits, err = newExitWatcher(); err != nil {
+	if w.exits, err = pidfd.OpenWatcher(); err != nil {
 		return err
 	}
 	stage := -1
@@ -185,7 +186,7 @@ func (w *worker) shutdown(server *rpc.Server) {
 
 // close ends the worker's goroutines. Containers run on.
 func (w *worker) close() {
-	w.exits.close()
+	w.exits.Close()
 	w.pump.Close()
 }
 

@@ -1,0 +1,122 @@
+// Package pidfd knows processes by descriptors, whose meaning no reuse of a
+// number changes: which process it is, that it has ended, and how. It keeps
+// nothing and reaps only on demand. A Watcher has one goroutine, and one for
+// each call that it makes.
+package pidfd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unknown is the exit code that nobody could learn.
+const Unknown = -1
+
+// Begun returns when the process began, in clock ticks since boot: with the
+// pid it names the process for ever.
+func Begun(pid int) (uint64, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The name, in parentheses, may hold anything; field 3 follows it.
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}
+
+// Open returns a pidfd of the process that has that pid and beginning.
+func Open(pid int, since uint64) (int, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1, err
+	}
+	// Looked up after the open: the pid cannot have been reused in between.
+	if at, err := Begun(pid); err != nil || at != since {
+		_ = unix.Close(fd) // another process
+		return -1, unix.ESRCH
+	}
+	return fd, nil
+}
+
+// siginfo is the part of siginfo_t that waitid fills.
+type siginfo struct {
+	signo, errno, code, _ int32
+	pid                   int32
+	uid                   uint32
+	status                int32
+}
+
+const cldExited = 1 // CLD_EXITED; the others tell of signals
+
+// Look returns the exit code of a child that has ended, and leaves it there for
+// Reap. unix.EAGAIN says that it lives, unix.ECHILD that it is no child of this
+// process.
+func Look(fd int) (int32, error) {
+	pid, exit, err := look(unix.P_PIDFD, fd)
+	if err == nil && pid == 0 {
+		err = unix.EAGAIN
+	}
+	return exit, err
+}
+
+// Ended returns some child that has ended, and leaves it there; pid is 0 where
+// there is none.
+func Ended() (pid int, exit int32) {
+	pid, exit, err := look(unix.P_ALL, 0)
+	if err != nil {
+		return 0, Unknown
+	}
+	return pid, exit
+}
+
+func look(kind, id int) (pid int, exit int32, err error) {
+	var raw unix.Siginfo
+	for {
+		err := unix.Waitid(kind, id, &raw, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, Unknown, err
+		}
+		break
+	}
+	info := (*siginfo)(unsafe.Pointer(&raw))
+	switch {
+	case info.pid == 0:
+		return 0, Unknown, nil
+	case info.code == cldExited:
+		return int(info.pid), info.status, nil
+	}
+	return int(info.pid), 128 + info.status, nil
+}
+
+// Reap lets go of a child that has ended; another's child is not ours to reap.
+func Reap(fd int) {
+	for errors.Is(unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil), unix.EINTR) {
+		continue
+	}
+}
+
+// Recall asks the kernel for the exit code of a process that somebody else has
+// reaped (Linux 6.15).
+func Recall(fd int) (exit int32, ok bool) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	if err := unix.IoctlPidfdInfo(fd, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return Unknown, false
+	}
+	status := unix.WaitStatus(info.Exit_code)
+	if status.Signaled() {
+		return 128 + int32(status.Signal()), true
+	}
+	return int32(status.ExitStatus()), true
+}
