@@ -36,9 +36,9 @@ func (w *worker) handle(ctx context.Context, c *rpc.Call) (any, error) {
 func (w *worker) handleSimple(ctx context.Context, c *rpc.Call) error {
 	switch c.Verb {
 	case runtime.VerbCreatePod:
-		return do(ctx, c, w.createPod)
+		return do(ctx, c, w.pods.create)
 	case runtime.VerbDeletePod:
-		return do(ctx, c, func(ctx context.Context, r runtime.IDRequest) error { return w.deletePod(ctx, r.ID) })
+		return do(ctx, c, func(ctx context.Context, r runtime.IDRequest) error { return w.pods.delete(ctx, r.ID) })
 	case runtime.VerbKill:
 		return do(ctx, c, w.kill)
 	case runtime.VerbDelete:

@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 )
@@ -21,20 +22,27 @@ type podRecord struct {
 	Done    bool               `json:"done,omitempty"`
 }
 
+// pods makes and deletes pods.
+type pods struct {
+	o      *Options
+	engine runtime.EnginePods
+	locks  *keylock.Locks // the worker's
+}
+
 // podLock is the lock of a pod, whose id a container may bear too.
 func podLock(id string) string { return "pod/" + id }
 
-func (w *worker) createPod(ctx context.Context, r runtime.PodRequest) error {
+func (p *pods) create(ctx context.Context, r runtime.PodRequest) error {
 	if err := checkID(r.ID); err != nil {
 		return err
 	}
-	unlock, err := w.locks.Lock(ctx, podLock(r.ID))
+	unlock, err := p.locks.Lock(ctx, podLock(r.ID))
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	var old podRecord
-	err = statefile.Read(w.o.pod(r.ID), &old)
+	err = statefile.Read(p.o.pod(r.ID), &old)
 	switch {
 	case err == nil && !reflect.DeepEqual(old.Request, r):
 		return fmt.Errorf("pod %s is there with another request: %w", r.ID, errs.Conflict)
@@ -44,25 +52,25 @@ func (w *worker) createPod(ctx context.Context, r runtime.PodRequest) error {
 		return err
 	}
 	if err == nil {
-		if err := w.undoPod(ctx, &old); err != nil {
+		if err := p.undo(ctx, &old); err != nil {
 			return err
 		}
 	}
-	return w.makePod(ctx, r)
+	return p.make(ctx, r)
 }
 
 // undoPod takes down what a worker left that died while it made the pod.
-func (w *worker) undoPod(ctx context.Context, half *podRecord) error {
-	return w.engine.DeletePod(context.WithoutCancel(ctx), half.Request, half.InitPID)
+func (p *pods) undo(ctx context.Context, half *podRecord) error {
+	return p.engine.DeletePod(context.WithoutCancel(ctx), half.Request, half.InitPID)
 }
 
-func (w *worker) makePod(ctx context.Context, r runtime.PodRequest) error {
+func (p *pods) make(ctx context.Context, r runtime.PodRequest) error {
 	rec := podRecord{Version: recordVersion, Request: r}
-	path := w.o.pod(r.ID)
+	path := p.o.pod(r.ID)
 	if err := statefile.Write(path, &rec); err != nil {
 		return err
 	}
-	pid, err := w.engine.CreatePod(ctx, r)
+	pid, err := p.engine.CreatePod(ctx, r)
 	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
@@ -73,28 +81,28 @@ func (w *worker) makePod(ctx context.Context, r runtime.PodRequest) error {
 	}
 	ctxErr := ctx.Err()
 	ctx = context.WithoutCancel(ctx)
-	return errors.Join(err, ctxErr, w.engine.DeletePod(ctx, r, pid), os.Remove(path))
+	return errors.Join(err, ctxErr, p.engine.DeletePod(ctx, r, pid), os.Remove(path))
 }
 
-func (w *worker) deletePod(ctx context.Context, id string) error {
+func (p *pods) delete(ctx context.Context, id string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	unlock, err := w.locks.Lock(ctx, podLock(id))
+	unlock, err := p.locks.Lock(ctx, podLock(id))
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	var rec podRecord
-	err = statefile.Read(w.o.pod(id), &rec)
+	err = statefile.Read(p.o.pod(id), &rec)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := w.engine.DeletePod(context.WithoutCancel(ctx), rec.Request, rec.InitPID); err != nil {
+	if err := p.engine.DeletePod(context.WithoutCancel(ctx), rec.Request, rec.InitPID); err != nil {
 		return err
 	}
-	return os.Remove(w.o.pod(id))
+	return os.Remove(p.o.pod(id))
 }

@@ -37,6 +37,7 @@ type worker struct {
 	o      *Options
 	engine runtime.Engine
 	pump   *stdio.Pump
+	pods   *pods
 	keeper *keeper
 	exits  *pidfd.Watcher
 	locks  keylock.Locks
@@ -164,6 +165,7 @@ func (w *worker) open(kept store) (err error) {
 	if w.engine, err = w.o.NewEngine(w.o.engineDir()); err != nil {
 		return fmt.Errorf("open engine: %w", err)
 	}
+	w.pods = &pods{w.o, w.engine, &w.locks}
 	w.limits = limits(w.engine)
 	restored := w.recover(kept)
 	w.pump.Run()
