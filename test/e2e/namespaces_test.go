@@ -69,6 +69,51 @@ func TestOrphansOfASharedNamespaceAreReaped(t *testing.T) {
 	}
 }
 
+// daemonizer leaves a process that hears of nothing, and prints its number.
+const daemonizer = "(trap '' HUP TERM; exec setsid sleep 100000 >/dev/null 2>&1) & echo $!; "
+
+func TestAPoliteStopLeavesNoProcessInASharedNamespace(t *testing.T) {
+	p := runPod(t, pidMode(cri.NamespaceMode_POD))
+	other := p.start(sleeper())
+	c := p.start(sh(daemonizer + "trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done"))
+	eventually(t, func() error {
+		if out := c.written(); !strings.HasSuffix(out, "ready") {
+			return fmt.Errorf("got %q", out)
+		}
+		return nil
+	})
+	c.stop(20)
+	if s := c.status(); s.ExitCode != 3 {
+		t.Errorf("the stop was not polite: %v", s)
+	}
+	eventually(t, func() error { return wantText(other.sh("pidof sleep | wc -w"), "1") })
+}
+
+func TestAnEndLeavesNoProcessOnTheHost(t *testing.T) {
+	const parent = "/e2e-kubepods/burstable/pod2"
+	t.Cleanup(func() { removeTree(t, "/sys/fs/cgroup/*/e2e-kubepods") }) // kubelet's are kubelet's to remove
+	for name, change := range map[string]func(*cri.PodSandboxConfig){
+		"cgroup of Berth":   func(*cri.PodSandboxConfig) {},
+		"cgroup of kubelet": func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = parent },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := runPod(t, pidMode(cri.NamespaceMode_NODE), change)
+			c := p.start(sh(daemonizer + "exit 4"))
+			pid := c.output()
+			if s := c.status(); s.ExitCode != 4 {
+				t.Errorf("status %v", s)
+			}
+			eventually(t, func() error {
+				if line, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && len(line) > 0 {
+					return fmt.Errorf("process %s is left: %q", pid, line)
+				}
+				return nil
+			})
+			p.stop()
+		})
+	}
+}
+
 func TestADebuggerSeesItsTarget(t *testing.T) {
 	p, other := runPod(t), runPod(t)
 	target := p.start(sleeper())

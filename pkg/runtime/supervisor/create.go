@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -62,6 +63,14 @@ func checkCreate(r *runtime.CreateRequest) error {
 	return nil
 }
 
+// sharesPID reports whether the container's processes are in a PID namespace of
+// others: the host's, the pod's or a target's.
+func sharesPID(spec *specs.Spec) bool {
+	return spec.Linux == nil || !slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.PIDNamespace && ns.Path == ""
+	})
+}
+
 // setEnv puts an environment that came as bytes in its place.
 func setEnv(p *specs.Process, raw [][]byte) {
 	if raw == nil {
@@ -104,6 +113,7 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	c.rec.Store(&record{
 		Version:   recordVersion,
 		Begun:     since,
+		SharedPID: sharesPID(r.Spec),
 		Stdio:     cfg,
 		Container: runtime.Container{ID: r.ID, PodID: r.PodID, State: runtime.Created, PID: p.PID, CreatedAt: time.Now()},
 	})

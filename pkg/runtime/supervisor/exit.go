@@ -1,8 +1,11 @@
 package supervisor
 
 import (
+	"context"
 	"log/slog"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
@@ -19,8 +22,23 @@ func (w *worker) exited(c *container) {
 	rec := c.rec.Load()
 	exit := exitCode(c.pidfd, w.o.journal(rec.Container.ID), rec.Container.PID, rec.Begun)
 	finished := time.Now()
+	w.endOthers(c)
 	c.stdio.Drain()
 	w.stopped(c, exit, finished)
+}
+
+// endOthers kills what the first process has left, which the kernel does itself
+// where that was the PID 1 of a namespace. A container that has exited must not
+// hold a port that its next attempt needs.
+func (w *worker) endOthers(c *container) {
+	if !c.rec.Load().SharedPID {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killLimit)
+	defer cancel()
+	if err := w.engine.Signal(ctx, c.id(), int(unix.SIGKILL), true); err != nil {
+		slog.Warn("processes that are left cannot be killed", "container", c.id(), "err", err)
+	}
 }
 
 func (w *worker) stopped(c *container, exit int32, finished time.Time) {

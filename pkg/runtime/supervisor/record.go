@@ -24,8 +24,11 @@ type record struct {
 	Begun uint64 `json:"begun"`
 	// Starting is set before Engine.Start: a worker that finds it repeats the
 	// call, which may or may not have happened.
-	Starting bool         `json:"starting,omitempty"`
-	Stdio    stdio.Config `json:"stdio"`
+	Starting bool `json:"starting,omitempty"`
+	// SharedPID says that the PID namespace is not the container's own: the
+	// kernel does not end the others with its first process.
+	SharedPID bool         `json:"sharedPid,omitempty"`
+	Stdio     stdio.Config `json:"stdio"`
 }
 
 // container is an entry of the worker's table.

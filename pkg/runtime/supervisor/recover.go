@@ -178,6 +178,7 @@ func (w *worker) foundDead(c *container) {
 	if !ok {
 		slog.Warn("exit code is unknown", "container", c.id())
 	}
+	w.endOthers(c)
 	c.stdio.Drain()
 	w.stopped(c, exit, time.Now())
 }
