@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 )
+
+// podLimit bounds the taking down of a pod, which holds the pod's lock.
+const podLimit = 30 * time.Second
 
 // podRecord is what is on disk about a pod. It is written before the engine is
 // called, so that whatever a killed call made can be undone.
@@ -52,16 +56,20 @@ func (p *pods) create(ctx context.Context, r runtime.PodRequest) error {
 		return err
 	}
 	if err == nil {
-		if err := p.undo(ctx, &old); err != nil {
+		// A worker died while it made the pod.
+		if err := p.takeDown(ctx, &old); err != nil {
 			return err
 		}
 	}
 	return p.make(ctx, r)
 }
 
-// undoPod takes down what a worker left that died while it made the pod.
-func (p *pods) undo(ctx context.Context, half *podRecord) error {
-	return p.engine.DeletePod(context.WithoutCancel(ctx), half.Request, half.InitPID)
+// takeDown goes on where nobody waits for it any more, but not for ever: a
+// process may not end.
+func (p *pods) takeDown(ctx context.Context, rec *podRecord) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), podLimit)
+	defer cancel()
+	return p.engine.DeletePod(ctx, rec.Request, rec.InitPID)
 }
 
 func (p *pods) make(ctx context.Context, r runtime.PodRequest) error {
@@ -79,9 +87,12 @@ func (p *pods) make(ctx context.Context, r runtime.PodRequest) error {
 	if err == nil && ctx.Err() == nil {
 		return nil
 	}
-	ctxErr := ctx.Err()
-	ctx = context.WithoutCancel(ctx)
-	return errors.Join(err, ctxErr, p.engine.DeletePod(ctx, r, pid), os.Remove(path))
+	err = errors.Join(err, ctx.Err())
+	if stuck := p.takeDown(ctx, &rec); stuck != nil {
+		rec.Done = false // whoever asks next tries again
+		return errors.Join(err, stuck, statefile.Write(path, &rec))
+	}
+	return errors.Join(err, os.Remove(path))
 }
 
 func (p *pods) delete(ctx context.Context, id string) error {
@@ -101,7 +112,7 @@ func (p *pods) delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.engine.DeletePod(context.WithoutCancel(ctx), rec.Request, rec.InitPID); err != nil {
+	if err := p.takeDown(ctx, &rec); err != nil {
 		return err
 	}
 	return os.Remove(p.o.pod(id))
