@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 )
@@ -23,7 +24,10 @@ type podRecord struct {
 	Version int                `json:"version"`
 	Request runtime.PodRequest `json:"request"`
 	InitPID int                `json:"initPid,omitempty"`
-	Done    bool               `json:"done,omitempty"`
+	// InitBegun tells PID 1 from a later process of its number; 0 in the
+	// records of older versions.
+	InitBegun uint64 `json:"initBegun,omitempty"`
+	Done      bool   `json:"done,omitempty"`
 }
 
 // pods makes and deletes pods.
@@ -69,7 +73,13 @@ func (p *pods) create(ctx context.Context, r runtime.PodRequest) error {
 func (p *pods) takeDown(ctx context.Context, rec *podRecord) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), podLimit)
 	defer cancel()
-	return p.engine.DeletePod(ctx, rec.Request, rec.InitPID)
+	pid := rec.InitPID
+	if rec.InitBegun != 0 {
+		if since, err := pidfd.Begun(pid); err != nil || since != rec.InitBegun {
+			pid = 0 // it is gone, and its number perhaps another's
+		}
+	}
+	return p.engine.DeletePod(ctx, rec.Request, pid)
 }
 
 func (p *pods) make(ctx context.Context, r runtime.PodRequest) error {
@@ -83,7 +93,12 @@ func (p *pods) make(ctx context.Context, r runtime.PodRequest) error {
 		return errors.Join(err, os.Remove(path))
 	}
 	rec.InitPID, rec.Done = pid, true
-	err = statefile.Write(path, &rec)
+	if pid != 0 {
+		rec.InitBegun, err = pidfd.Begun(pid)
+	}
+	if err == nil {
+		err = statefile.Write(path, &rec)
+	}
 	if err == nil && ctx.Err() == nil {
 		return nil
 	}
