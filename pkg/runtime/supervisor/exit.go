@@ -20,11 +20,22 @@ func (w *worker) watch(c *container) error {
 // wrote, then the record is on disk, then in memory, then subscribers hear.
 func (w *worker) exited(c *container) {
 	rec := c.rec.Load()
+	// First of all: systemd removes a scope, and the count with it, soon after
+	// its last process has ended.
+	oom := w.oomKilled(c)
 	exit := exitCode(c.pidfd, w.o.journal(rec.Container.ID), rec.Container.PID, rec.Begun)
 	finished := time.Now()
 	w.endOthers(c)
 	c.stdio.Drain()
-	w.stopped(c, exit, finished)
+	w.stopped(c, exit, finished, oom)
+}
+
+func (w *worker) oomKilled(c *container) bool {
+	kills, err := w.engine.OOMKills(c.id())
+	if err != nil {
+		slog.Warn("memory kills cannot be counted", "container", c.id(), "err", err)
+	}
+	return kills > 0
 }
 
 // endOthers kills what the first process has left, which the kernel does itself
@@ -41,19 +52,15 @@ func (w *worker) endOthers(c *container) {
 	}
 }
 
-func (w *worker) stopped(c *container, exit int32, finished time.Time) {
+func (w *worker) stopped(c *container, exit int32, finished time.Time, oom bool) {
 	id := c.id()
-	kills, err := w.engine.OOMKills(id)
-	if err != nil {
-		slog.Warn("memory kills cannot be counted", "container", id, "err", err)
-	}
 	if err := c.update(func(r *record) error {
 		k := &r.Container
-		k.State, k.PID, k.ExitCode, k.FinishedAt, k.OOMKilled = runtime.Stopped, 0, exit, finished, kills > 0
+		k.State, k.PID, k.ExitCode, k.FinishedAt, k.OOMKilled = runtime.Stopped, 0, exit, finished, oom
 		return nil
 	}); err != nil {
 		slog.Error("exit cannot be recorded", "container", id, "err", err)
-		c.forceStopped(exit, finished, kills > 0)
+		c.forceStopped(exit, finished, oom)
 	}
 	if c.pidfd >= 0 {
 		pidfd.Reap(c.pidfd)

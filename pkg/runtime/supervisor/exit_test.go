@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -121,5 +122,32 @@ func TestContainerFoundDeadLeavesNoProcess(t *testing.T) {
 	pidfd.Reap(int(p.PIDFD.Fd()))
 	if err := w.live(t.Context(), "c", nil); errs.Of(err) != errs.Conflict {
 		t.Errorf("got %v", err)
+	}
+}
+
+// scopeEngine counts memory kills until its processes are killed, as a scope of systemd
+// may.
+type scopeEngine struct {
+	*hostEngine
+	signalled bool
+}
+
+func (e *scopeEngine) Signal(ctx context.Context, id string, sig int, all bool) error {
+	e.signalled = true
+	return e.hostEngine.Signal(ctx, id, sig, all)
+}
+
+func (e *scopeEngine) OOMKills(id string) (int, error) {
+	if e.signalled {
+		return 0, fmt.Errorf("memory cgroup of container %s: %w", id, errs.NotFound)
+	}
+	return 1, nil
+}
+
+func TestMemoryKillsAreCountedBeforeAnythingElse(t *testing.T) {
+	w := lone(t, func(dir string) runtime.Engine { return &scopeEngine{hostEngine: &hostEngine{dir}} })
+	leave(t, w, hostSpec("/bin/true"))
+	if all := w.list(); !all[0].OOMKilled {
+		t.Errorf("got %+v", all[0])
 	}
 }

@@ -174,13 +174,14 @@ func (w *worker) resume(u unfinished) error {
 // foundDead is for a container that ended while nobody watched.
 func (w *worker) foundDead(c *container) {
 	rec := c.rec.Load()
+	oom := w.oomKilled(c)
 	exit, ok := journalled(w.o.journal(c.id()), rec.Container.PID, rec.Begun)
 	if !ok {
 		slog.Warn("exit code is unknown", "container", c.id())
 	}
 	w.endOthers(c)
 	c.stdio.Drain()
-	w.stopped(c, exit, time.Now())
+	w.stopped(c, exit, time.Now(), oom)
 }
 
 // startAgainLimit bounds the wait for a process that has perhaps been let go, and
