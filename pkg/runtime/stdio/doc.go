@@ -18,5 +18,6 @@
 //
 // Goroutines: one per Pump, for all containers together; it owns every stream's
 // state. An idle container has none, and no buffer. Each attached client has
-// two. Lock order: Stdio.mu is a leaf.
+// two. Who needs the pump's goroutine waits for it with a bound (call.go), since a
+// log on a disk that hangs holds it up. Lock order: Stdio.mu is a leaf.
 package stdio

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,18 +14,15 @@ const outSize = 3 << 20
 
 // Pump moves the output of any number of containers.
 type Pump struct {
-	epoll, wake int
-	scratch     [2]int // pipe for looking
-	stage       int    // FIFO for taking; see slot
-	null        int
-	slot        *slot
-	in, out     []byte
-	done        chan struct{}
-
-	mu      sync.Mutex
-	queue   []func() // to run on the pump's goroutine
+	epoll   int
+	scratch [2]int // pipe for looking
+	stage   int    // FIFO for taking; see slot
+	null    int
+	slot    *slot
+	in, out []byte
+	calls   calls // to run on the pump's goroutine
 	running bool
-	closing bool
+	done    chan struct{}
 
 	// The rest belongs to the goroutine.
 	streams map[int32]*stream
@@ -39,7 +35,7 @@ type Pump struct {
 // fd that an earlier pump's Stage returned, which is taken over. Call Run once
 // all containers are restored.
 func OpenPump(dir string, stage int) (*Pump, error) {
-	p := &Pump{epoll: -1, wake: -1, scratch: [2]int{-1, -1}, stage: stage, null: -1, done: make(chan struct{}), streams: map[int32]*stream{}}
+	p := &Pump{epoll: -1, calls: calls{wake: -1, patient: pumpLimit}, scratch: [2]int{-1, -1}, stage: stage, null: -1, done: make(chan struct{}), streams: map[int32]*stream{}}
 	if err := p.open(dir); err != nil {
 		p.closeFDs()
 		return nil, fmt.Errorf("open log pump: %w", err)
@@ -71,10 +67,10 @@ func (p *Pump) open(dir string) (err error) {
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
 	}
-	if p.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+	if p.calls.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return err
 	}
-	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, p.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: 0}); err != nil {
+	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, p.calls.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: 0}); err != nil {
 		return err
 	}
 	return p.mapBuffers()
@@ -100,28 +96,23 @@ func (p *Pump) Stage() int { return p.stage }
 func (p *Pump) Run() {
 	p.slot.set(slotIdle) // a batch of a container that is gone
 	p.emptyStage()
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.running = true
 	go p.loop()
 }
 
 // Close stops the pump after it has moved what is there, and returns once its
-// goroutine has ended. Containers go on and fill their FIFOs.
+// goroutine has ended, or a disk holds it up for too long. Containers go on and
+// fill their FIFOs.
 func (p *Pump) Close() {
-	p.mu.Lock()
-	running := p.running
-	p.closing = true
-	p.mu.Unlock()
-	if running {
-		p.notify()
-		<-p.done
+	p.calls.close()
+	if p.running && !p.calls.within(p.done) {
+		return // its descriptors are in use
 	}
 	p.closeFDs()
 }
 
 func (p *Pump) closeFDs() {
-	for _, fd := range []int{p.epoll, p.wake, p.scratch[0], p.scratch[1], p.stage, p.null} {
+	for _, fd := range []int{p.epoll, p.calls.wake, p.scratch[0], p.scratch[1], p.stage, p.null} {
 		if fd >= 0 {
 			_ = unix.Close(fd) // pipes and polls: nothing to flush
 		}
@@ -129,27 +120,6 @@ func (p *Pump) closeFDs() {
 	if p.slot != nil {
 		_ = p.slot.close() // the page is shared: nothing to flush
 	}
-}
-
-// do runs f on the pump's goroutine and waits for it, before Run for that too: f
-// may move data, which would overwrite the slot of a batch that is not finished
-// yet. It reports false where the pump has been closed.
-func (p *Pump) do(f func()) bool {
-	ran := make(chan struct{})
-	p.mu.Lock()
-	if p.closing {
-		p.mu.Unlock()
-		return false
-	}
-	p.queue = append(p.queue, func() { f(); close(ran) })
-	p.mu.Unlock()
-	p.notify()
-	<-ran
-	return true
-}
-
-func (p *Pump) notify() {
-	_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // full means that it is awake
 }
 
 func (p *Pump) loop() {
@@ -167,7 +137,7 @@ func (p *Pump) loop() {
 			p.event(e)
 		}
 		p.turn()
-		if p.runQueue() {
+		if p.calls.run() {
 			return
 		}
 	}
@@ -194,7 +164,7 @@ func (p *Pump) cool() {
 func (p *Pump) event(e unix.EpollEvent) {
 	if e.Fd == 0 {
 		var b [8]byte
-		_, _ = unix.Read(p.wake, b[:]) // resets the counter
+		_, _ = unix.Read(p.calls.wake, b[:]) // resets the counter
 		return
 	}
 	s := p.streams[e.Fd]
@@ -225,18 +195,6 @@ func (p *Pump) turn() {
 			p.enqueue(s)
 		}
 	}
-}
-
-// runQueue runs what callers of do asked for; true means to stop.
-func (p *Pump) runQueue() (stop bool) {
-	p.mu.Lock()
-	queue, closing := p.queue, p.closing
-	p.queue = nil
-	p.mu.Unlock()
-	for _, f := range queue {
-		f()
-	}
-	return closing
 }
 
 // add begins to watch s.

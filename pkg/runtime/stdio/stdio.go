@@ -3,6 +3,7 @@ package stdio
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -56,6 +57,7 @@ type Stdio struct {
 	clients map[*client]struct{}
 	running int  // streams that have not ended
 	over    bool // the container has ended
+	closed  bool
 }
 
 // Prepare makes the stdio of a new container. Close undoes it.
@@ -193,15 +195,9 @@ func (s *Stdio) Begin() error {
 		s.streams[0].tty = fd
 	}
 	s.closeChild()
-	return s.watch()
-}
-
-func (s *Stdio) watch() error {
-	var err error
-	if ok := s.p.do(func() { err = s.add() }); !ok {
-		return fmt.Errorf("log pump is closed: %w", errs.Unavailable)
-	}
-	return err
+	var addErr error
+	err := s.p.calls.do(func() { addErr = s.add() })
+	return errors.Join(err, addErr)
 }
 
 func (s *Stdio) add() (err error) {
@@ -236,21 +232,22 @@ func (s *Stdio) FDs() map[string]int {
 
 // Drain moves what the container has written so far into the log. Call it
 // after the container's end and before telling anybody: it does not wait for
-// processes that still hold the output open.
+// processes that still hold the output open. Where a disk holds it up for too
+// long it returns, and the rest is moved later.
 func (s *Stdio) Drain() {
-	s.p.do(func() {
+	drained := s.p.calls.submit(func() {
 		for _, st := range s.streams {
 			s.p.drain(st)
 		}
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.over = true
-	s.finishClientsLocked()
+	if drained != nil && !s.p.calls.within(drained.ran) {
+		slog.Warn("container log is held up, what it lacks follows", "container", s.cfg.ID)
+	}
+	s.finishClients()
 }
 
 // Reopen switches to a new file at the log's path. Where it fails, the old one
-// is written on.
+// is written on. With errs.Timeout there may be an empty file.
 func (s *Stdio) Reopen() error {
 	if s.log == nil {
 		return nil
@@ -260,9 +257,7 @@ func (s *Stdio) Reopen() error {
 		return err
 	}
 	old := fd
-	if !s.p.do(func() { old = s.log.swap(fd) }) {
-		err = fmt.Errorf("log pump is closed: %w", errs.Unavailable)
-	}
+	err = s.p.calls.do(func() { old = s.log.swap(fd) })
 	return errors.Join(err, unix.Close(old))
 }
 
@@ -275,25 +270,43 @@ func (s *Stdio) Resize(width, height uint16) error {
 }
 
 // Close writes an unfinished last line, drops clients and closes everything.
+// Where a disk holds it up for too long it returns, and all that happens later.
+// It is idempotent.
 func (s *Stdio) Close() {
-	s.p.do(func() {
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if again {
+		return
+	}
+	s.closeChild()
+	s.closeStdin()
+	closed := s.p.calls.submit(func() {
 		for _, st := range s.streams {
 			st.hup = true
 			s.p.drain(st)
 			s.p.end(st)
 		}
+		s.closeFDs()
 	})
-	s.release()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.over = true
-	s.finishClientsLocked()
+	if closed == nil {
+		s.closeFDs()
+	} else {
+		s.p.calls.within(closed.ran)
+	}
+	s.finishClients()
 }
 
-// release closes everything.
+// release closes what the pump has not seen yet.
 func (s *Stdio) release() {
 	s.closeChild()
 	s.closeStdin()
+	s.closeFDs()
+}
+
+// closeFDs closes what the pump uses.
+func (s *Stdio) closeFDs() {
 	for _, st := range s.streams {
 		_ = unix.Close(st.fd) // a read end
 	}
@@ -330,6 +343,14 @@ func (s *Stdio) streamEnded() {
 	if s.running--; s.running == 0 {
 		s.finishClientsLocked()
 	}
+}
+
+// finishClients tells clients, those to come too, that nothing will follow.
+func (s *Stdio) finishClients() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	s.finishClientsLocked()
 }
 
 func (s *Stdio) finishClientsLocked() {
