@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +21,6 @@ const anchorOOMScore = "-999"
 
 // Bounds of the anchor's waits.
 const (
-	lockLimit    = 10 * time.Second
 	stopLimit    = 15 * time.Second // of a worker that has been asked to end
 	healthyAfter = 10 * time.Second // a worker that lived as long is restarted at once
 	maxBackoff   = 5 * time.Second
@@ -64,16 +62,22 @@ func runAnchor(o *Options) int {
 	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	signal.Ignore(syscall.SIGHUP)
 	a := &anchor{o: o, store: store{}, listen: -1, lock: -1, link: -1}
-	if err := a.open(); err != nil {
+	serve, err := a.open(signals)
+	switch {
+	case err != nil:
 		slog.Error("berth-runtime cannot begin", "err", err)
 		return 1
+	case !serve:
+		return 0
 	}
 	return a.run(signals)
 }
 
-func (a *anchor) open() error {
+// open reports whether there is something to serve: a process that stands by
+// may be told to end.
+func (a *anchor) open(signals <-chan os.Signal) (serve bool, err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("become child subreaper: %w", err)
+		return false, fmt.Errorf("become child subreaper: %w", err)
 	}
 	// Without CAP_SYS_RESOURCE this fails; Version().Limits tells it.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(anchorOOMScore), 0)
@@ -86,24 +90,31 @@ func (a *anchor) open() error {
 		for _, e := range h.Entries {
 			a.store[e.ID] = e
 		}
-		return nil
+		return true, sign(a.lock)
 	}
-	return a.openAfresh()
+	return a.openAfresh(signals)
 }
 
-func (a *anchor) openAfresh() error {
+func (a *anchor) openAfresh(signals <-chan os.Signal) (serve bool, err error) {
 	if err := os.MkdirAll(a.o.State, 0o711); err != nil {
-		return err
+		return false, err
 	}
 	if err := a.o.makeDirs(); err != nil {
-		return err
+		return false, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
-	defer cancel()
-	var err error
-	if a.lock, err = lockFile(ctx, a.o.lockPath()); err != nil {
-		return fmt.Errorf("another berth-runtime serves %s: %w", a.o.State, err)
+	if a.lock, err = openLock(a.o.lockPath()); err != nil {
+		return false, err
 	}
+	if serve, err := takeLock(a.lock, signals); !serve || err != nil {
+		return false, err
+	}
+	if err := sign(a.lock); err != nil {
+		return false, err
+	}
+	return true, a.listenAfresh()
+}
+
+func (a *anchor) listenAfresh() error {
 	l, err := rpc.Listen(a.o.Listen)
 	if err != nil {
 		return err
@@ -115,27 +126,6 @@ func (a *anchor) openAfresh() error {
 	}
 	a.listen, err = dupFD(f)
 	return errors.Join(err, f.Close())
-}
-
-// lockFile takes the lock at path. The lock lasts as long as any process has
-// the descriptor.
-func lockFile(ctx context.Context, path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return -1, err
-	}
-	for {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return fd, nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			_ = unix.Close(fd) // nothing was written
-			return -1, err
-		}
-	}
 }
 
 // run is the main loop.

@@ -13,6 +13,9 @@
 //   - The anchor dies: the worker, still the parent of its containers, finishes
 //     the calls that run, executes itself as the anchor with all descriptors
 //     (handover.go), and starts a new worker.
+//   - Another is started meanwhile, as systemd does when the anchor that it knew
+//     has died: it stands by, passes on the signals that it gets, and serves
+//     when the first is gone (lock.go).
 //   - Both die: FIFOs keep what containers write, records tell what ran. The
 //     next berth-runtime continues; an exit in between is known only where the
 //     kernel still tells.
