@@ -237,6 +237,7 @@ func (s *Stdio) FDs() map[string]int {
 func (s *Stdio) Drain() {
 	drained := s.p.calls.submit(func() {
 		for _, st := range s.streams {
+			st.over = true
 			s.p.drain(st)
 		}
 	})

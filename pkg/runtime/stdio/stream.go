@@ -21,6 +21,7 @@ type stream struct {
 	sent   int  // bytes at the head of the FIFO that clients have had
 	big    bool // the FIFO has been grown
 	hup    bool // no writer is left
+	over   bool // the container has ended
 	queued bool // in the pump's ready list
 	ended  bool
 }
@@ -56,7 +57,9 @@ func (p *Pump) step(s *stream) (more bool) {
 }
 
 // feed moves a terminal's output into its FIFO, and reports whether the FIFO
-// takes no more of what is there. EIO is the terminal's end.
+// takes no more of what is there. EIO says that nobody has the terminal open,
+// which is its end once the container has ended: until then /dev/console may be
+// opened again, and what is written there is a new edge.
 func (p *Pump) feed(s *stream) (more, full bool) {
 	n, err := unix.Splice(s.tty, nil, s.fd, nil, 64<<10, unix.SPLICE_F_NONBLOCK)
 	switch {
@@ -69,7 +72,7 @@ func (p *Pump) feed(s *stream) (more, full bool) {
 		// out long before the bytes of an unfinished line do.
 		return false, ready(s.tty, unix.POLLIN) && !ready(s.fd, unix.POLLOUT)
 	}
-	s.hup = true
+	s.hup = s.hup || s.over || !errors.Is(err, unix.EIO)
 	return false, false
 }
 

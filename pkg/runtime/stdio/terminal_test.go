@@ -136,3 +136,30 @@ func TestTerminalShowsEachKeystrokeOfALongLine(t *testing.T) {
 	}
 	awaitText(t, log, line+"\n")
 }
+
+func TestTerminalThatIsOpenedAgainIsReadOn(t *testing.T) {
+	s, path, log := terminal(t)
+	slave := openSlave(t, path)
+	if err := s.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(slave, "one\n")
+	awaitText(t, log, "one\n")
+	slave.Close()
+	// The pump has seen it closed: what it is asked comes after.
+	testutil.Await(t, 5*time.Second, func() error {
+		if !ready(s.tty, unix.POLLHUP) {
+			return fmt.Errorf("the terminal is open")
+		}
+		return nil
+	})
+	if err := s.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	slave = openSlave(t, path)
+	fmt.Fprint(slave, "two\nlast")
+	awaitText(t, log, "one\ntwo\n")
+	slave.Close()
+	s.Drain()
+	awaitText(t, log, "one\ntwo\nlast")
+}
