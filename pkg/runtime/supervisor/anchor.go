@@ -134,6 +134,12 @@ func (a *anchor) run(signals <-chan os.Signal) int {
 	a.reap() // children that ended before we listened
 	var trimmer trim.Trimmer
 	for {
+		// Before the first wait too: the first worker may not have started.
+		if a.worker == 0 && a.link < 0 && a.restart == nil {
+			if a.workerEnded() {
+				return 0
+			}
+		}
 		select {
 		case s := <-signals:
 			a.signal(s)
@@ -151,11 +157,6 @@ func (a *anchor) run(signals <-chan os.Signal) int {
 			slog.Error("worker does not end, killing it", "pid", a.worker)
 			_ = unix.Kill(a.worker, unix.SIGKILL) // it may have ended
 			a.deadline = time.After(stopLimit)
-		}
-		if a.worker == 0 && a.link < 0 && a.restart == nil {
-			if a.workerEnded() {
-				return 0
-			}
 		}
 	}
 }
