@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidlock"
 	"github.com/berth-run/berth/pkg/internal/trim"
 	"github.com/berth-run/berth/pkg/rpc"
 )
@@ -90,7 +91,7 @@ func (a *anchor) open(signals <-chan os.Signal) (serve bool, err error) {
 		for _, e := range h.Entries {
 			a.store[e.ID] = e
 		}
-		return true, sign(a.lock)
+		return true, pidlock.Sign(a.lock)
 	}
 	return a.openAfresh(signals)
 }
@@ -102,13 +103,15 @@ func (a *anchor) openAfresh(signals <-chan os.Signal) (serve bool, err error) {
 	if err := a.o.makeDirs(); err != nil {
 		return false, err
 	}
-	if a.lock, err = openLock(a.o.lockPath()); err != nil {
+	if a.lock, err = pidlock.Open(a.o.lockPath()); err != nil {
 		return false, err
 	}
-	if serve, err := takeLock(a.lock, signals); !serve || err != nil {
+	// Another may serve, whose anchor was a worker before: a supervisor of services
+	// that knows only the dead anchor starts this process then, and speaks to it.
+	if serve, err := pidlock.Take(a.lock, signals, 2*stopLimit); !serve || err != nil {
 		return false, err
 	}
-	if err := sign(a.lock); err != nil {
+	if err := pidlock.Sign(a.lock); err != nil {
 		return false, err
 	}
 	return true, a.listenAfresh()

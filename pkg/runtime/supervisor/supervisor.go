@@ -15,7 +15,7 @@
 //     (handover.go), and starts a new worker.
 //   - Another is started meanwhile, as systemd does when the anchor that it knew
 //     has died: it stands by, passes on the signals that it gets, and serves
-//     when the first is gone (lock.go).
+//     when the first is gone.
 //   - Both die: FIFOs keep what containers write, records tell what ran. The
 //     next berth-runtime continues; an exit in between is known only where the
 //     kernel still tells.

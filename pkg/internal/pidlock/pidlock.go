@@ -1,4 +1,8 @@
-package supervisor
+// Package pidlock is a lock on a file that says which process to speak to: the one
+// that serves while others stand by. The lock lasts as long as any process has
+// the descriptor, and who serves may change meanwhile. One who waits in Take has
+// one goroutine, which ends with the lock or the process.
+package pidlock
 
 import (
 	"encoding/json"
@@ -15,9 +19,8 @@ import (
 	"github.com/berth-run/berth/pkg/internal/pidfd"
 )
 
-// openLock opens the lock of the state directory. The lock lasts as long as any
-// process has the descriptor, and the file says who the anchor is.
-func openLock(path string) (int, error) {
+// Open opens the lock at path, without taking it.
+func Open(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
@@ -27,12 +30,12 @@ func openLock(path string) (int, error) {
 
 // signature is what the lock's file holds.
 type signature struct {
-	Anchor int    `json:"anchor"`
-	Begun  uint64 `json:"begun"`
+	PID   int    `json:"pid"`
+	Begun uint64 `json:"begun"`
 }
 
-// sign writes into the lock that this process is the anchor.
-func sign(lock int) error {
+// Sign writes into the lock that this process serves.
+func Sign(lock int) error {
 	since, err := pidfd.Begun(os.Getpid())
 	if err != nil {
 		return err
@@ -50,8 +53,8 @@ func sign(lock int) error {
 	return nil
 }
 
-// signalHolder sends a signal to the anchor that has signed the lock.
-func signalHolder(lock int, sig unix.Signal) error {
+// tell sends a signal to the process that has signed the lock.
+func tell(lock int, sig unix.Signal) error {
 	data := make([]byte, 256)
 	n, err := unix.Pread(lock, data, 0)
 	if err != nil {
@@ -61,7 +64,7 @@ func signalHolder(lock int, sig unix.Signal) error {
 	if err := json.Unmarshal(data[:n], &s); err != nil {
 		return err
 	}
-	fd, err := pidfd.Open(s.Anchor, s.Begun)
+	fd, err := pidfd.Open(s.PID, s.Begun)
 	if err != nil {
 		return err
 	}
@@ -69,16 +72,15 @@ func signalHolder(lock int, sig unix.Signal) error {
 	return unix.PidfdSendSignal(fd, sig, nil, 0)
 }
 
-// takeLock waits for the lock, for as long as another berth-runtime has it. That
-// is one whose anchor was a worker before: a supervisor of services that knows
-// only the dead anchor then starts this process, and speaks to it from now on.
-// So it passes on what it is told. It reports false where that was to end, and
-// all have ended.
-func takeLock(lock int, signals <-chan os.Signal) (serve bool, err error) {
+// Take waits for the lock, for as long as another process has it, and passes the
+// signals that it gets on to that one, except SIGCHLD. It reports false where
+// that was to end, as all signals but SIGUSR2 say, and the lock has come free;
+// an error where that takes longer than limit.
+func Take(lock int, signals <-chan os.Signal, limit time.Duration) (serve bool, err error) {
 	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err == nil {
 		return true, nil
 	}
-	slog.Info("another berth-runtime serves, standing by", "pid", os.Getpid())
+	slog.Info("another process serves, standing by", "pid", os.Getpid())
 	taken := make(chan error, 1)
 	go func() { taken <- awaitLock(lock) }() // ends with the process at the latest
 	var pass unix.Signal
@@ -88,7 +90,7 @@ func takeLock(lock int, signals <-chan os.Signal) (serve bool, err error) {
 		case err := <-taken:
 			return pass != unix.SIGTERM, err
 		case <-deadline:
-			return false, fmt.Errorf("the other berth-runtime does not end: %w", errs.Timeout)
+			return false, fmt.Errorf("the process that serves does not end: %w", errs.Timeout)
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGCHLD, pass == unix.SIGTERM:
@@ -96,12 +98,12 @@ func takeLock(lock int, signals <-chan os.Signal) (serve bool, err error) {
 			case s == syscall.SIGUSR2:
 				pass = unix.SIGUSR2
 			default:
-				pass, deadline = unix.SIGTERM, time.After(2*stopLimit)
+				pass, deadline = unix.SIGTERM, time.After(limit)
 			}
 		case <-again:
 		}
 		again = nil
-		if err := signalHolder(lock, pass); err != nil { // a worker is becoming the anchor
+		if err := tell(lock, pass); err != nil { // it changes just now
 			again = time.After(100 * time.Millisecond)
 		}
 	}
