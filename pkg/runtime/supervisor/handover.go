@@ -115,6 +115,9 @@ func (w *worker) promote() error {
 	h.Entries = append(h.Entries, &entry{ID: pumpEntry, FDs: map[string]int{nameStage: w.pump.Stage()}})
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for id := range w.lost {
+		h.Entries = append(h.Entries, &entry{ID: id, FDs: map[string]int{}})
+	}
 	for id, c := range w.containers {
 		rec := c.rec.Load()
 		if c.stdio == nil || rec.Container.PID == 0 {

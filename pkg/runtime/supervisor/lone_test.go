@@ -19,7 +19,9 @@ func newLone(t *testing.T, engine func(dir string) runtime.Engine) *worker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeFDs(pair[:]) })
-	return &worker{o: &o, containers: map[string]*container{}, keeper: &keeper{link: pair[0], lost: make(chan struct{})}}
+	w := newWorker(&o)
+	w.keeper = &keeper{link: pair[0], lost: make(chan struct{})}
+	return w
 }
 
 // lone is newLone, opened.

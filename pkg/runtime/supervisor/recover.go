@@ -29,11 +29,12 @@ type unfinished struct {
 // recover fills the table from the records, and takes over the descriptors
 // that the anchor kept. Nothing that it finds can stop it. It moves no output,
 // which the pump may do once all are restored, and hears of no exit, which moves
-// output: it returns what resume has to go on with.
-func (w *worker) recover(kept store) (all []unfinished) {
+// output: it returns what resume has to go on with. Lost execs are ended beside it,
+// until ctx ends.
+func (w *worker) recover(ctx context.Context, kept store) (all []unfinished) {
 	for id, e := range kept {
 		if strings.HasPrefix(id, execPrefix) {
-			w.endExec(e)
+			w.endExec(ctx, e)
 			delete(kept, id)
 		}
 	}
@@ -59,21 +60,37 @@ func (w *worker) recover(kept store) (all []unfinished) {
 	return all
 }
 
-// endExec ends an exec whose caller lost the answer with the last worker, and
-// all that it started.
-func (w *worker) endExec(e *entry) {
+// endExec kills an exec whose caller lost the answer with the last worker, and on
+// a goroutine that close waits for all that it started. The anchor keeps the
+// entry until then: where this worker ends first, the next one tries again.
+func (w *worker) endExec(ctx context.Context, e *entry) {
 	if fd, ok := e.FDs[namePidfd]; ok {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have ended
 	}
 	e.close()
-	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
-	defer cancel()
-	if id, execID, ok := execOf(e.ID); ok {
-		if err := w.engine.EndExec(ctx, id, execID); err != nil {
+	id, execID, ok := execOf(e.ID)
+	if !ok {
+		w.keeper.drop(e.ID)
+		return
+	}
+	w.mu.Lock()
+	w.lost[e.ID] = true
+	w.mu.Unlock()
+	w.ending.Go(func() {
+		limited, cancel := context.WithTimeout(ctx, recoverLimit)
+		defer cancel()
+		err := w.engine.EndExec(limited, id, execID)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			slog.Error("exec cannot be ended", "container", id, "err", err)
 		}
-	}
-	w.keeper.drop(e.ID)
+		w.mu.Lock()
+		delete(w.lost, e.ID)
+		w.mu.Unlock()
+		w.keeper.drop(e.ID)
+	})
 }
 
 func (w *worker) recoverOne(id string, e *entry) (unfinished, error) {

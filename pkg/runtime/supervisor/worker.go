@@ -46,8 +46,12 @@ type worker struct {
 	// trimmer gives memory back after a burst of calls.
 	trimmer trim.Trimmer
 
+	ending sync.WaitGroup // goroutines that end lost execs
+	cancel context.CancelFunc
+
 	mu         sync.Mutex
 	containers map[string]*container
+	lost       map[string]bool // entries of execs that are being ended
 }
 
 // The descriptors that a worker starts with.
@@ -107,8 +111,12 @@ func runWorker(o *Options) int {
 	}
 }
 
+func newWorker(o *Options) *worker {
+	return &worker{o: o, containers: map[string]*container{}, lost: map[string]bool{}}
+}
+
 func openWorker(o *Options) (*worker, *net.UnixListener, error) {
-	w := &worker{o: o, containers: map[string]*container{}}
+	w := newWorker(o)
 	kept, err := w.connect()
 	if err != nil {
 		return nil, nil, err
@@ -167,7 +175,9 @@ func (w *worker) open(kept store) (err error) {
 	}
 	w.pods = &pods{w.o, w.engine, &w.locks}
 	w.limits = limits(w.engine)
-	restored := w.recover(kept)
+	var ctx context.Context
+	ctx, w.cancel = context.WithCancel(context.Background())
+	restored := w.recover(ctx, kept)
 	w.pump.Run()
 	for _, u := range restored {
 		if err := w.resume(u); err != nil {
@@ -188,6 +198,8 @@ func (w *worker) shutdown(server *rpc.Server) {
 
 // close ends the worker's goroutines. Containers run on.
 func (w *worker) close() {
+	w.cancel()
+	w.ending.Wait()
 	w.exits.Close()
 	w.pump.Close()
 }
