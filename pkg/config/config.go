@@ -119,7 +119,9 @@ func Default() Config {
 				"net.ipv4.ip_unprivileged_port_start": "0",
 				"net.ipv4.ping_group_range":           "0 2147483647",
 			},
-			DefaultUlimits: map[string]Ulimit{},
+			// Not berth-runtime's own, which is boundless: some programs close or
+			// look at every descriptor up to the limit.
+			DefaultUlimits: map[string]Ulimit{"nofile": {Soft: 1024, Hard: 524288}},
 			Handlers:       map[string]Handler{"berth": {Annotations: []string{}}},
 		},
 		Network: Network{

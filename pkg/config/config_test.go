@@ -27,6 +27,19 @@ func TestDocumentedFileIsTheDefault(t *testing.T) {
 	}
 }
 
+func TestContainersDoNotInheritOurOpenFiles(t *testing.T) {
+	for text, want := range map[string]config.Ulimit{
+		"": {Soft: 1024, Hard: 524288},
+		"[runtime.default_ulimits]\ncore = \"0\"":           {Soft: 1024, Hard: 524288},
+		"[runtime.default_ulimits]\nnofile = \"5:1000000\"": {Soft: 5, Hard: 1000000},
+	} {
+		c, err := load(t, text)
+		if got := c.Runtime.DefaultUlimits["nofile"]; got != want || err != nil {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+}
+
 // TestDocumentedFileHasEveryKey decodes the file by itself: Load lays it over
 // the defaults and would not notice a key that is missing.
 func TestDocumentedFileHasEveryKey(t *testing.T) {
@@ -60,7 +73,9 @@ func hasKeys(t *testing.T, prefix string, typ reflect.Type, file map[string]any)
 			hasKeys(t, prefix+key+".", f.Type, table)
 		case f.Type.Kind() == reflect.Map && f.Type.Elem().Kind() == reflect.Struct && len(table) > 0:
 			for name, one := range table {
-				hasKeys(t, prefix+key+"."+name+".", f.Type.Elem(), one.(map[string]any))
+				if fields, ok := one.(map[string]any); ok { // else it has a text form
+					hasKeys(t, prefix+key+"."+name+".", f.Type.Elem(), fields)
+				}
 			}
 		}
 	}
