@@ -32,9 +32,7 @@ func TestTheEndIsSeenAndLeftUntilItIsReaped(t *testing.T) {
 	for script, want := range map[string]int32{"exit 7": 7, "kill -9 $$": 137} {
 		_, fd := child(t, script)
 		ended := make(chan struct{})
-		if err := w.Watch(fd, func() { close(ended) }); err != nil {
-			t.Fatal(err)
-		}
+		w.Watch(fd, func() { close(ended) })
 		select {
 		case <-ended:
 		case <-time.After(20 * time.Second):
@@ -77,6 +75,43 @@ func TestAChildThatLivesHasNoExit(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheEndIsSeenWhereTheKernelCannotWatch(t *testing.T) {
+	w, err := OpenWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fd := child(t, "exec sleep 1000")
+	_, other := child(t, "exec sleep 1000")
+	ended := make(chan int, 4)
+	w.Watch(fd, func() { ended <- 1 })
+	w.Watch(fd, func() { ended <- 2 }) // EEXIST
+	w.Watch(other, func() { ended <- 3 })
+	w.Watch(other, func() { ended <- 4 })
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		select {
+		case n := <-ended:
+			if n > 2 {
+				t.Errorf("call %d", n)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("an end is not seen")
+		}
+	}
+	w.Close()
+	if len(ended) > 0 {
+		t.Errorf("call %d", <-ended)
+	}
+	if err := unix.PidfdSendSignal(other, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(other), Events: unix.POLLIN}}, 20_000); err != nil {
 		t.Error(err)
 	}
 }

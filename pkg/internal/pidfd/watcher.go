@@ -44,7 +44,7 @@ func OpenWatcher() (*Watcher, error) {
 
 // Watch calls f once, on a goroutine of its own, when the process behind fd has
 // ended. The caller keeps fd open until then.
-func (w *Watcher) Watch(fd int, f func()) error {
+func (w *Watcher) Watch(fd int, f func()) {
 	w.mu.Lock()
 	w.next++
 	token := w.next
@@ -53,9 +53,23 @@ func (w *Watcher) Watch(fd int, f func()) error {
 	err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: token})
 	if err != nil {
 		w.take(token)
-		return fmt.Errorf("watch process: %w", err)
+		w.calls.Go(func() { w.await(fd, f) })
 	}
-	return nil
+}
+
+// await does the same where the kernel has no room to watch one more: it takes a
+// thread.
+func (w *Watcher) await(fd int, f func()) {
+	for {
+		either := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(w.wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(either, -1); errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if either[1].Revents == 0 {
+			f()
+		}
+		return
+	}
 }
 
 func (w *Watcher) take(token int32) watched {

@@ -43,7 +43,8 @@ func (w *worker) create(ctx context.Context, r runtime.CreateRequest) (runtime.C
 	w.mu.Lock()
 	w.containers[r.ID] = c
 	w.mu.Unlock()
-	return c.get(), w.watch(c)
+	w.watch(c)
+	return c.get(), nil
 }
 
 func checkCreate(r *runtime.CreateRequest) error {
@@ -100,8 +101,7 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	if err != nil {
 		return nil, err
 	}
-	fd := takeFD(p.PIDFD)
-	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p.PID, fd) })
+	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p) })
 	since, err := pidfd.Begun(p.PID)
 	if err == nil {
 		err = io.Begin()
@@ -109,7 +109,8 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	c := &container{dir: dir, stdio: io, pidfd: fd, exited: make(chan struct{})}
+	c := &container{dir: dir, stdio: io, exited: make(chan struct{})}
+	c.own(p.PIDFD)
 	c.rec.Store(&record{
 		Version:   recordVersion,
 		Begun:     since,
@@ -131,12 +132,12 @@ func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
 }
 
 // discard ends a process that no record names.
-func (w *worker) discard(ctx context.Context, id string, pid, fd int) error {
+func (w *worker) discard(ctx context.Context, id string, p runtime.Process) error {
 	err := w.engine.Destroy(ctx, id)
-	exitCode(fd, "", pid, 0) // only to wait for it
+	fd := int(p.PIDFD.Fd())
+	exitCode(fd, "", p.PID, 0) // only to wait for it
 	pidfd.Reap(fd)
-	closeFDs([]int{fd})
-	return err
+	return errors.Join(err, p.PIDFD.Close())
 }
 
 // keep gives the anchor copies of what must outlive this worker.

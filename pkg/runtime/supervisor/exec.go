@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -81,18 +80,16 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 // anchor keeps the pidfd meanwhile, so that nobody else gets its number.
 func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecProcess) (runtime.ExecResult, error) {
 	result := runtime.ExecResult{ExitCode: pidfd.Unknown}
-	fd := takeFD(p.PIDFD)
+	fd := int(p.PIDFD.Fd())
 	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
 	ended := make(chan int32, 1)
-	if err := w.exits.Watch(fd, func() {
+	w.exits.Watch(fd, func() {
 		exit := exitCode(fd, "", p.PID, 0)
 		pidfd.Reap(fd)
 		w.keeper.drop(keptAs, namePidfd)
-		closeFDs([]int{fd})
+		_ = p.PIDFD.Close() // nothing was written to it
 		ended <- exit
-	}); err != nil {
-		return result, errors.Join(err, p.Kill())
-	}
+	})
 	select {
 	case result.ExitCode = <-ended:
 		return result, nil
@@ -106,14 +103,4 @@ func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecPr
 	case <-time.After(killLimit):
 		return result, errors.Join(err, fmt.Errorf("exec does not end after SIGKILL: %w", errs.Timeout))
 	}
-}
-
-// takeFD takes the descriptor out of f, which must not be used any more.
-func takeFD(f *os.File) int {
-	fd, err := dupFD(f)
-	_ = f.Close() // a copy
-	if err != nil {
-		return -1
-	}
-	return fd
 }

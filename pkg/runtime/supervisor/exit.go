@@ -12,8 +12,8 @@ import (
 )
 
 // watch calls exited when the container's first process ends.
-func (w *worker) watch(c *container) error {
-	return w.exits.Watch(c.pidfd, func() { w.exited(c) })
+func (w *worker) watch(c *container) {
+	w.exits.Watch(c.pidfd, func() { w.exited(c) })
 }
 
 // exited learns how the container ended and tells it: the log has all that it
@@ -65,7 +65,7 @@ func (w *worker) stopped(c *container, exit int32, finished time.Time, oom bool)
 	if c.pidfd >= 0 {
 		pidfd.Reap(c.pidfd)
 		w.keeper.drop(id, namePidfd)
-		closeFDs([]int{c.pidfd})
+		_ = c.handle.Close() // nothing was written to it
 	}
 	close(c.exited)
 	w.events.Publish(runtime.Event{Type: runtime.Exited, Container: c.get()})

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -36,11 +37,16 @@ type container struct {
 	dir    string
 	stdio  *stdio.Stdio // nil once a worker has found the container stopped
 	pidfd  int          // -1 where there is none
+	handle *os.File     // owns pidfd
 	exited chan struct{}
 	rec    atomic.Pointer[record]
 
 	mu sync.Mutex // orders updates of rec and its file
 }
+
+// own takes over a pidfd. It is not copied, which fails where descriptors have
+// run out.
+func (c *container) own(f *os.File) { c.handle, c.pidfd = f, int(f.Fd()) }
 
 func (c *container) get() runtime.Container { return c.rec.Load().Container }
 func (c *container) id() string             { return c.rec.Load().Container.ID }

@@ -146,7 +146,7 @@ func (w *worker) restore(c *container, e *entry) (unfinished, error) {
 			delete(fds, nameGate)
 		}
 		if fd, ok := fds[namePidfd]; ok {
-			c.pidfd = fd
+			c.own(os.NewFile(uintptr(fd), namePidfd))
 			delete(fds, namePidfd)
 		}
 	}
@@ -169,23 +169,24 @@ func (w *worker) restore(c *container, e *entry) (unfinished, error) {
 }
 
 // resume goes on with a restored container.
-func (w *worker) resume(u unfinished) error {
+func (w *worker) resume(u unfinished) {
 	c, rec := u.container, u.rec.Load()
 	if u.gate >= 0 {
 		defer unix.Close(u.gate)
 	}
 	if c.pidfd < 0 {
-		var err error
-		if c.pidfd, err = pidfd.Open(rec.Container.PID, rec.Begun); err != nil {
+		fd, err := pidfd.Open(rec.Container.PID, rec.Begun)
+		if err != nil {
 			w.foundDead(c)
-			return nil
+			return
 		}
+		c.own(os.NewFile(uintptr(fd), namePidfd))
 	}
 	w.keep(c)
 	if rec.Starting {
 		w.startAgain(c, u.gate)
 	}
-	return w.watch(c)
+	w.watch(c)
 }
 
 // foundDead is for a container that ended while nobody watched.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -52,10 +53,14 @@ func read(link int, messages chan<- *message) {
 	defer close(messages)
 	for {
 		m, err := receive(link)
-		if err != nil {
+		switch {
+		case errors.Is(err, errLinkClosed):
 			return
+		case err != nil: // such as one whose descriptors were too many for us
+			slog.Error("message from the worker cannot be read", "err", err)
+		default:
+			messages <- m
 		}
-		messages <- m
 	}
 }
 

@@ -180,9 +180,7 @@ func (w *worker) open(kept store) (err error) {
 	restored := w.recover(ctx, kept)
 	w.pump.Run()
 	for _, u := range restored {
-		if err := w.resume(u); err != nil {
-			slog.Error("container cannot be recovered", "container", u.id(), "err", err)
-		}
+		w.resume(u)
 	}
 	return nil
 }
