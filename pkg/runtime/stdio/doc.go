@@ -12,6 +12,12 @@
 //	idle ──▶ writing {stream, bytes, time, log offset} ──log written──▶
 //	         taking ──bytes moved from the FIFO to the stage──▶ idle
 //
+// What lies in the stage tells how far the taking came, for as long as somebody
+// has the stage open. Where pump and keeper die together within the instructions
+// between the move and the note that it is done, the next pump takes the batch
+// once more, which is then what followed it: those lines are lost. To close that
+// gap the stage would need a third holder.
+//
 // A terminal's output goes from its master through one more FIFO, the rest is
 // the same, except that an unfinished line that fills the FIFO, a keystroke to a
 // slot, goes into the log in parts.
