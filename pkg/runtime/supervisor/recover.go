@@ -177,7 +177,7 @@ func (w *worker) resume(u unfinished) {
 	if c.pidfd < 0 {
 		fd, err := pidfd.Open(rec.Container.PID, rec.Begun)
 		if err != nil {
-			w.foundDead(c)
+			w.ending.Go(func() { w.foundDead(c) }) // its log may be held up
 			return
 		}
 		c.own(os.NewFile(uintptr(fd), namePidfd))

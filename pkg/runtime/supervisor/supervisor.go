@@ -27,8 +27,9 @@
 //
 // Locks: per id (keylock), then container.mu, then worker.mu. The first is held
 // across slow work and honours the context. Goroutines of a worker: one per
-// call, the exit watcher, the log pump, the reader of the anchor's link; of an
-// anchor: the main one and the reader of the worker's link.
+// call, the exit watcher, the log pump, the reader of the anchor's link, one for
+// each exec or end that the last worker left; of an anchor: the main one and the
+// reader of the worker's link.
 //
 // On disk, under <state>/runtime (tmpfs): containers/ID/{container.json,stdin,
 // stdout,stderr}, pods/ID.json, exits/ID (the journal), engine/, pump.slot,

@@ -46,7 +46,7 @@ type worker struct {
 	// trimmer gives memory back after a burst of calls.
 	trimmer trim.Trimmer
 
-	ending sync.WaitGroup // goroutines that end lost execs
+	ending sync.WaitGroup // goroutines that end what the last worker left
 	cancel context.CancelFunc
 
 	mu         sync.Mutex
