@@ -89,6 +89,7 @@ type node struct {
 	*pod.Service
 	t           *testing.T
 	root, state string
+	netns       string // where network namespaces are pinned
 	runtime     pinner
 	network     *fakeNetwork
 	containers  *container.Service
@@ -102,6 +103,7 @@ func newNode(t *testing.T) *node {
 		t: t, root: t.TempDir(), state: t.TempDir(), runtime: pinner{&runtimetest.Fake{}},
 		network: &fakeNetwork{attached: map[string]network.AttachRequest{}},
 	}
+	n.netns = filepath.Join(n.state, "netns")
 	n.restart()
 	t.Cleanup(func() {
 		for _, p := range n.List() {
@@ -135,7 +137,7 @@ func (n *node) restart() {
 		n.t.Fatal(err)
 	}
 	n.Service, err = pod.Open(pod.Deps{
-		Root: n.root, State: n.state, NetNSDir: filepath.Join(n.state, "netns"), Runtime: n.runtime, Network: n.network, Containers: n.containers,
+		Root: n.root, State: n.state, NetNSDir: n.netns, Runtime: n.runtime, Network: n.network, Containers: n.containers,
 		Handlers: []string{"berth"}, CgroupDriver: spec.Cgroupfs,
 	})
 	if err == nil {

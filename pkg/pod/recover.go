@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -125,7 +124,9 @@ func (s *Service) standing(p *Sandbox) bool {
 }
 
 // strangers returns the ids of what is not a pod and nobody is at work on:
-// directories, pinned namespaces, containers without their pod.
+// directories and containers without their pod. Network namespaces need no
+// look: a pod's directories are there before its pin and go after it, and the
+// pins may lie beside those of another daemon.
 func (s *Service) strangers() []string {
 	var ids []string
 	for id := range s.halves.unfinished() {
@@ -134,12 +135,6 @@ func (s *Service) strangers() []string {
 	for _, dir := range []string{s.home(), s.stateHome()} {
 		names, _ := directories(dir) // one that cannot be read has been reported by Open
 		ids = append(ids, names...)
-	}
-	pins, _ := os.ReadDir(s.d.NetNSDir)
-	for _, pin := range pins {
-		if id, ours := strings.CutPrefix(pin.Name(), netnsPrefix); ours && isID(id) {
-			ids = append(ids, id)
-		}
 	}
 	for _, c := range s.d.Containers.List() {
 		ids = append(ids, c.PodID)
@@ -160,11 +155,6 @@ func (h *halves) unfinished() map[string]bool {
 		ids[id] = true
 	}
 	return ids
-}
-
-// isID tells our names from those of others.
-func isID(name string) bool {
-	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // sweep takes strangers down.
