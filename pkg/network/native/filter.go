@@ -2,9 +2,11 @@ package native
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/pkg/ip"
@@ -24,6 +26,7 @@ type filter struct {
 	// conn stays open: closing an nftables socket waits for the RCU work of all
 	// earlier deletions (nft_rcv_nl_event, Linux 5.0 and later), 4-13 ms.
 	conn *nftables.Conn
+	open func(...nftables.ConnOption) (*nftables.Conn, error) // nil: nftables.New
 
 	shared sync.Mutex // held while iptables rules for all pods are made
 
@@ -61,7 +64,11 @@ func (f *filter) transact(change func(*nftables.Conn) error) error {
 
 func (f *filter) tryLocked(change func(*nftables.Conn) error) error {
 	if f.conn == nil {
-		conn, err := nftables.New(nftables.AsLasting())
+		open := f.open
+		if open == nil {
+			open = nftables.New
+		}
+		conn, err := open(nftables.AsLasting())
 		if err != nil {
 			return err
 		}
@@ -76,6 +83,27 @@ func (f *filter) tryLocked(change func(*nftables.Conn) error) error {
 		f.conn = nil
 	}
 	return err
+}
+
+// remove is transact for what takes rules out. Where the kernel has no nftables
+// there are none: pods have iptables rules there, or could not be attached.
+func (f *filter) remove(change func(*nftables.Conn) error) error {
+	err := f.transact(change)
+	if err != nil && f.missing() {
+		return nil
+	}
+	return err
+}
+
+// missing says whether the kernel has no nftables: nfnetlink answers EINVAL for
+// it then, or there is no nfnetlink. The errors of other requests than this
+// have lost their number.
+func (f *filter) missing() bool {
+	err := f.transact(func(conn *nftables.Conn) error {
+		_, err := conn.ListTables()
+		return err
+	})
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPROTONOSUPPORT) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 // close gives up the connection.

@@ -1,11 +1,14 @@
 package native
 
 import (
+	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
 )
 
 func TestPinnedVersionIsTheOneInGoSum(t *testing.T) {
@@ -59,6 +62,31 @@ COMMIT`, "\n")
 	}
 	if got := removal(listing, "CNI-DN-2"); got != nil {
 		t.Errorf("of a chain that is not there: %q", got)
+	}
+}
+
+// TestNothingIsLeftWhereTheKernelHasNoNFTables has the kernel answer as one
+// without the module does.
+func TestNothingIsLeftWhereTheKernelHasNoNFTables(t *testing.T) {
+	var answer error
+	e := &Exec{}
+	e.filter.open = func(...nftables.ConnOption) (*nftables.Conn, error) { return nil, answer }
+	nft := backendNFT
+	c, conf := &call{container: "a", ifName: "eth0"}, &bridgeConf{IPMasq: true, IPMasqBackend: &nft}
+	for name, remove := range map[string]func() error{
+		"masquerade": func() error { return e.unmasquerade(t.Context(), c, conf, nil) },
+		"ports":      func() error { return e.unforward(t.Context(), c, &portmapConf{Backend: &nft}) },
+		"tables":     e.RemoveTables,
+	} {
+		for _, answer = range []error{syscall.EINVAL, syscall.EPROTONOSUPPORT} {
+			if err := remove(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		answer = syscall.EPERM
+		if err := remove(); !errors.Is(err, answer) {
+			t.Errorf("%s: a failure of another kind: %v", name, err)
+		}
 	}
 }
 

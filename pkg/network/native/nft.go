@@ -1,11 +1,9 @@
 package native
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"syscall"
 
 	"github.com/containernetworking/plugins/pkg/utils"
 	"github.com/google/nftables"
@@ -79,18 +77,15 @@ func ensureMasqTable(conn *nftables.Conn, pods *nftables.Chain) {
 
 func (f *filter) delMasquerade(network, ifName, container string) error {
 	prefix, _ := masqComment(network, ifName, container)
-	return f.transact(func(conn *nftables.Conn) error {
+	return f.remove(func(conn *nftables.Conn) error {
 		return deleteRules(conn, masqTable, masqChain, beginsWith(prefix))
 	})
 }
 
-// deleteRules queues the removal of a chain's rules by their comments. A chain
-// that is not there has none.
+// deleteRules queues the removal of a chain's rules by their comments. The
+// kernel lists none of a chain that is not there.
 func deleteRules(conn *nftables.Conn, table *nftables.Table, chain string, match func(comment string) bool) error {
 	rules, err := conn.GetRules(table, &nftables.Chain{Name: chain, Table: table})
-	if errors.Is(err, syscall.ENOENT) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("list rules of %s %s: %w", table.Name, chain, err)
 	}

@@ -116,7 +116,7 @@ func addPortsTable(conn *nftables.Conn, t *nftables.Table) {
 
 func (f *filter) delPorts(container string) error {
 	mine := func(comment string) bool { return comment == container }
-	return f.transact(func(conn *nftables.Conn) error {
+	return f.remove(func(conn *nftables.Conn) error {
 		for _, v6 := range bothFamilies {
 			for _, chain := range []string{portsChain, oldPortsChain, portsMasqChain} {
 				if err := deleteRules(conn, portsTable(v6), chain, mine); err != nil {
@@ -130,7 +130,7 @@ func (f *filter) delPorts(container string) error {
 
 // removeTables removes the shared tables that hold no pod's rule.
 func (f *filter) removeTables() error {
-	return f.transact(func(conn *nftables.Conn) error {
+	return f.remove(func(conn *nftables.Conn) error {
 		tables, err := conn.ListTables()
 		if err != nil {
 			return err
