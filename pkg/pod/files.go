@@ -10,6 +10,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/internal/resolv"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -31,11 +32,19 @@ func (s *Service) writeFiles(p *Sandbox) error {
 	resolv := spec.ResolvConf(p.Config.GetDnsConfig())
 	if resolv == nil { // the node's own
 		var err error
-		if resolv, err = os.ReadFile("/etc/resolv.conf"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if resolv, err = nodeResolvConf(p.Config); err != nil {
 			return err
 		}
 	}
 	return os.WriteFile(s.file(p.ID, "resolv.conf"), resolv, 0o644)
+}
+
+// nodeResolvConf is the node's own, as far as the pod's network reaches.
+func nodeResolvConf(c *cri.PodSandboxConfig) ([]byte, error) {
+	if networkMode(c) == cri.NamespaceMode_NODE {
+		return resolv.Node()
+	}
+	return resolv.Pod()
 }
 
 // mountShm mounts the pod's /dev/shm, which belongs to the root of its user

@@ -2,27 +2,30 @@ package podspec
 
 import (
 	"bufio"
+	"bytes"
 	"io"
-	"os"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/internal/resolv"
 )
 
-// resolvConf is the node's. A bounded part of it is read.
-const (
-	resolvConf    = "/etc/resolv.conf"
-	maxResolvConf = 64 << 10
-)
+// maxResolvConf is how much of the node's resolv.conf counts.
+const maxResolvConf = 64 << 10
 
-// nodeDNS returns the node's own settings, none where they cannot be read.
-func nodeDNS() *runtimeapi.DNSConfig {
-	f, err := os.Open(resolvConf)
+// nodeDNS returns the node's own settings, as far as the pod's network reaches,
+// and none where they cannot be read.
+func nodeDNS(hostNetwork bool) *runtimeapi.DNSConfig {
+	read := resolv.Pod
+	if hostNetwork {
+		read = resolv.Node
+	}
+	data, err := read()
 	if err != nil {
 		return &runtimeapi.DNSConfig{}
 	}
-	defer f.Close()
-	return parseResolvConf(io.LimitReader(f, maxResolvConf))
+	return parseResolvConf(io.LimitReader(bytes.NewReader(data), maxResolvConf))
 }
 
 func parseResolvConf(r io.Reader) *runtimeapi.DNSConfig {

@@ -82,7 +82,7 @@ func dnsConfig(p *corev1.Pod) *runtimeapi.DNSConfig {
 	}
 	config := &runtimeapi.DNSConfig{}
 	if p.Spec.DNSPolicy != corev1.DNSNone {
-		config = nodeDNS()
+		config = nodeDNS(p.Spec.HostNetwork)
 	}
 	if d := p.Spec.DNSConfig; d != nil {
 		config.Servers = append(config.Servers, d.Nameservers...)
