@@ -40,7 +40,7 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 	if err := s.detachLocked(ctx, req.PodID); err != nil {
 		return Result{}, err
 	}
-	if err := s.prepare(req.NetNS); err != nil {
+	if err := s.prepare(ctx, req.NetNS); err != nil {
 		return Result{}, fmt.Errorf("attach pod %s: %w", req.PodID, err)
 	}
 	if err := s.store(intent); err != nil {
@@ -62,9 +62,9 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 func (s *Service) Loopback(netns string) error { return loopbackUp(netns) }
 
 // prepare does what no plugin does.
-func (s *Service) prepare(netns string) error {
+func (s *Service) prepare(ctx context.Context, netns string) error {
 	if s.builtin != nil {
-		if err := s.builtin.makeBridge(); err != nil {
+		if err := s.bridge.ensure(ctx); err != nil {
 			return err
 		}
 	}

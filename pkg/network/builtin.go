@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
@@ -20,8 +18,9 @@ import (
 
 // Builtin describes the network that Berth brings along for a machine without
 // any CNI configuration: a bridge with a subnet of its own, masquerade and host
-// ports. The kernel's nftables is used for both, and IP forwarding is switched
-// on. The zero value works.
+// ports. The kernel's nftables is used for both, IP forwarding is switched on,
+// and iptables, where the host has it, is told to forward for the bridge. The
+// zero value works.
 type Builtin struct {
 	// Bridge is the bridge's name; default berth0.
 	Bridge string
@@ -64,7 +63,7 @@ func (s *Service) openBuiltin(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open built-in network: %w", err)
 	}
-	s.builtin = &b
+	s.builtin, s.bridge = &b, &bridge{name: b.Bridge, mtu: b.MTU, v6: b.Subnet6.IsValid(), owner: owner(s.dir)}
 	s.conf.Store(&configuration{networks: []network{{list: list}}})
 	return nil
 }
@@ -160,23 +159,4 @@ func (b *Builtin) conflist(ipamDir string) (*libcni.NetworkConfigList, error) {
 		return nil, err
 	}
 	return libcni.NetworkConfFromBytes(data)
-}
-
-// makeBridge makes the bridge where it is not there, without duplicate address
-// detection: the host could not reach the pods' IPv6 addresses for the second
-// that it takes. The rest is the bridge plugin's work.
-func (b *Builtin) makeBridge() error {
-	if _, err := net.InterfaceByName(b.Bridge); err == nil {
-		return nil
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = b.Bridge, b.MTU
-	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("add bridge %s: %w", b.Bridge, err)
-	}
-	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", b.Bridge, "accept_dad"), []byte("0"), 0o644)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a host without IPv6
-		return fmt.Errorf("add bridge %s: %w", b.Bridge, err)
-	}
-	return nil
 }

@@ -38,6 +38,36 @@ func TestBuiltinDualStack(t *testing.T) {
 // TestBuiltinMasqueradesAndPublishes puts another machine beside the host.
 func TestBuiltinMasqueradesAndPublishes(t *testing.T) {
 	host(t)
+	outside := outsideNetNS(t)
+	s := openBuiltin(t, Builtin{})
+	publishOutside(t, s, outside)
+}
+
+// TestBuiltinPassesADroppingHost has the host drop what it is not told of, as
+// Docker and ufw do.
+func TestBuiltinPassesADroppingHost(t *testing.T) {
+	host(t)
+	outside := outsideNetNS(t)
+	run(t, "iptables", "-P", "FORWARD", "DROP")
+	untouched := run(t, "iptables", "-S", "FORWARD")
+	s := open(t, Options{Builtin: &Builtin{}})
+	t.Run("pod", func(t *testing.T) { publishOutside(t, s, outside) })
+	t.Run("pod after a restart", func(t *testing.T) { attach(t, open(t, s.opts), pod("", "again")) })
+	if got := run(t, "iptables", "-S", "FORWARD"); strings.Count(got, "ACCEPT") != 2 {
+		t.Errorf("rules:\n%s", got)
+	}
+	if err := s.Teardown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, "iptables", "-S", "FORWARD"); got != untouched {
+		t.Errorf("rules stay:\n%s", got)
+	}
+}
+
+// outsideNetNS makes another machine, 203.0.113.2, which knows no way to pods,
+// beside the host, 203.0.113.1.
+func outsideNetNS(t *testing.T) string {
+	t.Helper()
 	outside := newNetNS(t)
 	target, err := os.Open(outside)
 	if err != nil {
@@ -59,14 +89,18 @@ func TestBuiltinMasqueradesAndPublishes(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	s := openBuiltin(t, Builtin{})
+	return outside
+}
+
+func publishOutside(t *testing.T, s *Service, outside string) {
+	t.Helper()
 	netns := newNetNS(t)
 	req := pod(netns, "a")
 	req.Ports = []PortMapping{{ContainerPort: 80, HostPort: 8080}}
 	attach(t, s, req)
 	serve(t, netns, "tcp", ":80", "pod a")
 	serve(t, outside, "tcp", ":80", "outside")
-	if got := ask(t, netns, "tcp", "203.0.113.2:80"); got != "outside" { // which knows no way to pods
+	if got := ask(t, netns, "tcp", "203.0.113.2:80"); got != "outside" {
 		t.Errorf("out: %q", got)
 	}
 	if got := ask(t, outside, "tcp", "203.0.113.1:8080"); got != "pod a" {
@@ -94,7 +128,8 @@ func TestBuiltinNeedsNoPluginBinary(t *testing.T) {
 	if err := s.Teardown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := run(t, "nft", "list", "ruleset"); left != "" {
+	left := run(t, "nft", "list", "tables")
+	if strings.Contains(left, "cni_") {
 		t.Errorf("tables stay:\n%s", left)
 	}
 }

@@ -80,6 +80,7 @@ type Service struct {
 	collecting sync.RWMutex
 	opened     time.Time
 	builtin    *Builtin // as completed by Open; nil where ConfDir rules
+	bridge     *bridge  // the built-in network's
 }
 
 // Result is what a pod was given.

@@ -10,8 +10,8 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// Teardown removes the built-in network from the host: its bridge, and the
-// plugins' tables where they hold no pod's rule. It refuses while a pod is
+// Teardown removes the built-in network from the host: its bridge, what lets
+// the host forward for it, and the plugins' tables where they hold no pod's rule. It refuses while a pod is
 // attached. Without a built-in network it does nothing. The next Attach sets
 // everything up again.
 func (s *Service) Teardown(ctx context.Context) error {
@@ -24,7 +24,7 @@ func (s *Service) Teardown(ctx context.Context) error {
 	if err := s.exec.Close(ctx); err != nil {
 		return fmt.Errorf("tear down network: %w", err)
 	}
-	return errors.Join(removeLink(s.builtin.Bridge), s.exec.RemoveTables())
+	return errors.Join(removeLink(s.builtin.Bridge), s.bridge.disallow(ctx), s.exec.RemoveTables())
 }
 
 func removeLink(name string) error {
