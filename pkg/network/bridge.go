@@ -52,15 +52,43 @@ func (b *bridge) ensure(ctx context.Context) error {
 	return nil
 }
 
-// disallow takes back that the host forwards for the bridge.
-func (b *bridge) disallow(ctx context.Context) error {
+// remove takes back what ensure has done. A bridge that something is a port of
+// stays, and so does one that was there before: it may be the way to the host.
+func (b *bridge) remove(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.allowed = false
-	return forward.Remove(ctx, b.name, b.owner)
+	return errors.Join(b.removeLink(), forward.Remove(ctx, b.name, b.owner))
 }
 
-// make makes the bridge where it is not there, without duplicate address
+func (b *bridge) removeLink() error {
+	link, err := netlink.LinkByName(b.name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look up %s: %w", b.name, err)
+	}
+	if link.Attrs().Alias != b.owner {
+		return nil
+	}
+	all, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list ports of %s: %w", b.name, err)
+	}
+	for _, port := range all {
+		if port.Attrs().MasterIndex == link.Attrs().Index {
+			return nil
+		}
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		return fmt.Errorf("remove %s: %w", b.name, err)
+	}
+	return nil
+}
+
+// make makes the bridge where it is not there, with its owner as the alias: that
+// lives as long as the bridge does, which a record would not. It is made without duplicate address
 // detection: the host could not reach the pods' IPv6 addresses for the second
 // that it takes. The rest is the bridge plugin's work.
 func (b *bridge) make() error {
@@ -69,10 +97,18 @@ func (b *bridge) make() error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = b.name, b.mtu
-	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, fs.ErrExist) {
+	link := &netlink.Bridge{LinkAttrs: attrs}
+	err := netlink.LinkAdd(link)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkSetAlias(link, b.owner)
+	}
+	if err != nil {
 		return fmt.Errorf("add bridge %s: %w", b.name, err)
 	}
-	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", b.name, "accept_dad"), []byte("0"), 0o644)
+	err = os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", b.name, "accept_dad"), []byte("0"), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a host without IPv6
 		return fmt.Errorf("add bridge %s: %w", b.name, err)
 	}

@@ -148,6 +148,13 @@ func pluginDir(t testing.TB) string {
 	return dir
 }
 
+// removeLink removes a link that may be gone.
+func removeLink(name string) {
+	if link, err := netlink.LinkByName(name); err == nil {
+		_ = netlink.LinkDel(link)
+	}
+}
+
 // eventually waits for a condition that another process or the kernel brings
 // about.
 func eventually(t testing.TB, what string, ok func() bool) {

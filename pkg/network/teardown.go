@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// Teardown removes the built-in network from the host: its bridge, what lets
-// the host forward for it, and the plugins' tables where they hold no pod's rule. It refuses while a pod is
+// Teardown removes the built-in network from the host: its bridge if Attach made
+// it and nothing is a port of it, what lets the host forward for it, and the plugins' tables where they hold no pod's rule. It refuses while a pod is
 // attached. Without a built-in network it does nothing. The next Attach sets
 // everything up again.
 func (s *Service) Teardown(ctx context.Context) error {
@@ -24,19 +22,5 @@ func (s *Service) Teardown(ctx context.Context) error {
 	if err := s.exec.Close(ctx); err != nil {
 		return fmt.Errorf("tear down network: %w", err)
 	}
-	return errors.Join(removeLink(s.builtin.Bridge), s.bridge.disallow(ctx), s.exec.RemoveTables())
-}
-
-func removeLink(name string) error {
-	link, err := netlink.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look up %s: %w", name, err)
-	}
-	if err := netlink.LinkDel(link); err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
+	return errors.Join(s.bridge.remove(ctx), s.exec.RemoveTables())
 }
