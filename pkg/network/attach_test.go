@@ -285,6 +285,22 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestAnotherHostLocalIsAsked(t *testing.T) {
+	host(t)
+	root := t.TempDir()
+	conf, bin := filepath.Join(root, "net.d"), filepath.Join(root, "bin")
+	writeFile(t, filepath.Join(conf, "10.conflist"), fmt.Sprintf(typical, filepath.Join(root, "ipam")))
+	writeFile(t, filepath.Join(bin, "host-local"), "#!/bin/sh\ncat >/dev/null\necho '{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"10.77.7.7/16\"}]}'\n")
+	if err := os.Chmod(filepath.Join(bin, "host-local"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeLink("cni0") })
+	s := open(t, Options{Root: root, ConfDir: conf, BinDirs: []string{bin, pluginDir(t)}})
+	if res := attach(t, s, pod("", "a")); res.IPs[0].String() != "10.77.7.7" {
+		t.Errorf("address %s", res.IPs[0])
+	}
+}
+
 func TestRecordHoldsTheIntentBeforeAdd(t *testing.T) {
 	host(t)
 	root := t.TempDir()

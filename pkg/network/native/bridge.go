@@ -55,8 +55,17 @@ func parseBridge(c *call) (*bridgeConf, error) {
 	return &conf, nil
 }
 
+// parseBridge declines where the bridge plugin would not call the host-local
+// that is done here.
+func (e *Exec) parseBridge(c *call) (*bridgeConf, error) {
+	if !e.isHostLocalOurs(c) {
+		return nil, errDecline
+	}
+	return parseBridge(c)
+}
+
 func (e *Exec) bridge(ctx context.Context, c *call) ([]byte, error) {
-	conf, err := parseBridge(c)
+	conf, err := e.parseBridge(c)
 	if err != nil {
 		return nil, err
 	}

@@ -3,11 +3,20 @@ package native
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 )
+
+// isHostLocalOurs says whether the host-local that CNI would run is the one that
+// this package does the same as, or is not needed.
+func (e *Exec) isHostLocalOurs(c *call) bool {
+	path, err := e.FindInPath("host-local", filepath.SplitList(c.path))
+	return err == nil && (strings.HasPrefix(path, bundledPrefix) || e.isReference(path))
+}
 
 // allocate does host-local's ADD with that plugin's own store and allocator.
 func (e *Exec) allocate(c *call) (*current.Result, error) {

@@ -54,9 +54,10 @@ const bundledPrefix = "(bundled)/"
 
 // known are the plugins with an implementation here, and their import paths.
 var known = map[string]string{
-	"bridge":    "github.com/containernetworking/plugins/plugins/main/bridge",
-	"portmap":   "github.com/containernetworking/plugins/plugins/meta/portmap",
-	"bandwidth": "github.com/containernetworking/plugins/plugins/meta/bandwidth",
+	"bridge":     "github.com/containernetworking/plugins/plugins/main/bridge",
+	"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
+	"portmap":    "github.com/containernetworking/plugins/plugins/meta/portmap",
+	"bandwidth":  "github.com/containernetworking/plugins/plugins/meta/bandwidth",
 }
 
 // FindInPath returns the path of a plugin's binary or, with Bundled, a name for
@@ -122,7 +123,7 @@ func (e *Exec) supported(plugin string, c *call) error {
 	var err error
 	switch plugin {
 	case "bridge":
-		_, err = parseBridge(c)
+		_, err = e.parseBridge(c)
 	case "portmap":
 		_, err = parsePortmap(c)
 	}
