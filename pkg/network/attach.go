@@ -21,7 +21,8 @@ const maxItems = 256
 // in use. The record is on disk before the first plugin runs and again before
 // Attach returns. One that fails leaves nothing, unless DEL fails too: then the
 // record stays, for Detach or Check. A pod that is attached already is given
-// its result again; one whose Attach was cut short is detached first.
+// its result again; one whose Attach was cut short is detached first. With the
+// built-in network the error is errs.Conflict where a host port is taken.
 func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
@@ -40,10 +41,7 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 	if err := s.detachLocked(ctx, req.PodID); err != nil {
 		return Result{}, err
 	}
-	if err := s.prepare(ctx, req.NetNS); err != nil {
-		return Result{}, fmt.Errorf("attach pod %s: %w", req.PodID, err)
-	}
-	if err := s.store(intent); err != nil {
+	if err := s.prepare(ctx, intent); err != nil {
 		return Result{}, fmt.Errorf("attach pod %s: %w", req.PodID, err)
 	}
 	done, err := s.add(ctx, intent, networks)
@@ -61,14 +59,26 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 // attached to nothing.
 func (s *Service) Loopback(netns string) error { return loopbackUp(netns) }
 
-// prepare does what no plugin does.
-func (s *Service) prepare(ctx context.Context, netns string) error {
+// prepare does what no plugin does, and writes the intent.
+func (s *Service) prepare(ctx context.Context, intent *record) error {
 	if s.builtin != nil {
 		if err := s.bridge.ensure(ctx); err != nil {
 			return err
 		}
 	}
-	return loopbackUp(netns)
+	if err := loopbackUp(intent.NetNS); err != nil {
+		return err
+	}
+	if s.builtin != nil {
+		if err := claimPorts(&s.ports, intent, s.bridge.v6); err != nil {
+			return err
+		}
+	}
+	if err := s.store(intent); err != nil {
+		s.ports.Release(intent.PodID)
+		return err
+	}
+	return nil
 }
 
 // plan describes the attachment before anything is done.

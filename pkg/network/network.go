@@ -42,6 +42,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/table"
+	"github.com/berth-run/berth/pkg/network/hostport"
 	"github.com/berth-run/berth/pkg/network/native"
 )
 
@@ -81,6 +82,7 @@ type Service struct {
 	opened     time.Time
 	builtin    *Builtin // as completed by Open; nil where ConfDir rules
 	bridge     *bridge  // the built-in network's
+	ports      hostport.Table
 }
 
 // Result is what a pod was given.

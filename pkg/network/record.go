@@ -93,6 +93,7 @@ func (s *Service) forget(podID string) error {
 		return err
 	}
 	s.records.Delete(podID)
+	s.ports.Release(podID)
 	return nil
 }
 
@@ -114,6 +115,7 @@ func (s *Service) loadRecords(ctx context.Context) error {
 			continue
 		}
 		s.records.Put(id, &r)
+		s.ports.Hold(id, r.holder())
 	}
 	return nil
 }
