@@ -124,6 +124,9 @@ func (s *Service) add(ctx context.Context, intent *record, networks []network) (
 			return nil, fmt.Errorf("network %s: %w", n.list.Name, err)
 		}
 	}
+	if first := done.Attachments[0]; len(done.result().IPs) == 0 {
+		return nil, fmt.Errorf("network %s: result has no address for %s: %w", first.Network, first.IfName, errs.Invalid)
+	}
 	return &done, nil
 }
 

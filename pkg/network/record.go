@@ -67,6 +67,11 @@ func (r *record) result() Result {
 		return res
 	}
 	for _, ip := range c.IPs {
+		if n := ip.Interface; n != nil && *n >= 0 && *n < len(c.Interfaces) {
+			if on := c.Interfaces[*n]; on.Name != r.Attachments[0].IfName || on.Sandbox == "" {
+				continue // such as a bridge's
+			}
+		}
 		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
 			res.IPs = append(res.IPs, addr.Unmap())
 		}
