@@ -132,6 +132,16 @@ func TestBadRecordIsSetAside(t *testing.T) {
 	}
 }
 
+func TestHalfWrittenRecordsAreSwept(t *testing.T) {
+	root := t.TempDir()
+	half := filepath.Join(root, "network", ".tmp-p1.json-1")
+	writeFile(t, half, "{")
+	open(t, Options{Root: root, ConfDir: t.TempDir(), BinDirs: []string{"/nowhere"}})
+	if _, err := os.Lstat(half); err == nil {
+		t.Error("it stays")
+	}
+}
+
 func TestFreeSubnetAvoidsRoutes(t *testing.T) {
 	used := []netip.Prefix{netip.MustParsePrefix("10.88.3.0/24"), netip.MustParsePrefix("10.89.0.0/16")}
 	if got, err := freeSubnet(used); err != nil || got.String() != "10.90.0.0/16" {

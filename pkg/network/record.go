@@ -103,6 +103,9 @@ func (s *Service) forget(podID string) error {
 }
 
 func (s *Service) loadRecords(ctx context.Context) error {
+	if err := statefile.Sweep(s.dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err

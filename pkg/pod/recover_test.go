@@ -1,6 +1,8 @@
 package pod_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/berth-run/berth/pkg/pod"
@@ -17,5 +19,17 @@ func TestAnotherDaemonsNamespacesAreLeftAlone(t *testing.T) {
 	first.restart()
 	if p := first.get(id); p.State != pod.Ready {
 		t.Errorf("state %s", p.State)
+	}
+}
+
+func TestHalfWrittenRecordsAreSwept(t *testing.T) {
+	n := newNode(t)
+	half := filepath.Join(n.root, "pods", n.run(testConfig("p")), ".tmp-state.json-1")
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.restart()
+	if _, err := os.Lstat(half); err == nil {
+		t.Error("it stays")
 	}
 }

@@ -128,3 +128,20 @@ func Quarantine(path string) (string, error) {
 func Leftover(name string) bool {
 	return strings.HasPrefix(name, tempPrefix) || strings.HasSuffix(name, quarantineSuffix)
 }
+
+// Sweep removes what writers that were killed left half-written in dir. It
+// cannot tell that from what is being written: call it before the first Write.
+func Sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
