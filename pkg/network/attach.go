@@ -62,7 +62,7 @@ func (s *Service) Loopback(netns string) error { return loopbackUp(netns) }
 // prepare does what no plugin does, and writes the intent.
 func (s *Service) prepare(ctx context.Context, intent *record) error {
 	if s.builtin != nil {
-		if err := s.bridge.ensure(ctx); err != nil {
+		if err := s.bridge.Ensure(ctx); err != nil {
 			return err
 		}
 	}
@@ -70,7 +70,7 @@ func (s *Service) prepare(ctx context.Context, intent *record) error {
 		return err
 	}
 	if s.builtin != nil {
-		if err := claimPorts(&s.ports, intent, s.bridge.v6); err != nil {
+		if err := claimPorts(&s.ports, intent, s.bridge.V6); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
+	"github.com/berth-run/berth/pkg/network/bridge"
 )
 
 // Builtin describes the network that Berth brings along for a machine without
@@ -63,7 +64,7 @@ func (s *Service) openBuiltin(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open built-in network: %w", err)
 	}
-	s.builtin, s.bridge = &b, &bridge{name: b.Bridge, mtu: b.MTU, v6: b.Subnet6.IsValid(), owner: owner(s.dir)}
+	s.builtin, s.bridge = &b, &bridge.Bridge{Name: b.Bridge, MTU: b.MTU, V6: b.Subnet6.IsValid(), Dir: s.dir}
 	s.conf.Store(&configuration{networks: []network{{list: list}}})
 	return nil
 }

@@ -42,6 +42,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/table"
+	"github.com/berth-run/berth/pkg/network/bridge"
 	"github.com/berth-run/berth/pkg/network/hostport"
 	"github.com/berth-run/berth/pkg/network/native"
 )
@@ -80,8 +81,8 @@ type Service struct {
 	// collecting is held for reading through ADD, and for writing through GC.
 	collecting sync.RWMutex
 	opened     time.Time
-	builtin    *Builtin // as completed by Open; nil where ConfDir rules
-	bridge     *bridge  // the built-in network's
+	builtin    *Builtin       // as completed by Open; nil where ConfDir rules
+	bridge     *bridge.Bridge // the built-in network's
 	ports      hostport.Table
 }
 

@@ -22,5 +22,5 @@ func (s *Service) Teardown(ctx context.Context) error {
 	if err := s.exec.Close(ctx); err != nil {
 		return fmt.Errorf("tear down network: %w", err)
 	}
-	return errors.Join(s.bridge.remove(ctx), s.exec.RemoveTables())
+	return errors.Join(s.bridge.Remove(ctx), s.exec.RemoveTables())
 }

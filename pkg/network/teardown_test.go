@@ -38,7 +38,7 @@ func TestABridgeThatWasThereBeforeStays(t *testing.T) {
 func TestABridgeWithAPortStays(t *testing.T) {
 	host(t)
 	s := open(t, Options{Builtin: &Builtin{}})
-	if err := s.bridge.ensure(t.Context()); err != nil {
+	if err := s.bridge.Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "ip", "link", "add", "nic0", "type", "veth", "peer", "name", "nic1")
@@ -57,7 +57,7 @@ func TestABridgeWithAPortStays(t *testing.T) {
 func TestAnotherDaemonsBridgeStays(t *testing.T) {
 	host(t)
 	first, second := openBuiltin(t, Builtin{}), open(t, Options{Builtin: &Builtin{}})
-	if err := first.bridge.ensure(t.Context()); err != nil {
+	if err := first.bridge.Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	attachAndTearDown(t, second)

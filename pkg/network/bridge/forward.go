@@ -1,11 +1,4 @@
-// Package forward lets a bridge's packets through the host's FORWARD chain of
-// iptables. Docker, ufw and others drop there what they do not know, and no
-// accept in a table of nftables overrules that.
-//
-// Both families have two rules, with their owner's name as the comment: what
-// comes from the bridge may go on, and what answers it or is meant for a
-// published port may come in. The package keeps no state.
-package forward
+package bridge
 
 import (
 	"bytes"
@@ -14,11 +7,16 @@ import (
 	"os/exec"
 )
 
+// Docker, ufw and others drop in iptables' FORWARD chain what they do not know,
+// and no accept in a table of nftables overrules that. Each family gets two
+// rules, with their owner's name as the comment: what comes from the bridge may
+// go on, and what answers it or is meant for a published port may come in.
+
 const chain = "FORWARD"
 
-// Allow adds the rules that are not there. A host without iptables needs none.
+// allow adds the rules that are not there. A host without iptables needs none.
 // It starts some processes: call it once for a bridge.
-func Allow(ctx context.Context, bridge, owner string, v6 bool) error {
+func allow(ctx context.Context, bridge, owner string, v6 bool) error {
 	for _, command := range commands(v6) {
 		for _, rule := range rules(bridge, owner) {
 			if run(ctx, command, "-C", rule) == nil {
@@ -32,8 +30,8 @@ func Allow(ctx context.Context, bridge, owner string, v6 bool) error {
 	return nil
 }
 
-// Remove removes what Allow added for that owner, of both families.
-func Remove(ctx context.Context, bridge, owner string) error {
+// disallow removes what allow added for that owner, of both families.
+func disallow(ctx context.Context, bridge, owner string) error {
 	for _, command := range commands(true) {
 		for _, rule := range rules(bridge, owner) {
 			if run(ctx, command, "-C", rule) != nil {
