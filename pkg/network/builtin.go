@@ -1,7 +1,6 @@
 package network
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/network/bridge"
+	"github.com/berth-run/berth/pkg/network/native"
 )
 
 // Builtin describes the network that Berth brings along for a machine without
@@ -46,7 +46,7 @@ type builtinState struct {
 	Subnet  netip.Prefix `json:"subnet"`
 }
 
-func (s *Service) openBuiltin(context.Context) error {
+func (s *Service) openBuiltin() error {
 	b := *s.opts.Builtin
 	if b.Bridge == "" {
 		b.Bridge = defaultBridge
@@ -60,7 +60,11 @@ func (s *Service) openBuiltin(context.Context) error {
 	if !b.Subnet.Addr().Is4() || b.Subnet6.IsValid() && !b.Subnet6.Addr().Is6() {
 		return fmt.Errorf("open built-in network: subnets %s and %s: %w", b.Subnet, b.Subnet6, errs.Invalid)
 	}
-	list, err := b.conflist(filepath.Join(s.dir, "ipam"))
+	ipam := filepath.Join(s.dir, "ipam")
+	list, err := b.conflist(ipam)
+	if err == nil {
+		err = native.DropLeases(filepath.Join(ipam, builtinName), func(podID string) bool { return s.records.Get(podID) != nil })
+	}
 	if err != nil {
 		return fmt.Errorf("open built-in network: %w", err)
 	}

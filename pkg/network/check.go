@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -24,12 +25,12 @@ type Problem struct {
 
 // Check compares the records with live, the ids of all pods that may have a
 // network, and asks the plugins whether each attachment is whole (CNI CHECK).
-// With repair, it detaches what no live pod owns or what was never completed,
+// With repair, it removes records that could not be read, detaches what no live pod owns or what was never completed,
 // and lets the plugins collect their garbage (CNI GC). A live pod whose
 // network is not whole is only reported: mending it is the pod's owner's
 // decision.
 func (s *Service) Check(ctx context.Context, live []string, repair bool) ([]Problem, error) {
-	problems, err := s.checkFiles()
+	problems, err := s.checkFiles(repair)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +48,9 @@ func (s *Service) Check(ctx context.Context, live []string, repair bool) ([]Prob
 	return problems, nil
 }
 
-// checkFiles reports what was set aside.
-func (s *Service) checkFiles() ([]Problem, error) {
+// checkFiles reports what was set aside, and removes it with repair: Open has
+// done for its pod what could be done.
+func (s *Service) checkFiles(repair bool) ([]Problem, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, err
@@ -56,7 +58,14 @@ func (s *Service) checkFiles() ([]Problem, error) {
 	var problems []Problem
 	for _, e := range entries {
 		if statefile.Leftover(e.Name()) && strings.Contains(e.Name(), ".json.") {
-			problems = append(problems, Problem{Object: e.Name(), What: "record could not be read"})
+			p := Problem{Object: e.Name(), What: "record could not be read"}
+			if repair {
+				if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
+					return nil, err
+				}
+				p.Repaired = true
+			}
+			problems = append(problems, p)
 		}
 	}
 	return problems, nil

@@ -111,7 +111,7 @@ type DNS struct {
 }
 
 // Open reads the records and the configuration. A record that cannot be read
-// is set aside and reported by Check; a missing or broken configuration is
+// is set aside, reported by Check, and restored as far as libcni's cache knows; a missing or broken configuration is
 // reported by Status. Neither is an error.
 func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: newExec(o.Builtin != nil), opened: time.Now()}
@@ -122,8 +122,13 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err := s.loadRecords(ctx); err != nil {
 		return nil, err
 	}
+	if filepath.Dir(s.opts.CacheDir) == s.dir { // it is ours alone
+		if err := s.restoreRecords(ctx); err != nil {
+			return nil, fmt.Errorf("open network: %w", err)
+		}
+	}
 	if o.Builtin != nil {
-		return s, s.openBuiltin(ctx)
+		return s, s.openBuiltin()
 	}
 	s.reload(ctx)
 	return s, nil

@@ -3,12 +3,16 @@ package native
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+	"k8s.io/klog/v2"
 )
 
 // isHostLocalOurs says whether the host-local that CNI would run is the one that
@@ -68,4 +72,32 @@ func openStore(c *call) (*allocator.IPAMConfig, *disk.Store, error) {
 	}
 	store, err := disk.New(conf.Name, conf.DataDir)
 	return conf, store, err
+}
+
+// DropLeases removes the addresses of pods that keep refuses from the directory
+// of one network's leases. No plugin may run meanwhile.
+func DropLeases(dir string, keep func(podID string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if _, err := netip.ParseAddr(e.Name()); err != nil {
+			continue // the store keeps other things there too
+		}
+		path := filepath.Join(dir, e.Name())
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		podID, _, _ := strings.Cut(strings.TrimSpace(string(data)), disk.LineBreak) // the interface follows
+		if keep(podID) {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		klog.Background().Info("Address of an unknown pod is free again", "address", e.Name(), "pod", podID)
+	}
+	return nil
 }
