@@ -116,7 +116,7 @@ func (s *Service) add(ctx context.Context, intent *record, networks []network) (
 	done.Attachments = append([]attachment(nil), intent.Attachments...)
 	for i, n := range networks {
 		a := &done.Attachments[i]
-		res, err := s.cni.AddNetworkList(ctx, n.list, intent.runtimeConf(a.IfName, intent.NetNS))
+		res, err := s.cni.of(n.list.Name).AddNetworkList(ctx, n.list, intent.runtimeConf(a.IfName, intent.NetNS))
 		if err != nil {
 			return nil, fmt.Errorf("network %s: %w", n.list.Name, pluginError(ctx, err))
 		}
@@ -197,7 +197,7 @@ func (s *Service) del(ctx context.Context, r *record, a *attachment, netns strin
 	if err != nil {
 		return err
 	}
-	return s.cni.DelNetworkList(ctx, list, r.runtimeConf(a.IfName, netns))
+	return s.cni.of(list.Name).DelNetworkList(ctx, list, r.runtimeConf(a.IfName, netns))
 }
 
 // pluginError adds the kind: a bound that was reached, or a plugin's wish to be

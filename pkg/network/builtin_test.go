@@ -116,8 +116,22 @@ func TestBuiltinNeedsNoPluginBinary(t *testing.T) {
 	if err := s.Status(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Attach(t.Context(), req); err != nil {
+	res, err := s.Attach(t.Context(), req)
+	if err != nil {
 		t.Fatal(err)
+	}
+	restarted := open(t, s.opts) // to which the pod is not one that is being attached
+	if problems, err := restarted.Check(t.Context(), []string{"a"}, true); err != nil || len(problems) != 0 {
+		t.Errorf("Check: %+v, %v", problems, err)
+	}
+	for _, damage := range [][]string{
+		{"nft", "flush", "chain", "ip", "cni_hostport", "hostports"},
+		{"ip", "link", "set", res.Interfaces[1].Name, "nomaster"},
+	} {
+		run(t, damage[0], damage[1:]...)
+		if problems, err := restarted.Check(t.Context(), []string{"a"}, false); err != nil || len(problems) != 1 {
+			t.Errorf("Check after %v: %+v, %v", damage, problems, err)
+		}
 	}
 	if err := s.Teardown(t.Context()); err == nil {
 		t.Error("torn down with a pod attached")
@@ -132,6 +146,25 @@ func TestBuiltinNeedsNoPluginBinary(t *testing.T) {
 	if strings.Contains(left, "cni_") {
 		t.Errorf("tables stay:\n%s", left)
 	}
+}
+
+func TestPodsOfTheBuiltinNetworkOutliveIt(t *testing.T) {
+	host(t)
+	s := openBuiltin(t, Builtin{})
+	bare := s.opts
+	bare.BinDirs = []string{t.TempDir()}
+	if _, err := s.Attach(t.Context(), publishing(t, "a", 8080)); err != nil {
+		t.Fatal(err)
+	}
+	bare.Builtin, bare.ConfDir = nil, t.TempDir() // as after a restart without --standalone
+	other := open(t, bare)
+	if problems, err := other.Check(t.Context(), []string{"a"}, false); err != nil || len(problems) != 0 {
+		t.Errorf("Check: %+v, %v", problems, err)
+	}
+	if err := other.Detach(t.Context(), "a"); err != nil {
+		t.Error(err)
+	}
+	s.records.Delete("a") // which the other has removed
 }
 
 func TestSubnetStaysTheSame(t *testing.T) {

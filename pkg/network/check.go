@@ -131,7 +131,7 @@ func (s *Service) checkPlugins(ctx context.Context, r *record) error {
 		if err != nil {
 			return err
 		}
-		err = s.cni.CheckNetworkList(ctx, list, r.runtimeConf(a.IfName, r.NetNS))
+		err = s.cni.of(list.Name).CheckNetworkList(ctx, list, r.runtimeConf(a.IfName, r.NetNS))
 		if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
 			return fmt.Errorf("network %s: %w", a.Network, err)
 		}
@@ -149,7 +149,7 @@ func (s *Service) collect(ctx context.Context) []Problem {
 	var problems []Problem
 	for _, n := range s.conf.Load().networks {
 		args := &libcni.GCArgs{ValidAttachments: s.attachments(n.list.Name)}
-		if err := s.cni.GCNetworkList(ctx, n.list, args); err != nil {
+		if err := s.cni.of(n.list.Name).GCNetworkList(ctx, n.list, args); err != nil {
 			problems = append(problems, Problem{Object: n.list.Name, What: fmt.Sprintf("collect garbage: %v", err)})
 		}
 	}

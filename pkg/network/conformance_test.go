@@ -76,7 +76,7 @@ func TestNativeDoesWhatThePluginsDo(t *testing.T) {
 
 // withBinaries makes a service run every plugin as a process.
 func withBinaries(s *Service) *Service {
-	s.cni = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, &executor{})
+	s.cni.installed = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, &executor{})
 	return s
 }
 

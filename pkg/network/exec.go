@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
@@ -36,9 +37,22 @@ type executor struct {
 var _ invoke.Exec = (*executor)(nil)
 
 // newExec returns what runs plugins: in process where that makes no difference,
-// as processes otherwise. The built-in network's need not be installed.
-func newExec(bundled bool) *native.Exec {
-	return &native.Exec{Exec: &executor{}, Bundled: bundled}
+// as processes otherwise.
+func newExec() *native.Exec { return &native.Exec{Exec: &executor{}} }
+
+// plugins run the plugins of networks.
+type plugins struct {
+	installed *libcni.CNIConfig
+	bundled   *libcni.CNIConfig // those of the built-in network need not be installed
+}
+
+// of returns what runs the plugins of a network. Pods of the built-in one may be
+// there without it, after a restart, and are detached all the same.
+func (p *plugins) of(network string) *libcni.CNIConfig {
+	if network == builtinName {
+		return p.bundled
+	}
+	return p.installed
 }
 
 // FindInPath returns the path of a plugin's binary.

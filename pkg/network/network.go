@@ -72,7 +72,7 @@ type Options struct {
 type Service struct {
 	dir     string // of the records
 	opts    Options
-	cni     *libcni.CNIConfig
+	cni     plugins
 	exec    *native.Exec
 	pods    keylock.Locks
 	records table.Table[record]
@@ -114,11 +114,12 @@ type DNS struct {
 // is set aside, reported by Check, and restored as far as libcni's cache knows; a missing or broken configuration is
 // reported by Status. Neither is an error.
 func Open(ctx context.Context, o Options) (*Service, error) {
-	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: newExec(o.Builtin != nil), opened: time.Now()}
+	s := &Service{opts: withDefaults(o), dir: filepath.Join(o.Root, "network"), exec: newExec(), opened: time.Now()}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
-	s.cni = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, s.exec)
+	s.cni.installed = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, s.exec)
+	s.cni.bundled = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, s.exec.Bundled())
 	if err := s.loadRecords(ctx); err != nil {
 		return nil, err
 	}

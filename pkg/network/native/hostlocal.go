@@ -19,7 +19,10 @@ import (
 // this package does the same as, or is not needed.
 func (e *Exec) isHostLocalOurs(c *call) bool {
 	path, err := e.FindInPath("host-local", filepath.SplitList(c.path))
-	return err == nil && (strings.HasPrefix(path, bundledPrefix) || e.isReference(path))
+	if err != nil {
+		return c.mayBundle
+	}
+	return e.isReference(path)
 }
 
 // allocate does host-local's ADD with that plugin's own store and allocator.

@@ -33,8 +33,6 @@ import (
 // Exec runs plugins: those that it knows in process, the others with Next.
 type Exec struct {
 	invoke.Exec // runs binaries
-	// Bundled lets the known plugins run where no binary of theirs is found.
-	Bundled bool
 
 	binaries sync.Map // path → *seenFile
 	filter   filter
@@ -60,21 +58,38 @@ var known = map[string]string{
 	"bandwidth":  "github.com/containernetworking/plugins/plugins/meta/bandwidth",
 }
 
-// FindInPath returns the path of a plugin's binary or, with Bundled, a name for
-// one that needs none.
-func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
-	path, err := e.Exec.FindInPath(plugin, paths)
-	if err != nil && e.Bundled && known[plugin] != "" {
+// Bundled returns what runs the known plugins also where no binary of theirs is
+// found. It shares its state with e.
+func (e *Exec) Bundled() invoke.Exec { return bundled{e} }
+
+type bundled struct{ *Exec }
+
+// FindInPath returns the path of a plugin's binary, or a name for one that needs
+// none.
+func (b bundled) FindInPath(plugin string, paths []string) (string, error) {
+	path, err := b.Exec.FindInPath(plugin, paths)
+	if err != nil && known[plugin] != "" {
 		return bundledPrefix + plugin, nil
 	}
 	return path, err
 }
 
 // ExecPlugin runs one plugin command.
+func (b bundled) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return b.exec(ctx, path, stdin, environ, true)
+}
+
+// ExecPlugin runs one plugin command.
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return e.exec(ctx, path, stdin, environ, false)
+}
+
+func (e *Exec) exec(ctx context.Context, path string, stdin []byte, environ []string, mayBundle bool) ([]byte, error) {
 	bundled := strings.HasPrefix(path, bundledPrefix)
 	if bundled || e.isReference(path) {
-		out, err := e.run(ctx, filepath.Base(path), newCall(stdin, environ))
+		c := newCall(stdin, environ)
+		c.bundled, c.mayBundle = bundled, mayBundle
+		out, err := e.run(ctx, filepath.Base(path), c)
 		if !errors.Is(err, errDecline) {
 			return out, err
 		}
@@ -102,6 +117,8 @@ func (e *Exec) run(ctx context.Context, plugin string, c *call) ([]byte, error) 
 	switch c.command {
 	case "STATUS", "GC": // which these plugins answer without doing anything
 		return nil, e.supported(plugin, c)
+	case "CHECK":
+		return nil, check(e, plugin, c)
 	case "ADD", "DEL":
 	default:
 		return nil, errDecline
@@ -134,7 +151,9 @@ func (e *Exec) supported(plugin string, c *call) error {
 type call struct {
 	command, container, netns, ifName, args, path string
 
-	conf []byte
+	conf      []byte
+	bundled   bool // there is no binary
+	mayBundle bool // nor need there be one of host-local
 }
 
 func newCall(stdin []byte, environ []string) *call {
@@ -190,6 +209,9 @@ type common struct {
 	Capabilities  map[string]bool `json:"capabilities"`
 	DNS           types.DNS       `json:"dns"`
 	RawPrevResult json.RawMessage `json:"prevResult"`
+	// What GC is told to keep, in both spellings: there is nothing to collect.
+	Valid    json.RawMessage `json:"cni.dev/valid-attachments"`
+	Attached json.RawMessage `json:"cni.dev/attachments"`
 }
 
 // versions are those whose results this package writes.
