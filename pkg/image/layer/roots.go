@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/overlay"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
@@ -143,6 +144,34 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 		return "", fmt.Errorf("mount root file system %s: %w", root.ID, err)
 	}
 	return target, nil
+}
+
+// mount mounts root at target.
+func (r *Roots) mount(root Root, target string) error {
+	if len(root.Layers) > overlay.MaxStack {
+		return fmt.Errorf("%d layers, of which the kernel stacks %d: %w", len(root.Layers), overlay.MaxStack, errs.Unsupported)
+	}
+	layers, writable := r.layers.dir, filepath.Join(r.writable, root.ID)
+	if len(root.UIDMappings) > 0 || len(root.GIDMappings) > 0 {
+		m, err := r.mapped(root)
+		if err != nil {
+			return err
+		}
+		defer m.close()
+		layers = m.dir
+	}
+	o := overlay.Mount{Upper: filepath.Join(writable, upperDir), Work: filepath.Join(writable, workDir), Label: root.SELinuxLabel}
+	for _, l := range root.Layers {
+		o.Lower = append(o.Lower, filepath.Join(layers, name(l), treeDir))
+	}
+	if len(o.Lower) == 0 { // an image without layers: overlay needs one
+		empty := filepath.Join(r.writable, ingestPrefix+"empty")
+		if err := os.MkdirAll(empty, 0o755); err != nil {
+			return err
+		}
+		o.Lower = []string{empty}
+	}
+	return o.Attach(target)
 }
 
 func (r *Roots) home(id string) string   { return filepath.Join(r.mounts, id) }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/image/overlay"
 )
 
 // Stack returns what to mount for an image's layers, the lowest first: the layers
@@ -117,16 +119,16 @@ func (s *Store) newSettler(temp string, below []digest.Digest, info Info) (*sett
 			return nil, err
 		}
 	}
-	o := overlay{lower: []string{filepath.Join(temp, emptyDir)}}
+	o := overlay.Mount{Lower: []string{filepath.Join(temp, emptyDir)}}
 	if len(below) == 0 {
-		o.lower = append(o.lower, filepath.Join(temp, emptyDir2))
+		o.Lower = append(o.Lower, filepath.Join(temp, emptyDir2))
 	}
 	st := &settler{implied: map[string]bool{}, moved: map[string]string{}, view: filepath.Join(temp, viewDir)}
 	for _, d := range below {
-		o.lower = append(o.lower, s.Tree(d))
+		o.Lower = append(o.Lower, s.Tree(d))
 		st.trees = append(st.trees, s.Tree(d))
 	}
-	if err := o.attach(st.view); err != nil {
+	if err := o.Attach(st.view); err != nil {
 		return nil, err
 	}
 	var failed [3]error

@@ -267,33 +267,6 @@ func TestManyLayersMount(t *testing.T) {
 	}
 }
 
-func TestLegacyMount(t *testing.T) {
-	s := store(t, Limits{})
-	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for _, d := range []string{"u", "w", "m"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m := filepath.Join(dir, "m")
-	o := overlay{lower: []string{s.Tree(info.DiffID)}, upper: filepath.Join(dir, "u"), work: filepath.Join(dir, "w")}
-	if err := o.mountLegacy(m); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Unmount(m, 0); err != nil {
-			t.Error(err)
-		}
-	}()
-	if data, err := os.ReadFile(filepath.Join(m, "a")); err != nil || string(data) != "x" {
-		t.Errorf("%q, %v", data, err)
-	}
-}
-
 func BenchmarkMountUnmount(b *testing.B) {
 	s := store(b, Limits{})
 	info, err := unpack(b, s, stream(b, entry{name: "a", data: "x"}))
