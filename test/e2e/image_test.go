@@ -41,3 +41,18 @@ func TestAPullNeedsNoPod(t *testing.T) {
 		t.Errorf("pulled %s, there is %v", r.ImageRef, s)
 	}
 }
+
+// TestAnImageRunsThatHasLayersTwice has the layer of no files that builders write
+// for an instruction that changes none, and one of files.
+func TestAnImageRunsThatHasLayersTwice(t *testing.T) {
+	config := sh("cat /d/f /d/g; ls /d")
+	config.Image.Image = variant(t, func(i *images.Image) {
+		empty := images.Layer{}
+		files := images.Layer{Files: []images.File{{Name: "d/f", Data: []byte("f\n")}}}
+		between := images.Layer{Files: []images.File{{Name: "d/.wh.f"}, {Name: "d/g", Data: []byte("g\n")}}}
+		i.Layers = append(i.Layers, empty, files, empty, between, files, empty)
+	})
+	if out := runPod(t).start(config).output(); out != "f\ng\nf\ng" {
+		t.Errorf("%q", out)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -27,7 +28,7 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 		}
 		below := stack
 		whole := append(stack[:len(stack):len(stack)], d)
-		if stack = whole; s.opaqueRoot(d) { // overlay does not look for that mark on a layer's root
+		if stack = highest(whole); s.opaqueRoot(d) { // overlay does not look for that mark on a layer's root
 			stack = []digest.Digest{d}
 		}
 		if len(info.Links)+len(info.Whiteouts) == 0 && (n == 0 || len(info.Implied) == 0) {
@@ -44,6 +45,19 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 		}
 	}
 	return stack, nil
+}
+
+// highest returns the stack without the lower ones of equal layers: overlay takes
+// no directory twice, and the highest hides and adds all that the others do. What
+// was settled above those stays, and so does what it shows.
+func highest(stack []digest.Digest) []digest.Digest {
+	var kept []digest.Digest
+	for n, d := range stack {
+		if !slices.Contains(stack[n+1:], d) {
+			kept = append(kept, d)
+		}
+	}
+	return kept
 }
 
 // opaqueRoot reports whether a layer hides everything below it.

@@ -179,6 +179,44 @@ func TestStackEqualsInOrder(t *testing.T) {
 	}
 }
 
+// TestStackEqualsInOrderWhereLayersRepeat compares stacks of few layers, each
+// there more than once: builders put the layer of no files wherever an
+// instruction has changed none.
+func TestStackEqualsInOrderWhereLayersRepeat(t *testing.T) {
+	layers := map[string][]entry{
+		"empty": {},
+		"base": {
+			{name: "a/", mode: 0o700, uid: 1, gid: 2},
+			{name: "a/b/", mode: 0o2775, uid: 3},
+			{name: "a/b/f", data: "low", mode: 0o600, uid: 9},
+			{name: "f", data: "f", mode: 0o640},
+			{name: "usr/lib/l", data: "l", mode: 0o644},
+			{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
+		},
+		"implies":  {{name: "a/b/g", data: "g", mode: 0o644}, {name: "lib/m", data: "m", mode: 0o644}},
+		"removes":  {{name: "a/.wh.b"}, {name: ".wh.f"}, {name: "usr/lib/.wh.l"}},
+		"replaces": {{name: "a", data: "file", mode: 0o644}, {name: "f/", mode: 0o755}, {name: "f/x", data: "x", mode: 0o644}},
+		"hides":    {{name: "a/.wh..wh..opq"}, {name: "a/n", data: "n", mode: 0o644}, {name: ".wh.usr"}},
+		"alone":    {{name: ".wh..wh..opq"}, {name: "a/alone", data: "n", mode: 0o644}},
+		"new":      {{name: "new/.wh.x"}, {name: "new/.wh..wh..opq"}, {name: "new/y", data: "y", mode: 0o644}},
+		"lib":      {{name: "lib/", mode: 0o750}, {name: "lib/.wh.l"}, {name: "lib/o", data: "o", mode: 0o644}},
+	}
+	for x := range layers {
+		for y := range layers {
+			t.Run(x+" "+y, func(t *testing.T) {
+				compare(t, layers[x], layers[y], layers[x])
+				compare(t, layers["base"], layers[x], layers["base"], layers[y], layers[x], layers["base"])
+			})
+		}
+	}
+	t.Run("hard links", func(t *testing.T) {
+		link := []entry{{name: "h", kind: tar.TypeLink, link: "a/b/f"}, {name: "lib/h", kind: tar.TypeLink, link: "f"}}
+		compare(t, layers["base"], link, layers["base"], link)
+		compare(t, layers["base"], link, layers["removes"], layers["base"])
+		compare(t, layers["empty"], layers["base"], layers["empty"], link, link, layers["empty"])
+	})
+}
+
 // TestStackEqualsInOrderOfGeneratedLayers compares layers made at random.
 func TestStackEqualsInOrderOfGeneratedLayers(t *testing.T) {
 	rounds := 150
@@ -188,7 +226,9 @@ func TestStackEqualsInOrderOfGeneratedLayers(t *testing.T) {
 	for seed := range rounds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			g := generator{rand.New(rand.NewPCG(uint64(seed), 1))}
-			compare(t, g.layer("", 0), g.layer("", 0), g.layer("", 0))
+			a, b, c := g.layer("", 0), g.layer("", 0), g.layer("", 0)
+			compare(t, a, b, c)
+			compare(t, a, b, a, c, b)
 		})
 	}
 }
