@@ -218,7 +218,7 @@ func (t *tree) link(fd int, p string, h *tar.Header) error {
 		}
 	}
 	t.links[p] = target
-	return nil
+	return t.budget.note(p, target)
 }
 
 // node makes a device or FIFO. A character device 0/0 is overlay's whiteout,

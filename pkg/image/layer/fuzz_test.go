@@ -20,7 +20,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		testutil.Root(t)
 		dir := t.TempDir()
-		s, err := Open(filepath.Join(dir, "layers"), Limits{Bytes: 1 << 20, Entries: 200})
+		s, err := Open(filepath.Join(dir, "layers"), Limits{Bytes: 1 << 20, Entries: 200, Names: 1 << 16})
 		if err != nil {
 			t.Fatal(err)
 		}

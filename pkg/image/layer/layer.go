@@ -45,7 +45,8 @@ const (
 // Limits bounds what one layer may unpack to. A zero field means the default.
 type Limits struct {
 	Bytes   int64 // of file content, sparse or not; default 512 GiB
-	Entries int64 // of the tar stream; default 16 million
+	Entries int64 // of the tar stream, and directories that it implies; default 16 million
+	Names   int64 // bytes of memory for what is remembered of entries until the end; default 32 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -54,6 +55,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Entries == 0 {
 		l.Entries = 16 << 20
+	}
+	if l.Names == 0 {
+		l.Names = 32 << 20 // some 200,000 directories
 	}
 	return l
 }

@@ -29,14 +29,18 @@ type tree struct {
 	// whiteouts holds the directories that hold whiteouts.
 	whiteouts map[string]bool
 	dir       string
+	budget    budget
 }
 
-func openTree(dir string) (*tree, error) {
+func openTree(dir string, limits Limits) (*tree, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	t := &tree{root: fd, dir: dir, parents: map[string]int{}, implied: map[uint64]string{}, links: map[string]string{}, whiteouts: map[string]bool{}}
+	t := &tree{
+		root: fd, dir: dir, budget: budget{limits: limits},
+		parents: map[string]int{}, implied: map[uint64]string{}, links: map[string]string{}, whiteouts: map[string]bool{},
+	}
 	st, err := statAt(fd, "")
 	if err != nil {
 		t.close()
@@ -173,7 +177,7 @@ func (t *tree) step(dir, c string) (target string, err error) {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		return readlinkAt(fd, c)
 	case isWhiteout(st): // it hides the directory below: this one is new
-		if err := unix.Unlinkat(fd, c, 0); err != nil {
+		if err := errors.Join(t.budget.entry(), unix.Unlinkat(fd, c, 0)); err != nil {
 			return "", err
 		}
 		return "", t.makeOpaque(fd, c)
@@ -182,6 +186,9 @@ func (t *tree) step(dir, c string) (target string, err error) {
 }
 
 func (t *tree) makeImplied(fd int, full, c string) error {
+	if err := errors.Join(t.budget.entry(), t.budget.note(full)); err != nil {
+		return err
+	}
 	if err := makeDir(fd, c); err != nil {
 		return err
 	}

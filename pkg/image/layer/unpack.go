@@ -72,6 +72,9 @@ func (s *Store) commit(temp, p string, info Info) error {
 		return full(err)
 	}
 	if err := statefile.WriteDurable(filepath.Join(temp, infoFile), info); err != nil {
+		if errors.Is(err, statefile.ErrTooLarge) {
+			return fmt.Errorf("layer leaves too much to the layers below: %w: %w", err, errs.Invalid)
+		}
 		return full(err)
 	}
 	if _, err := os.Lstat(p); err == nil { // a damaged layer of that name
@@ -95,20 +98,20 @@ func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Diges
 	if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask
 		return Info{}, err
 	}
-	t, err := openTree(dir)
+	t, err := openTree(dir, s.limits)
 	if err != nil {
 		return Info{}, err
 	}
 	defer t.close()
 	v := blob.NewVerifier(blob.ContextReader(ctx, r), diffID, -1)
-	u := unpacker{tree: t, limits: s.limits}
+	u := unpacker{tree: t}
 	if err := u.run(v); err != nil {
 		return Info{}, err
 	}
 	if err := v.Drain(maxTail); err != nil {
 		return Info{}, err
 	}
-	info := Info{Version: infoVersion, DiffID: diffID, Bytes: u.bytes, Inodes: u.entries}
+	info := Info{Version: infoVersion, DiffID: diffID, Bytes: t.budget.bytes, Inodes: t.budget.entries}
 	info.Implied, info.Links = t.open()
 	info.Whiteouts = slices.Sorted(maps.Keys(t.whiteouts))
 	return info, nil
@@ -116,11 +119,8 @@ func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Diges
 
 // unpacker applies one stream.
 type unpacker struct {
-	tree    *tree
-	limits  Limits
-	bytes   int64
-	entries int64
-	dirs    []dirTime
+	tree *tree
+	dirs []dirTime
 }
 
 // dirTime is the time of a directory, to be set when nothing more is put into
@@ -144,14 +144,16 @@ func (u *unpacker) run(r io.Reader) error {
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := u.count(h); err != nil {
+		if err := u.tree.budget.count(h); err != nil {
 			return err
 		}
 		if err := u.tree.apply(h, stream); err != nil {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
 		}
 		if h.Typeflag == tar.TypeDir {
-			u.note(h)
+			if err := u.note(h); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -164,34 +166,23 @@ func kindOf(err error) error {
 	return err
 }
 
-// count holds the stream to the limits before anything of the entry is written.
-func (u *unpacker) count(h *tar.Header) error {
-	if u.entries++; u.entries > u.limits.Entries {
-		return fmt.Errorf("layer has more than %d entries: %w", u.limits.Entries, errs.Invalid)
-	}
-	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
-		return nil
-	}
-	if h.Size < 0 || h.Size > u.limits.Bytes-u.bytes {
-		return fmt.Errorf("layer unpacks to more than %d bytes: %w", u.limits.Bytes, errs.Invalid)
-	}
-	u.bytes += h.Size
-	return nil
-}
-
-func (u *unpacker) note(h *tar.Header) {
+// note remembers a directory's time.
+func (u *unpacker) note(h *tar.Header) error {
 	p, err := cleanName(h.Name)
 	if err != nil {
-		return
+		return err
 	}
 	fd, err := openBelow(u.tree.root, p, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return // a whiteout's name with a slash: nothing was made
+		return nil // a whiteout's name with a slash: nothing was made
 	}
 	defer unix.Close(fd)
-	if st, err := statAt(fd, ""); err == nil {
-		u.dirs = append(u.dirs, dirTime{path: p, ino: st.Ino, time: h.ModTime})
+	st, err := statAt(fd, "")
+	if err != nil {
+		return err
 	}
+	u.dirs = append(u.dirs, dirTime{path: p, ino: st.Ino, time: h.ModTime})
+	return u.tree.budget.note(p)
 }
 
 // finish sets the times of directories, the last made first.

@@ -158,7 +158,36 @@ func hostileStreams(outside, victim string) map[string]hostile {
 		"owner of more than 32 bit": {[]entry{{name: "a", uid: 1 << 33}}, errs.Invalid},
 		"many bytes":                {[]entry{{name: "a", data: strings.Repeat("x", 3000)}, {name: "b", data: strings.Repeat("x", 3000)}}, errs.Invalid},
 		"many entries":              {make([]entry, 200), errs.Invalid},
+		"implies many entries":      {[]entry{{name: strings.Repeat("d/", 60), mode: 0o755}, {name: strings.Repeat("e/", 60), mode: 0o755}}, errs.Invalid},
+		"implies long names":        {[]entry{{name: strings.Repeat(strings.Repeat("d", 200)+"/", 15)}}, errs.Invalid},
+		"lists long names":          {longNames(15, entry{name: "/", mode: 0o755}), errs.Invalid},
+		"links by long names":       {longNames(15, entry{kind: tar.TypeLink, link: "below"}), errs.Invalid},
+		"hides by long names":       {longNames(15, entry{name: "/.wh.x"}), errs.Invalid},
 		"too deep":                  {[]entry{{name: strings.Repeat("d/", 2100)}}, errs.Invalid},
+	}
+}
+
+// longNames repeats an entry, below other names of 240 bytes.
+func longNames(n int, e entry) []entry {
+	var all []entry
+	for i := range n {
+		next := e
+		next.name = strings.Repeat(string(rune('a'+i)), 240) + e.name
+		all = append(all, next)
+	}
+	return all
+}
+
+// TestLayerThatNobodyCouldReadAgainIsRefused has names that JSON makes six times
+// as long.
+func TestLayerThatNobodyCouldReadAgainIsRefused(t *testing.T) {
+	s := store(t, Limits{})
+	var links []entry
+	for n := range 14_000 {
+		links = append(links, entry{name: itoa(int64(n)), kind: tar.TypeLink, link: strings.Repeat("\x01", 240)})
+	}
+	if info, err := unpack(t, s, stream(t, links...)); !errors.Is(err, errs.Invalid) {
+		t.Errorf("%d links, %v", len(info.Links), err)
 	}
 }
 
@@ -171,7 +200,7 @@ func TestHostileStreams(t *testing.T) {
 	}
 	for name, c := range hostileStreams(outside, victim) {
 		t.Run(name, func(t *testing.T) {
-			s := store(t, Limits{Bytes: 5000, Entries: 100})
+			s := store(t, Limits{Bytes: 5000, Entries: 100, Names: 4096})
 			for n := range c.entries {
 				if c.entries[n].name == "" {
 					c.entries[n].name = "file"

@@ -56,10 +56,11 @@ func (t *tree) whiteout(fd int, p, base string) error {
 // noteWhiteout remembers a directory that holds whiteouts.
 func (t *tree) noteWhiteout(dir int) error {
 	p, err := pathBelow(t.dir, dir)
-	if err == nil {
-		t.whiteouts[p] = true
+	if err != nil || t.whiteouts[p] {
+		return err
 	}
-	return err
+	t.whiteouts[p] = true
+	return t.budget.note(p)
 }
 
 // pathBelow returns the path below dir, where nothing is a link, of a directory

@@ -17,11 +17,14 @@ import (
 	"strings"
 )
 
-// maxBytes bounds what Read takes in: a record is small.
+// maxBytes bounds what Read takes in, and so what Write writes: a record is small.
 const maxBytes = 16 << 20
 
 // ErrCorrupt says that a file is there but does not hold a whole record.
 var ErrCorrupt = errors.New("record is corrupt")
+
+// ErrTooLarge says that a record was not written, because Read would refuse it.
+var ErrTooLarge = errors.New("record is too large")
 
 // Write replaces the file at path by v as JSON, with mode 0600. It survives the
 // death of the process; a power cut may leave the old record, or an empty file
@@ -35,6 +38,9 @@ func write(path string, v any, durable bool) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	if len(data) > maxBytes {
+		return fmt.Errorf("write %s: %d bytes: %w", path, len(data), ErrTooLarge)
 	}
 	return WriteBytes(path, data, 0o600, durable)
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -61,6 +62,9 @@ func TestWriteKeepsTheOldRecordWhereItFails(t *testing.T) {
 	}
 	if err := statefile.Write(path, func() {}); err == nil {
 		t.Fatal("a function was encoded")
+	}
+	if err := statefile.Write(path, record{2, strings.Repeat("x", 17<<20)}); !errors.Is(err, statefile.ErrTooLarge) {
+		t.Fatalf("a record that cannot be read: %v", err)
 	}
 	var got record
 	if err := statefile.Read(path, &got); err != nil || got.Name != "old" {
