@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/reference"
 )
 
 const dockerManifestFile = "manifest.json"
@@ -83,7 +84,7 @@ func (s *Service) loadDockerEntry(ctx context.Context, sp *spool, e dockerEntry)
 	}
 	var refs []string
 	for _, t := range e.RepoTags {
-		if name, err := NormalizeRef(t); err == nil {
+		if name, err := reference.Normalize(t); err == nil {
 			refs = append(refs, name)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/reference"
 )
 
 // annotationName is where containerd and Docker put a whole reference; the OCI
@@ -138,11 +139,11 @@ func archiveRefs(d ispec.Descriptor) []string {
 			return nil // "latest": of what, nobody knows
 		}
 	}
-	r, err := parseReference(name)
+	r, err := reference.Parse(name)
 	if err != nil {
 		return nil
 	}
-	refs := []string{reference{Domain: r.Domain, Path: r.Path, Digest: d.Digest}.String()}
+	refs := []string{reference.Name{Domain: r.Domain, Path: r.Path, Digest: d.Digest}.String()}
 	if r.Digest == "" {
 		refs = append(refs, r.String())
 	}

@@ -2,13 +2,17 @@ package image
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/reference"
 )
+
+var hexRE = regexp.MustCompile(`^[a-f0-9]+$`)
 
 // minPrefix is the shortest beginning of an id that Get takes.
 const minPrefix = 4
@@ -80,7 +84,7 @@ func (x *index) find(ref string) (int, error) {
 	if n, ok := x.byID[digest.NewDigestFromEncoded(digest.SHA256, id)]; ok {
 		return n, nil
 	}
-	name, err := NormalizeRef(ref)
+	name, err := reference.Normalize(ref)
 	if n, ok := x.byRef[name]; ok && err == nil && !isID {
 		return n, nil
 	}

@@ -10,11 +10,16 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/reference"
 )
+
+// NormalizeRef returns the full form of a reference as users write it: busybox
+// becomes docker.io/library/busybox:latest. The error is of kind Invalid.
+func NormalizeRef(s string) (string, error) { return reference.Normalize(s) }
 
 // Tag gives the image that source names another name.
 func (s *Service) Tag(_ context.Context, source, target string) error {
-	name, err := NormalizeRef(target)
+	name, err := reference.Normalize(target)
 	if err != nil {
 		return err
 	}
@@ -40,7 +45,7 @@ func (s *Service) Untag(ctx context.Context, ref string) error {
 		s.mu.Unlock()
 		return err
 	}
-	name, _ := NormalizeRef(ref) // not a name: an id, which is no reference either
+	name, _ := reference.Normalize(ref) // not a name: an id, which is no reference either
 	if id, ok := s.refs[name]; !ok || id != i.ID || lastName(i, name) {
 		s.mu.Unlock()
 		return s.Remove(ctx, ref)
@@ -65,17 +70,17 @@ func lastName(i Image, name string) bool {
 // dropDigestsLocked takes the digests of a repository away together with its
 // last tag.
 func (s *Service) dropDigestsLocked(i Image, name string) error {
-	r, err := parseReference(name)
+	r, err := reference.Parse(name)
 	if err != nil || r.Digest != "" {
 		return err
 	}
 	for _, tag := range i.RepoTags {
-		if tag != name && strings.HasPrefix(tag, r.repository()+":") {
+		if tag != name && strings.HasPrefix(tag, r.Repository()+":") {
 			return nil
 		}
 	}
 	for _, d := range i.RepoDigests {
-		if strings.HasPrefix(d, r.repository()+"@") {
+		if strings.HasPrefix(d, r.Repository()+"@") {
 			if err := s.dropRefLocked(d); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
 )
 
@@ -33,7 +34,7 @@ type PullRequest struct {
 // Unavailable where it does not answer, Invalid for content that is not what was
 // promised, Exhausted where the disk is full.
 func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
-	ref, err := parseReference(r.Ref)
+	ref, err := reference.Parse(r.Ref)
 	if err != nil {
 		return Image{}, err
 	}
@@ -52,14 +53,14 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 
 // flightKey tells requests apart, credentials included: one user's answer is not
 // another's.
-func flightKey(ref reference, a Auth, p ispec.Platform) string {
+func flightKey(ref reference.Name, a Auth, p ispec.Platform) string {
 	return digest.FromString(strings.Join([]string{
 		ref.String(), p.OS, p.Architecture, p.Variant,
 		a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken,
 	}, "\x00")).String()
 }
 
-func (s *Service) pull(ctx context.Context, ref reference, a Auth, platform ispec.Platform, report *reporter) (Image, error) {
+func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, report *reporter) (Image, error) {
 	repository, err := s.downloads.Load().registry.Repository(ref.Domain, ref.Path, a)
 	if err != nil {
 		return Image{}, err
@@ -71,11 +72,11 @@ func (s *Service) pull(ctx context.Context, ref reference, a Auth, platform ispe
 	}
 	var top digest.Digest
 	get := func(d ispec.Descriptor) (document, error) {
-		reference := name
+		which := name
 		if top != "" {
-			reference = d.Digest.String()
+			which = d.Digest.String()
 		}
-		desc, data, err := repository.Manifest(ctx, reference, maxManifest)
+		desc, data, err := repository.Manifest(ctx, which, maxManifest)
 		if top == "" {
 			top = desc.Digest
 		}
@@ -85,7 +86,7 @@ func (s *Service) pull(ctx context.Context, ref reference, a Auth, platform ispe
 	if err != nil {
 		return Image{}, err
 	}
-	refs := []string{reference{Domain: ref.Domain, Path: ref.Path, Digest: top}.String()}
+	refs := []string{reference.Name{Domain: ref.Domain, Path: ref.Path, Digest: top}.String()}
 	if ref.Digest == "" {
 		refs = append(refs, ref.String())
 	}

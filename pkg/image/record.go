@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -134,7 +135,7 @@ func (s *Service) readRef(path string) (refRecord, error) {
 	if r.Version != recordVersion {
 		return r, fmt.Errorf("version %d: %w", r.Version, errs.Unsupported)
 	}
-	if name, err := NormalizeRef(r.Name); err != nil || name != r.Name || s.refPath(name) != path {
+	if name, err := reference.Normalize(r.Name); err != nil || name != r.Name || s.refPath(name) != path {
 		return r, fmt.Errorf("reference %q: %w", r.Name, statefile.ErrCorrupt)
 	}
 	if _, ok := s.records[r.Image]; !ok {

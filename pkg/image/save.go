@@ -16,6 +16,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/reference"
 )
 
 // Format is the form of an archive.
@@ -70,7 +71,7 @@ func (s *Service) saved(ref string) (record, []string, func(), error) {
 		l.add(x.Blob.Digest)
 	}
 	names := i.RepoTags
-	if name, err := NormalizeRef(ref); err == nil && s.index.Load().has(name) {
+	if name, err := reference.Normalize(ref); err == nil && s.index.Load().has(name) {
 		names = []string{name}
 	}
 	return r, names, l.release, nil

@@ -1,4 +1,5 @@
-package image
+// Package reference reads the names of images as users write them.
+package reference
 
 import (
 	"errors"
@@ -28,28 +29,27 @@ var (
 	hexRE    = regexp.MustCompile(`^[a-f0-9]+$`)
 )
 
-// reference is a name taken apart. Tag and Digest may both be empty only before
-// the default tag is set.
-type reference struct {
+// Name is a reference taken apart. It has a tag, a digest or both.
+type Name struct {
 	Domain string // docker.io
 	Path   string // library/busybox
 	Tag    string
 	Digest digest.Digest
 }
 
-// parseReference reads a reference as users write it: without a registry it is
+// Parse reads a reference as users write it: without a registry it is
 // docker.io's, without a namespace there it is library's, and without tag or
-// digest it means :latest.
-func parseReference(s string) (reference, error) {
-	r, err := splitReference(s)
+// digest it means :latest. The error is of kind Invalid.
+func Parse(s string) (Name, error) {
+	r, err := split(s)
 	if err != nil {
-		return reference{}, fmt.Errorf("reference %.300q: %w: %w", s, err, errs.Invalid)
+		return Name{}, fmt.Errorf("reference %.300q: %w: %w", s, err, errs.Invalid)
 	}
 	return r, nil
 }
 
-func splitReference(s string) (reference, error) {
-	var r reference
+func split(s string) (Name, error) {
+	var r Name
 	if s == "" || len(s) > maxReferenceLen {
 		return r, fmt.Errorf("%d characters", len(s))
 	}
@@ -104,21 +104,21 @@ func splitDomain(name string) (domain, path string) {
 	return domain, path
 }
 
-// repository is the name without tag and digest.
-func (r reference) repository() string { return r.Domain + "/" + r.Path }
+// Repository is the name without tag and digest.
+func (r Name) Repository() string { return r.Domain + "/" + r.Path }
 
 // String is the whole name; a digest makes the tag superfluous.
-func (r reference) String() string {
+func (r Name) String() string {
 	if r.Digest != "" {
-		return r.repository() + "@" + r.Digest.String()
+		return r.Repository() + "@" + r.Digest.String()
 	}
-	return r.repository() + ":" + r.Tag
+	return r.Repository() + ":" + r.Tag
 }
 
-// NormalizeRef returns the full form of a reference as users write it: busybox
+// Normalize returns the full form of a reference as users write it: busybox
 // becomes docker.io/library/busybox:latest. The error is of kind Invalid.
-func NormalizeRef(s string) (string, error) {
-	r, err := parseReference(s)
+func Normalize(s string) (string, error) {
+	r, err := Parse(s)
 	if err != nil {
 		return "", err
 	}
