@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
@@ -66,14 +67,33 @@ func (s *Service) add(ctx context.Context, m document, src source, refs []string
 	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.add); err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)
 	}
+	if err := s.mend(ctx, m.desc.Digest); err != nil {
+		return Image{}, err
+	}
 	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
 		return Image{}, err
 	}
 	return s.save(r, refs)
 }
 
+// mend removes a blob that is damaged, so that it is brought again.
+func (s *Service) mend(ctx context.Context, d digest.Digest) error {
+	err := s.blobs.Verify(ctx, d)
+	switch {
+	case err == nil, errors.Is(err, errs.NotFound):
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	klog.FromContext(ctx).Error(err, "Removing a damaged blob")
+	return s.blobs.Remove(d)
+}
+
 // addConfig fetches, keeps and reads the config.
 func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source) (ispec.Image, error) {
+	if err := s.mend(ctx, d.Digest); err != nil {
+		return ispec.Image{}, err
+	}
 	if !s.blobs.Has(d.Digest) {
 		r, err := src.Blob(ctx, d)
 		if err != nil {
@@ -120,11 +140,15 @@ func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src sourc
 // addLayer makes one layer present, unpacked and, where blobs are kept, as it
 // came.
 func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
-	fetched := false
-	info, err := s.layers.Unpack(ctx, l.DiffID, func() (io.ReadCloser, error) {
+	fetched, kept := false, s.blobs.Has(l.Blob.Digest)
+	open := func() (io.ReadCloser, error) {
 		fetched = true
 		return s.stream(ctx, l.Blob, src, report)
-	})
+	}
+	info, err := s.layers.Unpack(ctx, l.DiffID, open)
+	if err != nil && kept && s.mend(ctx, l.Blob.Digest) == nil && !s.blobs.Has(l.Blob.Digest) {
+		info, err = s.layers.Unpack(ctx, l.DiffID, open)
+	}
 	if err != nil {
 		return info, err
 	}

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/errs"
 )
 
 // Problem is something that Check has found.
@@ -20,8 +19,8 @@ type Problem struct {
 }
 
 // Check compares what is on disk with what the records say, and with repair
-// mends what can be mended: garbage is removed, what is damaged is set aside so
-// that the next pull brings it again. containers, where it is not nil, returns
+// mends what can be mended: garbage is removed, and so is damaged content, which
+// the next pull brings again. containers, where it is not nil, returns
 // the ids whose root file systems are meant to be; others are left-overs.
 func (s *Service) Check(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
 	s.mu.Lock()
@@ -34,6 +33,7 @@ func (s *Service) Check(ctx context.Context, repair bool, containers func() []st
 	}
 	s.mu.Unlock()
 	for _, check := range []func(context.Context, bool) ([]Problem, error){
+		s.checkBlobs,
 		s.checkImages,
 		func(ctx context.Context, repair bool) ([]Problem, error) {
 			return s.checkRoots(ctx, repair, containers)
@@ -127,28 +127,30 @@ func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, err
 	return problems, err
 }
 
-// Verify reads every blob again, and returns and sets aside those that are not
-// what their name says.
-func (s *Service) Verify(ctx context.Context) ([]Problem, error) {
+// checkBlobs reads blobs again; those that are larger than a config only with
+// repair, because it takes a while.
+func (s *Service) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) {
 	all, err := s.blobs.List()
 	if err != nil {
 		return nil, err
 	}
 	var problems []Problem
 	for _, b := range all {
-		f, err := s.blobs.Open(b.Digest)
-		if err != nil {
-			continue // removed meanwhile
+		if b.Size > maxConfig && !repair {
+			continue
 		}
-		_, err = io.Copy(io.Discard, blob.NewVerifier(blob.ContextReader(ctx, f), b.Digest, -1))
-		_ = f.Close() // read only
-		if ctx.Err() != nil {
+		err := s.blobs.Verify(ctx, b.Digest)
+		switch {
+		case ctx.Err() != nil:
 			return problems, ctx.Err()
+		case err == nil, errors.Is(err, errs.NotFound): // removed meanwhile
+			continue
 		}
-		if err != nil {
-			aside := s.blobs.Quarantine(b.Digest)
-			problems = append(problems, Problem{Object: "blob " + b.Digest.String(), What: errors.Join(err, aside).Error(), Repaired: aside == nil})
+		p := Problem{Object: "blob " + b.Digest.String(), What: err.Error()}
+		if repair {
+			p.Repaired = s.blobs.Remove(b.Digest) == nil // else the next check finds it again
 		}
+		problems = append(problems, p)
 	}
 	return problems, nil
 }

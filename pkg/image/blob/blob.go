@@ -20,7 +20,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 var algorithms = [...]digest.Algorithm{digest.SHA256, digest.SHA512}
@@ -188,13 +187,16 @@ func (s *Store) List() ([]Entry, error) {
 	return all, nil
 }
 
-// Quarantine sets a damaged blob aside, so that it is absent and can be fetched
-// again.
-func (s *Store) Quarantine(d digest.Digest) error {
-	p, err := s.path(d)
+// Verify reads a blob again. The error is ErrMismatch where its bytes are not what
+// its name says, and of kind NotFound where there is none.
+func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
+	f, err := s.Open(d)
 	if err != nil {
 		return err
 	}
-	_, err = statefile.Quarantine(p)
-	return err
+	defer f.Close()
+	if _, err := io.Copy(io.Discard, NewVerifier(ContextReader(ctx, f), d, -1)); err != nil {
+		return fmt.Errorf("verify blob %s: %w", d, err)
+	}
+	return nil
 }
