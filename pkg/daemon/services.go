@@ -57,6 +57,7 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	if err := s.openStores(life); err != nil {
 		return s, err
 	}
+	running.Go(func() { _ = s.images.Run(life) })     // nil always
 	running.Go(func() { _ = s.network.Run(life) })    // nil always
 	running.Go(func() { _ = s.containers.Run(life) }) // nil always
 	s.recover(life, running)

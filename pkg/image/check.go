@@ -111,7 +111,7 @@ func (s *Service) checkRoots(ctx context.Context, repair bool, containers func()
 }
 
 func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, error) {
-	layers, blobs, err := s.unused()
+	layers, blobs, err := s.unused(0)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, err
 		}
 	}
 	if repair {
-		err = s.collect(ctx)
+		err = s.collect(ctx, 0)
 	}
 	return problems, err
 }

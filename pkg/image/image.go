@@ -19,7 +19,8 @@
 // no lock. mu guards the maps that the index is made from, and the leases that
 // keep garbage collection off what a pull is about to use; nothing slow runs
 // under it but the small record writes. Pulls run in goroutines that their
-// waiters own: the last to leave cancels; Close waits.
+// waiters own: the last to leave cancels; Close waits. Run removes what they have
+// left when nobody goes on from it.
 package image
 
 import (

@@ -7,8 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/reference"
 )
@@ -96,7 +94,7 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 	if err := s.forget(ref); err != nil {
 		return err
 	}
-	return s.collect(ctx)
+	return s.collect(ctx, 0)
 }
 
 func (s *Service) forget(ref string) error {
@@ -119,92 +117,4 @@ func (s *Service) forget(ref string) error {
 	}
 	delete(s.records, i.ID)
 	return nil
-}
-
-// usedLocked returns every digest that an image or a running pull needs.
-func (s *Service) usedLocked() map[digest.Digest]bool {
-	used := map[digest.Digest]bool{}
-	for d := range s.leases {
-		used[d] = true
-	}
-	for _, r := range s.records {
-		used[r.ID], used[r.Manifest.Digest] = true, true
-		for _, l := range r.Layers {
-			used[l.Blob.Digest], used[l.DiffID] = true, true
-		}
-		for _, d := range r.Stack {
-			used[d] = true
-		}
-	}
-	return used
-}
-
-// unused returns what can go. Root file systems are looked at while mu keeps
-// leases where they are: Mount holds one until its record is written.
-func (s *Service) unused() (layers, blobs []digest.Digest, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	used := s.usedLocked()
-	roots, damaged, err := s.roots.List()
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, r := range roots {
-		for _, d := range r.Layers {
-			used[d] = true
-		}
-	}
-	if len(damaged) == 0 { // else nobody knows which layers they use
-		all, err := s.layers.List()
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, d := range all {
-			if !used[d] {
-				layers = append(layers, d)
-			}
-		}
-	}
-	all, err := s.blobs.List()
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, b := range all {
-		if !used[b.Digest] {
-			blobs = append(blobs, b.Digest)
-		}
-	}
-	return layers, blobs, nil
-}
-
-// collect removes layers and blobs that nothing uses. Each is looked up again
-// under mu just before it goes, so that a pull that begins now is safe.
-func (s *Service) collect(ctx context.Context) error {
-	layers, blobs, err := s.unused()
-	if err != nil {
-		return fmt.Errorf("collect garbage: %w", err)
-	}
-	var failed []error
-	for _, d := range layers {
-		failed = append(failed, s.discard(d, func() (func() error, error) { return s.layers.Discard(ctx, d) }))
-	}
-	for _, d := range blobs {
-		failed = append(failed, s.discard(d, func() (func() error, error) { return func() error { return nil }, s.blobs.Remove(d) }))
-	}
-	return errors.Join(failed...)
-}
-
-// discard takes a digest's name away under mu and the rest after it.
-func (s *Service) discard(d digest.Digest, take func() (func() error, error)) error {
-	s.mu.Lock()
-	if s.usedLocked()[d] {
-		s.mu.Unlock()
-		return nil
-	}
-	rest, err := take()
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return rest()
 }

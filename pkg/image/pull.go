@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/reference"
@@ -91,8 +92,18 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 		refs = append(refs, ref.String())
 	}
 	i, err := s.add(ctx, m, repository, refs, report)
-	if errors.Is(err, errs.Invalid) { // else the next attempt goes on from what has come
-		err = errors.Join(err, s.collect(context.WithoutCancel(ctx)))
+	err = full(err)
+	switch errs.Of(err) {
+	case errs.Invalid, errs.Unsupported, errs.Exhausted: // else the next attempt goes on from what has come
+		err = errors.Join(err, s.collect(context.WithoutCancel(ctx), 0))
 	}
 	return i, err
+}
+
+// full marks the errors of a disk that has no room.
+func full(err error) error {
+	if errs.Of(err) == "" && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
+		return fmt.Errorf("%w: %w", err, errs.Exhausted)
+	}
+	return err
 }

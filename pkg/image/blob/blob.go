@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -162,6 +163,7 @@ func (s *Store) Remove(d digest.Digest) error {
 type Entry struct {
 	Digest digest.Digest
 	Size   int64
+	Made   time.Time // when it was written
 }
 
 // List returns every blob. Names that are no digests are passed over.
@@ -181,7 +183,7 @@ func (s *Store) List() ([]Entry, error) {
 			if err != nil {
 				continue // removed meanwhile
 			}
-			all = append(all, Entry{Digest: d, Size: info.Size()})
+			all = append(all, Entry{Digest: d, Size: info.Size(), Made: info.ModTime()})
 		}
 	}
 	return all, nil

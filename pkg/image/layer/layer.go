@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -153,6 +154,19 @@ func (s *Store) Info(diffID digest.Digest) (Info, error) {
 func (s *Store) Has(diffID digest.Digest) bool {
 	_, err := s.Info(diffID)
 	return err == nil
+}
+
+// Made returns when a layer was put here, whole or not.
+func (s *Store) Made(diffID digest.Digest) (time.Time, error) {
+	p, err := s.path(diffID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	info, err := os.Lstat(p)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
 
 // List returns the diffIDs of all layers, stacking layers and damaged ones
