@@ -39,6 +39,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/registry"
+	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 // Options configures a Service. The zero value works.
@@ -109,6 +110,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	for _, d := range []string{s.recordDir(), s.refDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("make image store: %w", err)
+		}
+		if err := statefile.Sweep(d); err != nil {
+			return nil, fmt.Errorf("sweep image store: %w", err)
 		}
 	}
 	if err := s.sweepSpools(); err != nil {

@@ -144,12 +144,23 @@ func TestImagesSurviveReopening(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
+	unfinished := []string{dir + "/root/images/records/.tmp-x.json-1", dir + "/root/images/refs/.tmp-y.json-2"}
+	for _, p := range unfinished {
+		if err := os.WriteFile(p, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	got, err := open(t, dir).Get("app:v1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	for _, p := range unfinished {
+		if _, err := os.Lstat(p); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s stayed: %v", p, err)
+		}
 	}
 }
 

@@ -55,6 +55,31 @@ func TestReadTellsMissingFromCorrupt(t *testing.T) {
 	}
 }
 
+func TestSweepRemovesUnfinishedWritesOnly(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"r.json", "bad.json"} {
+		if err := statefile.Write(filepath.Join(dir, name), record{1, name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := statefile.Quarantine(filepath.Join(dir, "bad.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".tmp-r.json-123"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := statefile.Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 || entries[0].Name() != "bad.json.corrupt" || entries[1].Name() != "r.json" {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	if err := statefile.Sweep(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+}
+
 func TestWriteKeepsTheOldRecordWhereItFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	if err := statefile.Write(path, record{1, "old"}); err != nil {
