@@ -26,6 +26,7 @@ const (
 	rootFile    = "root.json"
 	upperDir    = "upper"
 	workDir     = "work"
+	emptyLayer  = ".empty" // in the layer store, where an image without layers was mounted
 )
 
 // Root is one root file system: a writable directory over a stack of layers.
@@ -152,6 +153,11 @@ func (r *Roots) mount(root Root, target string) error {
 		return fmt.Errorf("%d layers, of which the kernel stacks %d: %w", len(root.Layers), overlay.MaxStack, errs.Unsupported)
 	}
 	layers, writable := r.layers.dir, filepath.Join(r.writable, root.ID)
+	if len(root.Layers) == 0 { // overlay needs one
+		if err := os.Mkdir(filepath.Join(layers, emptyLayer), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 	if len(root.UIDMappings) > 0 || len(root.GIDMappings) > 0 {
 		m, err := r.mapped(root)
 		if err != nil {
@@ -164,12 +170,8 @@ func (r *Roots) mount(root Root, target string) error {
 	for _, l := range root.Layers {
 		o.Lower = append(o.Lower, filepath.Join(layers, name(l), treeDir))
 	}
-	if len(o.Lower) == 0 { // an image without layers: overlay needs one
-		empty := filepath.Join(r.writable, ingestPrefix+"empty")
-		if err := os.MkdirAll(empty, 0o755); err != nil {
-			return err
-		}
-		o.Lower = []string{empty}
+	if len(o.Lower) == 0 {
+		o.Lower = []string{filepath.Join(layers, emptyLayer)}
 	}
 	return o.Attach(target)
 }

@@ -112,10 +112,47 @@ func TestRootIDsAreNoPaths(t *testing.T) {
 	}
 }
 
-func TestImageWithoutLayersMounts(t *testing.T) {
+func TestImageWithoutLayersShowsWhatIsWrittenAlsoAfterARestart(t *testing.T) {
 	s := store(t, Limits{})
-	path := stacked(t, s, nil)
-	if names, err := os.ReadDir(path); err != nil || len(names) != 0 {
-		t.Errorf("%v, %v", names, err)
+	dir := t.TempDir()
+	open := func() *Roots {
+		r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := open()
+	paths := map[string]string{}
+	for id, mappings := range map[string][]specs.LinuxIDMapping{"plain": nil, "mapped": {{ContainerID: 0, HostID: 70000, Size: 65536}}} {
+		path, err := r.Mount(t.Context(), Root{ID: id, UIDMappings: mappings, GIDMappings: mappings})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, "f"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths[id] = path
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r = open()
+	for id, path := range paths {
+		if names, err := os.ReadDir(path); err != nil || len(names) != 1 || names[0].Name() != "f" {
+			t.Errorf("%s: %v, %v", id, names, err)
+		}
+		if err := r.Unmount(context.Background(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if all, damaged, err := r.List(); err != nil || len(all)+len(damaged) != 0 {
+		t.Errorf("list: %v, %v, %v", all, damaged, err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 0 {
+		t.Errorf("layers: %v, %v", all, err)
 	}
 }
