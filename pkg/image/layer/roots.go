@@ -130,10 +130,12 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 	if mounted(target) {
 		return target, nil
 	}
-	if old, err := r.record(root.ID); err == nil {
+	fresh := false
+	old, err := r.record(root.ID)
+	if err == nil {
 		root = old
-	} else if err := r.prepare(root); err != nil {
-		_ = os.RemoveAll(filepath.Join(r.writable, root.ID)) // Check finds what stays
+	} else if fresh, err = r.prepare(root); err != nil {
+		r.abandon(root.ID, fresh)
 		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, full(err))
 	}
 	if err = r.makeTarget(root); err == nil {
@@ -141,10 +143,18 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 	}
 	if err != nil {
 		_ = r.removeTarget(root.ID) // empty
-		_ = os.RemoveAll(filepath.Join(r.writable, root.ID))
+		r.abandon(root.ID, fresh)
 		return "", fmt.Errorf("mount root file system %s: %w", root.ID, err)
 	}
 	return target, nil
+}
+
+// abandon removes a writable directory that could not be mounted, if it is fresh:
+// another holds what a container has written.
+func (r *Roots) abandon(id string, fresh bool) {
+	if fresh {
+		_ = os.RemoveAll(filepath.Join(r.writable, id)) // Check finds what stays
+	}
 }
 
 // mount mounts root at target.
@@ -218,14 +228,20 @@ func (r *Roots) Remount(ctx context.Context, id string) (string, error) {
 	return r.Mount(ctx, root)
 }
 
-// prepare makes the writable directory. Its root shows as the container's root
-// directory, so it takes owner and mode of the layers'.
-func (r *Roots) prepare(root Root) error {
+// prepare makes the writable directory and reports whether it was not there.
+func (r *Roots) prepare(root Root) (fresh bool, err error) {
+	err = os.Mkdir(filepath.Join(r.writable, root.ID), 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, err
+	}
+	return err == nil, r.fill(root)
+}
+
+// fill makes what is in the writable directory. The root of what is written shows
+// as the container's root directory, so it takes owner and mode of the layers'.
+func (r *Roots) fill(root Root) error {
 	root.Version = rootVersion
 	base := filepath.Join(r.writable, root.ID)
-	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
 	for _, d := range []string{upperDir, workDir} {
 		if err := os.Mkdir(filepath.Join(base, d), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err

@@ -60,6 +60,48 @@ func TestRootSurvivesAReboot(t *testing.T) {
 	}
 }
 
+func TestMountThatFailsKeepsWhatWasWritten(t *testing.T) {
+	s := store(t, Limits{})
+	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	root := Root{ID: "c", Layers: []digest.Digest{info.DiffID}}
+	path, err := r.Mount(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path, "b"), []byte("y"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Unmount(path, 0), os.Rename(s.Tree(info.DiffID), s.Tree(info.DiffID)+"-gone")); err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range []string{"whole", "damaged"} {
+		if _, err := r.Mount(t.Context(), root); err == nil {
+			t.Fatalf("mounted without its layer; record %s", record)
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, "writable", "c", upperDir, "b")); err != nil || string(data) != "y" {
+			t.Errorf("record %s: %q, %v", record, data, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "writable", "c", rootFile), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Mount(t.Context(), Root{ID: "d", Layers: root.Layers}); err == nil {
+		t.Fatal("mounted without its layer")
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "writable", "d")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a fresh one stayed: %v", err)
+	}
+}
+
 func TestOnlyRootOfTheUserNamespacePassesToARootFileSystem(t *testing.T) {
 	testutil.Root(t)
 	dir := t.TempDir()
