@@ -80,6 +80,9 @@ func (s *Service) Get(ref string) (Image, error) {
 }
 
 func (x *index) find(ref string) (int, error) {
+	if n, ok := x.byID[digest.Digest(ref)]; ok {
+		return n, nil
+	}
 	id, isID := strings.CutPrefix(ref, "sha256:")
 	if n, ok := x.byID[digest.NewDigestFromEncoded(digest.SHA256, id)]; ok {
 		return n, nil
