@@ -160,7 +160,7 @@ func (r *Roots) abandon(id string, fresh bool) {
 // mount mounts root at target.
 func (r *Roots) mount(root Root, target string) error {
 	if len(root.Layers) > overlay.MaxStack {
-		return fmt.Errorf("%d layers, of which the kernel stacks %d: %w", len(root.Layers), overlay.MaxStack, errs.Unsupported)
+		return tooMany(len(root.Layers))
 	}
 	layers, writable := r.layers.dir, filepath.Join(r.writable, root.ID)
 	if len(root.Layers) == 0 { // overlay needs one

@@ -12,13 +12,15 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/overlay"
 )
 
 // Stack returns what to mount for an image's layers, the lowest first: the layers
 // themselves, and above each that leaves something open a stacking layer that
 // settles it for the layers below. All layers must be present. keep is told of
-// each stacking layer before it is looked for or made.
+// each stacking layer before it is looked for or made. The error is of kind
+// Unsupported where the kernel does not stack as many.
 func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(...digest.Digest)) ([]digest.Digest, error) {
 	var stack []digest.Digest
 	for n, d := range diffIDs {
@@ -28,6 +30,9 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 		}
 		below := stack
 		whole := append(stack[:len(stack):len(stack)], d)
+		if len(whole) > overlay.MaxStack {
+			return nil, tooMany(len(whole))
+		}
 		if stack = highest(whole); s.opaqueRoot(d) { // overlay does not look for that mark on a layer's root
 			stack = []digest.Digest{d}
 		}
@@ -44,7 +49,14 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 			stack = append(stack, id)
 		}
 	}
+	if len(stack) > overlay.MaxStack {
+		return nil, tooMany(len(stack))
+	}
 	return stack, nil
+}
+
+func tooMany(n int) error {
+	return fmt.Errorf("%d layers with those that settle them, of which the kernel stacks %d: %w", n, overlay.MaxStack, errs.Unsupported)
 }
 
 // highest returns the stack without the lower ones of equal layers: overlay takes

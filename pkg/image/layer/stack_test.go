@@ -307,6 +307,31 @@ func TestManyLayersMount(t *testing.T) {
 	}
 }
 
+// TestStackOfMoreThanTheKernelTakesIsRefused has layers that each need one more.
+func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
+	s := store(t, Limits{})
+	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	diffIDs := []digest.Digest{info.DiffID}
+	for n := range 251 {
+		info, err := unpack(t, s, stream(t, entry{name: fmt.Sprint("l", n), kind: tar.TypeLink, link: "a"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		diffIDs = append(diffIDs, info.DiffID)
+	}
+	kept := 0
+	if _, err := s.Stack(t.Context(), diffIDs, func(d ...digest.Digest) { kept += len(d) }); !errors.Is(err, errs.Unsupported) {
+		t.Errorf("with %d more: %v", kept, err)
+	}
+	stack, err := s.Stack(t.Context(), diffIDs[:250], func(...digest.Digest) {})
+	if err != nil || len(stack) != 499 {
+		t.Errorf("%d layers, %v", len(stack), err)
+	}
+}
+
 func BenchmarkMountUnmount(b *testing.B) {
 	s := store(b, Limits{})
 	info, err := unpack(b, s, stream(b, entry{name: "a", data: "x"}))
