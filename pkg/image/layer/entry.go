@@ -31,6 +31,9 @@ func (t *tree) apply(h *tar.Header, content io.Reader) error {
 	if p == "." {
 		return t.applyRoot(h)
 	}
+	if t.skips(p, h) {
+		return nil
+	}
 	fd, err := t.parent(p)
 	if err != nil {
 		return err

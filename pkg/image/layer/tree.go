@@ -28,6 +28,7 @@ type tree struct {
 	links   map[string]string // hard links into a layer below, by path
 	// whiteouts holds the directories that hold whiteouts.
 	whiteouts map[string]bool
+	targets   bool // there are linkTargets
 	dir       string
 	budget    budget
 }

@@ -136,7 +136,7 @@ func (u *unpacker) run(r io.Reader) error {
 	for {
 		h, err := stream.Next()
 		if err == io.EOF {
-			return u.finish()
+			return errors.Join(u.tree.dropTargets(), u.finish())
 		}
 		if err != nil {
 			return fmt.Errorf("read tar stream: %w", kindOf(err))

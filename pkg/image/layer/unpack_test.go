@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
@@ -227,6 +229,33 @@ func TestHostileStreams(t *testing.T) {
 				t.Fatalf("outside's mode: %v, %v", info.Mode(), err)
 			}
 		})
+	}
+}
+
+// TestAufsKeepsNothingOfItsOwn unpacks a layer as Docker saved it on aufs.
+func TestAufsKeepsNothingOfItsOwn(t *testing.T) {
+	s := store(t, Limits{})
+	info, err := unpack(t, s, stream(t,
+		entry{name: ".wh..wh.aufs", data: ""},
+		entry{name: ".wh..wh.orph/", mode: 0o700},
+		entry{name: ".wh..wh.orph/x", data: "x"},
+		entry{name: ".wh..wh.plnk/", mode: 0o700},
+		entry{name: ".wh..wh.plnk/12.34", data: "shared", mode: 0o640, uid: 3},
+		entry{name: ".wh..wh.plnk/l", kind: tar.TypeLink, link: "elsewhere"},
+		entry{name: ".wh..wh.plnk/.wh.y"},
+		entry{name: "a", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
+		entry{name: "d/b", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
+	))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := describe(t, s.Tree(info.DiffID))
+	want := map[string]string{".": got["."], "a": "100640 3:0 shared", "d": got["d"], "d/b": "100640 3:0 shared"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(info.Links)+len(info.Whiteouts) != 0 || !slices.Equal(info.Implied, []string{".", "d"}) {
+		t.Errorf("left open: %+v", info)
 	}
 }
 

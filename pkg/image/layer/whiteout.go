@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"archive/tar"
 	"errors"
 	"fmt"
 	"path"
@@ -15,7 +16,32 @@ const (
 	whiteoutPrefix = ".wh."
 	whiteoutMeta   = ".wh..wh." // names of aufs itself, and the opaque marker
 	whiteoutOpaque = ".wh..wh..opq"
+	linkTargets    = ".wh..wh.plnk" // aufs's directory of files with several names
 )
+
+// skips reports whether an entry is of aufs itself and is to be passed over. Of
+// its directories only files that hard links point to are taken, for as long as
+// the stream lasts.
+func (t *tree) skips(p string, h *tar.Header) bool {
+	top, below, found := strings.Cut(p, "/")
+	if !found || !strings.HasPrefix(top, whiteoutMeta) {
+		return false
+	}
+	if top != linkTargets || h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(below), whiteoutPrefix) {
+		return true
+	}
+	t.targets = true
+	return false
+}
+
+// dropTargets removes aufs's link targets; the links stay.
+func (t *tree) dropTargets() error {
+	if !t.targets {
+		return nil
+	}
+	t.forget()
+	return removeTree(t.root, linkTargets)
+}
 
 // whiteout hides a name, or all names of a directory, of the layers below. What
 // this layer itself has under the name stays, in whatever order the stream lists
