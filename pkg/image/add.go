@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/layer"
 )
 
@@ -210,7 +211,7 @@ type layerStream struct {
 func (l *layerStream) inflate(through io.Reader) error {
 	var err error
 	l.through = through
-	if l.plain, err = layer.Decompress(through); err != nil {
+	if l.plain, err = inflate.Stream(through); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/reference"
 )
 
@@ -193,7 +193,7 @@ func (sv *saver) inflate(l layerRecord, use func(io.Reader) error) error {
 		return err
 	}
 	defer f.Close()
-	plain, err := layer.Decompress(f)
+	plain, err := inflate.Stream(f)
 	if err != nil {
 		return err
 	}

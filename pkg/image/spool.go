@@ -14,7 +14,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/inflate"
 )
 
 const (
@@ -49,7 +49,7 @@ func (s *Service) sweepSpools() error {
 
 // spool reads an archive, compressed or not. The caller removes it.
 func (s *Service) spool(ctx context.Context, r io.Reader) (*spool, error) {
-	plain, err := layer.Decompress(blob.ContextReader(ctx, r))
+	plain, err := inflate.Stream(blob.ContextReader(ctx, r))
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,6 @@
-package layer
+// Package inflate decompresses what registries and archives send, in bounded
+// memory.
+package inflate
 
 import (
 	"bufio"
@@ -30,10 +32,11 @@ func skippable(b []byte) bool {
 	return len(b) >= 4 && b[0]&0xf0 == 0x50 && b[1] == 0x2a && b[2] == 0x4d && b[3] == 0x18
 }
 
-// Decompress returns the plain form of a gzip, zstd or plain stream, told apart
+// Stream returns the plain form of a gzip, zstd or plain stream, told apart
 // by its first bytes and not by what a manifest says. The caller closes it,
-// which leaves r open.
-func Decompress(r io.Reader) (io.ReadCloser, error) {
+// which leaves r open. What is wrong with the stream is an error of kind Invalid,
+// or Unsupported for another compression; errors of r itself stay as they are.
+func Stream(r io.Reader) (io.ReadCloser, error) {
 	src := &sourceReader{r: r}
 	b := bufio.NewReaderSize(src, 128<<10)
 	head, err := b.Peek(6)
