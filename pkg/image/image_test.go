@@ -187,7 +187,7 @@ func TestMountShowsTheImage(t *testing.T) {
 		t.Errorf("again: %q, %v", again, err)
 	}
 	content(t, again, "written")
-	if bytes, inodes, err := s.Usage("c1"); err != nil || bytes == 0 || inodes != 1 {
+	if bytes, inodes, err := s.Usage(t.Context(), "c1"); err != nil || bytes == 0 || inodes != 1 {
 		t.Errorf("usage: %d bytes, %d inodes, %v", bytes, inodes, err)
 	}
 	for range 2 {
@@ -198,7 +198,7 @@ func TestMountShowsTheImage(t *testing.T) {
 	if _, err := os.Lstat(root); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("mount point stayed: %v", err)
 	}
-	if _, _, err := s.Usage("c1"); !errors.Is(err, errs.NotFound) {
+	if _, _, err := s.Usage(t.Context(), "c1"); !errors.Is(err, errs.NotFound) {
 		t.Errorf("usage after unmount: %v", err)
 	}
 }

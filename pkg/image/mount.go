@@ -61,9 +61,9 @@ func (s *Service) Unmount(ctx context.Context, containerID string) error {
 }
 
 // Usage returns what a container has written: an answer of at most ten seconds
-// ago, and a lower bound where there are very many files. The error is of kind
+// ago, and a lower bound where there are very many files or levels. The error is of kind
 // NotFound without such a container.
-func (s *Service) Usage(containerID string) (bytes, inodes uint64, err error) {
-	u, err := s.roots.Usage(containerID)
+func (s *Service) Usage(ctx context.Context, containerID string) (bytes, inodes uint64, err error) {
+	u, err := s.roots.Usage(ctx, containerID)
 	return u.Bytes, u.Inodes, err
 }

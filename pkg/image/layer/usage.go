@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 
 const (
 	maxWalked   = 100_000          // files of one Usage call
+	maxDepth    = 100              // of its directories, each of which is open meanwhile
 	usageMaxAge = 10 * time.Second // for which an answer is good
 )
 
@@ -58,54 +60,73 @@ func (c *usageCache) forget(id string) {
 }
 
 // Usage returns what the container has written: an answer of at most ten
-// seconds ago, and a lower bound where there are more than 100,000 files.
-func (r *Roots) Usage(id string) (Usage, error) {
+// seconds ago, and a lower bound where there are more than 100,000 files or
+// directories are more than 100 deep.
+func (r *Roots) Usage(ctx context.Context, id string) (Usage, error) {
 	if err := checkID(id); err != nil {
 		return Usage{}, err
 	}
 	if u, ok := r.usage.get(id); ok {
 		return u, nil
 	}
-	root, err := os.OpenRoot(filepath.Join(r.writable, id, upperDir))
+	upper, err := openPath(filepath.Join(r.writable, id, upperDir))
 	if err != nil {
 		return Usage{}, fmt.Errorf("usage of root file system %s: %w", id, absent(err))
 	}
-	defer root.Close()
-	var u Usage
-	if err := walk(root, ".", &u); err != nil {
+	defer unix.Close(upper)
+	w := walk{}
+	if err := w.dir(ctx, upper, "."); err != nil {
 		return Usage{}, fmt.Errorf("usage of root file system %s: %w", id, err)
 	}
-	r.usage.put(id, u)
-	return u, nil
+	r.usage.put(id, w.usage)
+	return w.usage, nil
 }
 
-// walk adds up dir, opened below root: the container may change it meanwhile.
-func walk(root *os.Root, dir string, u *Usage) error {
-	d, err := root.Open(dir)
+// walk adds up a directory that a container may change meanwhile: each name is
+// opened in the directory that it was read from, and no link is followed.
+type walk struct {
+	usage Usage
+	depth int
+}
+
+// dir walks the directory name of parent.
+func (w *walk) dir(ctx context.Context, parent int, name string) error {
+	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return gone(err)
 	}
+	d := os.NewFile(uintptr(fd), name)
 	defer d.Close()
-	for u.Inodes < maxWalked {
-		entries, err := d.ReadDir(1024)
-		for _, e := range entries {
-			var st unix.Stat_t
-			if unix.Fstatat(int(d.Fd()), e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-				continue // removed meanwhile
-			}
-			u.Inodes++
-			u.Bytes += uint64(st.Blocks) * 512
-			if isDir(st) && u.Inodes < maxWalked {
-				if err := walk(root, filepath.Join(dir, e.Name()), u); err != nil {
-					return err
-				}
+	w.depth++
+	defer func() { w.depth-- }()
+	for w.usage.Inodes < maxWalked {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		names, err := d.Readdirnames(1024)
+		for _, n := range names {
+			if err := w.entry(ctx, fd, n); err != nil {
+				return err
 			}
 		}
-		if err != nil || len(entries) == 0 {
+		if err != nil || len(names) == 0 {
 			return nil
 		}
 	}
 	return nil
+}
+
+func (w *walk) entry(ctx context.Context, parent int, name string) error {
+	st, err := statAt(parent, name)
+	if err != nil {
+		return nil // removed meanwhile
+	}
+	w.usage.Inodes++
+	w.usage.Bytes += uint64(st.Blocks) * 512
+	if !isDir(st) || w.usage.Inodes >= maxWalked || w.depth >= maxDepth {
+		return nil
+	}
+	return w.dir(ctx, parent, name)
 }
 
 // gone drops the error of a directory that has been removed or replaced.
