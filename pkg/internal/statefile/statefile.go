@@ -129,24 +129,6 @@ func Quarantine(path string) (string, error) {
 	return aside, os.Rename(path, aside)
 }
 
-// Sweep removes what writes that were interrupted have left in dir. Nobody may
-// write there meanwhile.
-func Sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), tempPrefix) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Leftover reports whether a name in a store's directory is not an object but a
 // half-written or quarantined file.
 func Leftover(name string) bool {

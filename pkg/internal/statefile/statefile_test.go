@@ -96,23 +96,3 @@ func TestWriteKeepsTheOldRecordWhereItFails(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
-
-func TestSweepRemovesWhatAKilledWriterLeft(t *testing.T) {
-	dir := t.TempDir()
-	if err := statefile.Write(filepath.Join(dir, "a.json"), 1); err != nil {
-		t.Fatal(err)
-	}
-	half, err := os.CreateTemp(dir, ".tmp-a.json-") // as Write names it
-	if err != nil {
-		t.Fatal(err)
-	}
-	half.Close()
-	if err := statefile.Sweep(dir); err != nil {
-		t.Fatal(err)
-	}
-	left, err := filepath.Glob(filepath.Join(dir, "*"))
-	hidden, _ := filepath.Glob(filepath.Join(dir, ".*"))
-	if err != nil || len(left) != 1 || len(hidden) != 0 {
-		t.Errorf("left: %v %v, %v", left, hidden, err)
-	}
-}
