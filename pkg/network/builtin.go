@@ -14,7 +14,6 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/network/bridge"
-	"github.com/berth-run/berth/pkg/network/native"
 )
 
 // Builtin describes the network that Berth brings along for a machine without
