@@ -14,6 +14,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/network/bridge"
+	"github.com/berth-run/berth/pkg/network/native"
 )
 
 // Builtin describes the network that Berth brings along for a machine without
