@@ -12,7 +12,7 @@ import (
 // be read or are gone: without one nobody would ever detach the pod. It does
 // nothing to the pod, which may be running.
 func (s *Service) restoreRecords(ctx context.Context) error {
-	cached, err := s.cni.GetCachedAttachments("")
+	cached, err := s.cni.installed.GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("read cached attachments: %w", err)
 	}
@@ -26,7 +26,7 @@ func (s *Service) restoreRecords(ctx context.Context) error {
 				Version: recordVersion, PodID: c.ContainerID, Phase: phaseAttached, NetNS: c.NetNS, Args: c.CniArgs, Capability: c.CapabilityArgs,
 			}
 		}
-		lost[c.ContainerID].restore(s.cni, c)
+		lost[c.ContainerID].restore(s.cni.installed, c)
 	}
 	for id, r := range lost {
 		klog.FromContext(ctx).Info("Network record restored from the cache of results", "pod", id)
