@@ -162,6 +162,7 @@ func (s *Service) openAll() error {
 			continue
 		}
 		id := e.Name()
+		_ = statefile.Sweep(filepath.Join(s.home(), id)) // goes with the container at the latest
 		c, err := s.load(id)
 		if err != nil {
 			s.leftovers.add(id, err)

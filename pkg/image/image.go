@@ -115,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 			return nil, fmt.Errorf("sweep image store: %w", err)
 		}
 	}
-	if err := s.sweepSpools(); err != nil {
+	if err := sweepSpools(s.spoolDir()); err != nil {
 		return nil, err
 	}
 	var err error

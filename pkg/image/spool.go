@@ -34,13 +34,13 @@ type spool struct {
 func (s *Service) spoolDir() string { return filepath.Join(s.options.Root, "images") }
 
 // sweepSpools removes what a load that did not end has left.
-func (s *Service) sweepSpools() error {
-	old, err := filepath.Glob(filepath.Join(s.spoolDir(), spoolPrefix+"*"))
+func sweepSpools(dir string) error {
+	old, err := filepath.Glob(filepath.Join(dir, spoolPrefix+"*"))
 	if err != nil {
 		return err
 	}
-	for _, dir := range old {
-		if err := os.RemoveAll(dir); err != nil {
+	for _, spool := range old {
+		if err := os.RemoveAll(spool); err != nil {
 			return fmt.Errorf("sweep archives: %w", err)
 		}
 	}

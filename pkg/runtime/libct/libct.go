@@ -38,6 +38,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 	"github.com/berth-run/berth/pkg/runtime/libct/limits"
@@ -98,7 +99,11 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(o.Root, notesDir), 0o700); err != nil {
+	notes := filepath.Join(o.Root, notesDir)
+	if err := os.MkdirAll(notes, 0o700); err != nil {
+		return nil, err
+	}
+	if err := statefile.Sweep(notes); err != nil {
 		return nil, err
 	}
 	programs, err := seccomp.Open(filepath.Join(o.Root, programsDir))

@@ -38,6 +38,9 @@ func (w *worker) recover(ctx context.Context, kept store) (all []unfinished) {
 			delete(kept, id)
 		}
 	}
+	if err := statefile.Sweep(w.o.pods()); err != nil {
+		slog.Error("what is half-written cannot be removed", "err", err)
+	}
 	dirs, err := os.ReadDir(w.o.containers())
 	if err != nil {
 		slog.Error("records cannot be listed", "err", err)
@@ -95,6 +98,7 @@ func (w *worker) endExec(ctx context.Context, e *entry) {
 
 func (w *worker) recoverOne(id string, e *entry) (unfinished, error) {
 	dir := filepath.Join(w.o.containers(), id)
+	_ = statefile.Sweep(dir) // goes with the directory at the latest
 	rec := &record{}
 	err := statefile.Read(filepath.Join(dir, recordName), rec)
 	if err != nil || rec.Container.ID != id {

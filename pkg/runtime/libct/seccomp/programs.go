@@ -61,7 +61,7 @@ func Open(dir string) (*Programs, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &Programs{dir: dir}, nil
+	return &Programs{dir: dir}, statefile.Sweep(dir)
 }
 
 // of returns the program of a profile, and its name.
