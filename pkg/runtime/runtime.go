@@ -97,7 +97,8 @@ type Streams interface {
 	// Resize sets the size of the container's terminal.
 	Resize(ctx context.Context, id string, width, height uint16) error
 	// ReopenLog switches to a new file at the container's log path. Where it
-	// fails, no file has been made and the old one is written on.
+	// fails, no file has been made and the old one is written on; of kind
+	// errs.Timeout, where the disk does not answer, the file may be there, empty.
 	ReopenLog(ctx context.Context, id string) error
 }
 

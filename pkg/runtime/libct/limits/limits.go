@@ -22,8 +22,12 @@ import (
 type Limits struct {
 	// OOMScoreAdjMin is the least oom_score_adj.
 	OOMScoreAdjMin int
-	// MayRaise is to set rlimits above our own: CAP_SYS_RESOURCE.
+	// MayRaise is to set rlimits above our own: CAP_SYS_RESOURCE in the initial
+	// user namespace.
 	MayRaise bool
+	// OpenFiles is fs.nr_open, above which nobody may set RLIMIT_NOFILE; 0 where
+	// it is not known.
+	OpenFiles uint64
 	// Capabilities are those held, Missing the kernel's others.
 	Capabilities map[string]bool
 	Missing      []string
@@ -45,20 +49,30 @@ func Probe() Limits {
 			l.Missing = append(l.Missing, name)
 		}
 	}
-	l.MayRaise = l.Capabilities["CAP_SYS_RESOURCE"]
+	l.MayRaise = l.Capabilities["CAP_SYS_RESOURCE"] && inInitialUserNamespace()
+	l.OpenFiles = uint64(readNumber("/proc/sys/fs/nr_open"))
 	if !l.MayRaise {
 		l.OOMScoreAdjMin = ownOOMScoreAdj()
 	}
 	return l
 }
 
-func ownOOMScoreAdj() int {
-	data, err := os.ReadFile("/proc/self/oom_score_adj")
+func ownOOMScoreAdj() int { return readNumber("/proc/self/oom_score_adj") }
+
+// readNumber returns 0 for what cannot be read.
+func readNumber(path string) int {
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return 0
 	}
 	n, _ := strconv.Atoi(string(bytes.TrimSpace(data)))
 	return n
+}
+
+// inInitialUserNamespace goes by the map, which has all ids there alone.
+func inInitialUserNamespace() bool {
+	data, err := os.ReadFile("/proc/self/uid_map")
+	return err != nil || slices.Equal(strings.Fields(string(data)), []string{"0", "0", "4294967295"})
 }
 
 // Words says it to people.
@@ -131,20 +145,24 @@ func (l *Limits) held(caps []string) []string {
 }
 
 func (l *Limits) rlimit(r *specs.POSIXRlimit) error {
-	if l.MayRaise {
-		return nil
-	}
 	resource, err := Rlimit(r.Type)
 	if err != nil {
 		return err
 	}
-	var own unix.Rlimit
-	if err := unix.Getrlimit(resource, &own); err != nil {
-		return os.NewSyscallError("getrlimit", err)
+	top := ^uint64(0)
+	if resource == unix.RLIMIT_NOFILE && l.OpenFiles > 0 {
+		top = l.OpenFiles
 	}
-	if r.Hard > own.Max {
+	if !l.MayRaise {
+		var own unix.Rlimit
+		if err := unix.Getrlimit(resource, &own); err != nil {
+			return os.NewSyscallError("getrlimit", err)
+		}
+		top = min(top, own.Max)
+	}
+	if r.Hard > top {
 		lowered(r.Type)
-		r.Hard, r.Soft = own.Max, min(r.Soft, own.Max)
+		r.Hard, r.Soft = top, min(r.Soft, top)
 	}
 	return nil
 }
