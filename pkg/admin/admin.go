@@ -68,6 +68,9 @@ type Deps struct {
 	Images    Images
 	Manifests Manifests
 	Checkers  []Checker
+	// Stopping is closed when the daemon begins to stop: Wait and Attach, which
+	// last as long as containers, end then. Nil means never.
+	Stopping <-chan struct{}
 	// Facts returns more lines for `berth info`; nil means none.
 	Facts func(ctx context.Context) []Fact
 }

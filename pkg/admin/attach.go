@@ -41,16 +41,17 @@ func (s *Server) Attach(stream attachStream) error {
 		return err
 	}
 	defer p.close()
-	a := &attachment{runtime: s.deps.Runtime, id: start.ContainerId, stream: stream, pipes: p}
+	a := &attachment{runtime: s.deps.Runtime, stopping: s.deps.Stopping, id: start.ContainerId, stream: stream, pipes: p}
 	return a.run(stream.Context(), start.Size)
 }
 
 // attachment is one client's connection to one container.
 type attachment struct {
-	runtime runtime.Runtime
-	id      string
-	stream  attachStream
-	pipes   *pipes
+	runtime  runtime.Runtime
+	stopping <-chan struct{}
+	id       string
+	stream   attachStream
+	pipes    *pipes
 
 	mu sync.Mutex // one Send at a time
 }
@@ -69,7 +70,7 @@ func (a *attachment) run(ctx context.Context, size *apiv1.TerminalSize) error {
 	// can wait for it before: Recv has no other end.
 	go a.receive(ctx)
 	lost := false
-	err := outlast(ctx, func(ctx context.Context) (bool, error) {
+	err := outlast(ctx, a.stopping, func(ctx context.Context) (bool, error) {
 		began := time.Now()
 		err := a.runtime.Attach(ctx, runtime.AttachRequest{ID: a.id}, runtime.AttachIO{
 			Stdin: a.pipes.stdin.read, Stdout: a.pipes.stdout.write, Stderr: a.pipes.stderr.write,

@@ -35,7 +35,7 @@ var errEnded = errors.New("container ended")
 // away.
 func (s *Server) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitResponse, error) {
 	w := &waiter{runtime: s.deps.Runtime, id: r.ContainerId}
-	err := outlast(ctx, w.subscribe)
+	err := outlast(ctx, s.deps.Stopping, w.subscribe)
 	switch {
 	case errors.Is(err, errEnded):
 		return w.end, nil
@@ -45,12 +45,28 @@ func (s *Server) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitRes
 	return nil, err
 }
 
+// errStopping tells clients to look for the next daemon.
+var errStopping = fmt.Errorf("berthd is stopping: %w", errs.Unavailable)
+
 // outlast calls f again each time that berth-runtime has gone while it ran,
-// unless it stays away. f tells whether it had got through to it.
-func outlast(ctx context.Context, f func(context.Context) (connected bool, err error)) error {
+// unless it stays away, and until stopping is closed. f tells whether it had got
+// through to it.
+func outlast(ctx context.Context, stopping <-chan struct{}, f func(context.Context) (connected bool, err error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // ends with ctx
+		select {
+		case <-stopping:
+			cancel(errStopping)
+		case <-ctx.Done():
+		}
+	}()
 	seen := time.Now()
 	for {
 		connected, err := f(ctx)
+		if errors.Is(context.Cause(ctx), errStopping) && !errors.Is(err, errEnded) {
+			return errStopping
+		}
 		if connected {
 			seen = time.Now()
 		}
@@ -59,7 +75,7 @@ func outlast(ctx context.Context, f func(context.Context) (connected bool, err e
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-time.After(awayPause):
 		}
 	}

@@ -81,7 +81,8 @@ func Run(ctx context.Context, o Options) error {
 // before the first.
 func (s *services) serve(ctx context.Context, o Options, begun func() bool, hangups <-chan os.Signal) error {
 	server := edge.NewServer()
-	s.register(server)
+	stopping := make(chan struct{})
+	s.register(server, stopping)
 	listener, err := listen(o.Config.Socket())
 	if err != nil {
 		return err
@@ -102,6 +103,7 @@ func (s *services) serve(ctx context.Context, o Options, begun func() bool, hang
 			reload(ctx, &o, s.apply)
 		case <-ctx.Done():
 			log.Info("Stopping; containers run on")
+			close(stopping)
 			stop(server)
 			return <-failed // nil: we stopped it
 		}

@@ -50,11 +50,7 @@ func TestTheForegroundOutlivesTheDaemons(t *testing.T) {
 			if err := cat.in.Close(); err != nil {
 				t.Fatal(err)
 			}
-			// Who is killed closes its ends, which may have been stdin's end.
-			code := exitCode(t, cat.Wait())
-			if out := cat.out.String(); code != 0 || out != "before\nafter\n" && (out != "before\n" || what != "berthd is killed") {
-				t.Errorf("cat: exit %d, %q, %q", code, out, cat.errOut.String())
-			}
+			wantEnd(t, cat, end{"before\nafter\n", "", 0})
 			for _, n := range []string{name, typed} {
 				if c := listed(t, n); c.ID != "" {
 					t.Errorf("left is %v", c)

@@ -18,6 +18,9 @@ import (
 // is full is lost to that client.
 const clientQueue = 1 << 20
 
+// departure is how long a process that is killed may take to close what it has.
+const departure = 30 * time.Millisecond
+
 // AttachIO holds a client's ends; nil leaves a stream out.
 type AttachIO struct {
 	Stdin, Stdout, Stderr *os.File
@@ -163,8 +166,20 @@ func (s *Stdio) copyStdin(ctx context.Context, from *os.File) (atEnd bool) {
 			return false
 		}
 		if err != nil {
-			return errors.Is(err, io.EOF) && ctx.Err() == nil
+			return errors.Is(err, io.EOF) && stays(ctx)
 		}
+	}
+}
+
+// stays reports whether the client is there a moment after its stdin has ended. One
+// that is killed closes all of its descriptors, one after the other: what it sent
+// has not ended, and whoever comes next goes on with it.
+func stays(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(departure):
+		return true
 	}
 }
 
