@@ -48,13 +48,15 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	if err := e.note(id, config.Cgroups); err != nil {
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
+	made := e.v1.Make(config.Cgroups.Path) // empty with systemd
+	defer made()
 	ct, err := libcontainer.Create(e.opts.Root, id, config)
 	if errors.Is(err, libcontainer.ErrExist) {
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, errs.Exists)
 	}
 	if err != nil {
-		_ = e.forgetNote(id) // best effort
-		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
+		made()
+		return runtime.Process{}, errors.Join(fmt.Errorf("container %s: %w", id, err), e.removeHalf(context.WithoutCancel(ctx), id))
 	}
 	p, err := initProcess(process, io)
 	if err == nil {
@@ -68,6 +70,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		defer env.Close()
 	}
 	if err != nil {
+		made()
 		_ = ct.Destroy() // best effort, as is the next: the error is what went wrong first
 		_ = e.forgetNote(id)
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, blame(err, spec))

@@ -2,7 +2,9 @@ package cgroup
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,8 +17,9 @@ import (
 type V1 struct {
 	hierarchies []cgroups.Mount
 
-	mu     sync.Mutex
-	warmed time.Time
+	mu        sync.Mutex
+	warming   bool // a goroutine does
+	warmUntil time.Time
 }
 
 // OpenV1 looks at what is mounted. It is for as long as the process lives.
@@ -47,4 +50,24 @@ func directory(h cgroups.Mount, file map[string]string) (string, error) {
 		return "", fmt.Errorf("cgroup %s lies outside of %s, which is mounted at %s", own, h.Root, h.Mountpoint)
 	}
 	return filepath.Join(h.Mountpoint, below), nil
+}
+
+// Make begins to make the directories of a cgroup in every hierarchy, beside what
+// its caller does, who calls wait before anybody may remove them. The cpusets of a
+// new directory are empty until libcontainer fills them: that one is left to it,
+// as are all errors.
+func (v *V1) Make(path string) (wait func()) {
+	if !v.Here() || !filepath.IsAbs(path) {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, h := range v.hierarchies {
+			if !slices.Contains(h.Subsystems, "cpuset") {
+				_ = os.MkdirAll(filepath.Join(h.Mountpoint, path), 0o755)
+			}
+		}
+	}()
+	return func() { <-done }
 }
