@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,9 +12,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/thread"
 )
 
 // podNamespace is how one type is made and where /proc shows it.
@@ -62,11 +59,14 @@ func (e *Engine) createPod(ctx context.Context, r runtime.PodRequest, steps *und
 	if len(r.Namespaces) == 0 {
 		return 0, nil
 	}
-	request, err := podRequest(r)
+	plan, err := planPod(r)
 	if err != nil {
 		return 0, err
 	}
-	h, err := e.startPodHelper(request)
+	if plan.fitsThread() {
+		return 0, thread.Spoil(func() error { return plan.makeHere(r.Namespaces) })
+	}
+	h, err := e.startPodHelper(plan.request())
 	if err != nil {
 		return 0, err
 	}
@@ -87,71 +87,6 @@ func (e *Engine) createPod(ctx context.Context, r runtime.PodRequest, steps *und
 		}
 	}
 	return initPID, h.release(initPID != 0)
-}
-
-// podRequest writes down, in the order in which pod.c reads it, what to make.
-func podRequest(r runtime.PodRequest) (*request, error) {
-	var flags uint32
-	for _, ns := range r.Namespaces {
-		known, ok := podNamespaces[ns.Type]
-		if !ok || flags&known.flag != 0 || !filepath.IsAbs(ns.Path) {
-			return nil, fmt.Errorf("namespace %q at %q: %w", ns.Type, ns.Path, errs.Invalid)
-		}
-		flags |= known.flag
-	}
-	if flags&unix.CLONE_NEWUSER != 0 && (len(r.UIDMappings) == 0 || len(r.GIDMappings) == 0) {
-		return nil, fmt.Errorf("user namespace without mappings: %w", errs.Invalid)
-	}
-	out := &request{}
-	out.number(flags)
-	hostname := r.Hostname
-	if flags&unix.CLONE_NEWUTS == 0 {
-		hostname = ""
-	}
-	out.string(hostname)
-	out.number(uint32(len(r.Sysctls)))
-	for _, key := range slices.Sorted(maps.Keys(r.Sysctls)) {
-		path, err := sysctlPath(key, flags)
-		if err != nil {
-			return nil, err
-		}
-		out.string(path)
-		out.string(r.Sysctls[key])
-	}
-	return out, nil
-}
-
-// sysctlPath refuses keys that are not those of a namespace being made: they
-// would change the host.
-func sysctlPath(key string, flags uint32) (string, error) {
-	need := uint32(0)
-	switch {
-	case strings.HasPrefix(key, "net."):
-		need = unix.CLONE_NEWNET
-	case strings.HasPrefix(key, "kernel.shm"), strings.HasPrefix(key, "kernel.msg"), key == "kernel.sem", strings.HasPrefix(key, "fs.mqueue."):
-		need = unix.CLONE_NEWIPC
-	case key == "kernel.domainname":
-		need = unix.CLONE_NEWUTS
-	}
-	if need == 0 || flags&need == 0 {
-		return "", fmt.Errorf("sysctl %q is not of a namespace of the pod: %w", key, errs.Invalid)
-	}
-	// A slash within a key stands for a dot of an interface's name.
-	path := strings.Map(func(c rune) rune {
-		switch c {
-		case '.':
-			return '/'
-		case '/':
-			return '.'
-		}
-		return c
-	}, key)
-	for part := range strings.SplitSeq(path, "/") {
-		if part == "" || part == "." || part == ".." {
-			return "", fmt.Errorf("sysctl %q: %w", key, errs.Invalid)
-		}
-	}
-	return "/proc/sys/" + path, nil
 }
 
 // podHelper is a running execution of pod.c.

@@ -13,11 +13,11 @@
 package mounts
 
 import (
-	"fmt"
 	"os"
-	goruntime "runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/runtime/libct/thread"
 )
 
 // Placement is something to put into a container.
@@ -29,51 +29,38 @@ type Placement interface {
 	Close()
 }
 
-// Place places all, in order, for the container whose init waits.
+// Place places all, in order, for the container whose init waits. It does so in
+// init's mount, network and IPC namespaces, which file systems made there belong
+// to.
 func Place(initPID int, rootfs string, all []Placement) error {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", initPID))
+	init, err := unix.PidfdOpen(initPID, 0)
 	if err != nil {
-		return err
+		return os.NewSyscallError("pidfd_open", err)
 	}
-	defer ns.Close()
-	done := make(chan error, 1)
-	go visit(ns, done, func() error {
-		root, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return &os.PathError{Op: "open", Path: rootfs, Err: err}
+	defer unix.Close(init)
+	return thread.Spoil(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns asks for it
+			return os.NewSyscallError("unshare", err)
 		}
-		defer unix.Close(root)
-		for _, p := range all {
-			if err := p.Place(root); err != nil {
-				return err
-			}
+		if err := unix.Setns(init, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC); err != nil {
+			return os.NewSyscallError("setns", err)
 		}
-		return nil
+		return place(rootfs, all)
 	})
-	return <-done
 }
 
-// visit calls f in another mount namespace, on a thread that is of no use
-// afterwards and ends with the goroutine. The first thread of a process would not
-// end, and is kept busy while another does it.
-func visit(ns *os.File, done chan<- error, f func() error) {
-	goruntime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		defer goruntime.UnlockOSThread()
-		other := make(chan error)
-		go visit(ns, other, f)
-		done <- <-other
-		return
+func place(rootfs string, all []Placement) error {
+	root, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: rootfs, Err: err}
 	}
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns asks for it
-		done <- os.NewSyscallError("unshare", err)
-		return
+	defer unix.Close(root)
+	for _, p := range all {
+		if err := p.Place(root); err != nil {
+			return err
+		}
 	}
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-		done <- os.NewSyscallError("setns", err)
-		return
-	}
-	done <- f()
+	return nil
 }
 
 // resolve is how paths below a root file system are opened: a link on the way

@@ -1,7 +1,6 @@
 package mounts
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -153,30 +151,4 @@ func TestALinkThatCameLaterIsNotFollowed(t *testing.T) {
 	if OwnDev(root) {
 		t.Error("a link passes for /dev")
 	}
-}
-
-func TestAVisitLeavesEveryThreadAtHome(t *testing.T) {
-	pid := waiting(t)
-	root := tree(t)
-	for range 20 {
-		if err := Place(pid, root, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	home, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	testutil.Await(t, 10*time.Second, func() error { // the visitor's thread is about to end
-		threads, err := filepath.Glob("/proc/self/task/*/ns/mnt")
-		if err != nil || len(threads) == 0 {
-			return fmt.Errorf("%v, %w", threads, err)
-		}
-		for _, path := range threads {
-			if ns, err := os.Readlink(path); err == nil && ns != home {
-				return fmt.Errorf("%s is in %s", path, ns)
-			}
-		}
-		return nil
-	})
 }
