@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"sync"
 
 	"github.com/opencontainers/runc/libcontainer/exeseal"
@@ -87,6 +88,12 @@ func New(o Options) (*Engine, error) {
 	// libcontainer logs warnings about what the engine has decided on purpose;
 	// errors come back as errors.
 	logrus.SetLevel(logrus.ErrorLevel)
+	// libcontainer hands the variable to its init, which has one thread to use and
+	// else looks for the CPU limits of its cgroup first. Here it means nothing.
+	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
+		return nil, err
+	}
+	goruntime.SetDefaultGOMAXPROCS()
 	// No process of a container may read this one's memory or files.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("prctl(PR_SET_DUMPABLE)", err)

@@ -22,6 +22,7 @@ type outside struct {
 	rootfs  string
 	ownDev  bool // /dev is a tmpfs of the container
 	binds   []*configs.Mount
+	systems []mounts.Filesystem
 	devices mounts.Devices
 	view    *configs.Mount // of cgroups
 }
@@ -37,8 +38,9 @@ func (e *Engine) takeOutside(c *configs.Config) {
 	o.ownDev = mounts.OwnDev(c.Rootfs) && slices.ContainsFunc(c.Mounts, func(m *configs.Mount) bool { return m.Device == "tmpfs" && m.Destination == "/dev" })
 	c.Devices = slices.DeleteFunc(slices.Clone(c.Devices), o.takeDevice)
 	all := c.Mounts
-	c.Mounts = slices.DeleteFunc(slices.Clone(all), func(m *configs.Mount) bool { return o.takeBind(m, all) || o.takeView(m, c, all) })
-	if len(o.devices) == 0 && len(o.binds) == 0 && o.view == nil {
+	o.takeView(c)
+	c.Mounts = slices.DeleteFunc(slices.Clone(all), func(m *configs.Mount) bool { return m == o.view || o.takeSystem(m, all) || o.takeBind(m, all) })
+	if len(o.devices) == 0 && len(o.systems) == 0 && len(o.binds) == 0 && o.view == nil {
 		return
 	}
 	hook := configs.NewFunctionHook(func(s *specs.State) error { return o.place(s.Pid) })
@@ -51,6 +53,9 @@ func (e *Engine) takeOutside(c *configs.Config) {
 // place is the hook.
 func (o *outside) place(initPID int) error {
 	all := []mounts.Placement{o.devices}
+	for _, f := range o.systems {
+		all = append(all, f)
+	}
 	defer func() {
 		for _, p := range all {
 			p.Close()
@@ -85,6 +90,36 @@ func (o *outside) takeDevice(d *devices.Device) bool {
 	return true
 }
 
+// takeSystem takes file systems that are the container's own and need nothing but
+// their namespaces, where no mount comes before them in their place or below it.
+func (o *outside) takeSystem(m *configs.Mount, all []*configs.Mount) bool {
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	inDev := o.ownDev && path.Dir(m.Destination) == "/dev"
+	switch {
+	case m.Device != "sysfs" && m.Device != "devpts" && m.Device != "mqueue", (m.Device == "sysfs") == inDev,
+		m.Flags&^flags != 0, len(m.PropagationFlags) != 0, m.IDMapping != nil, m.Extensions != 0, path.Clean("/"+m.Destination) != m.Destination:
+		return false
+	}
+	for _, other := range all {
+		at := path.Clean("/" + other.Destination)
+		if other == m || other == o.view { // the view is placed last
+			continue
+		}
+		if within(at, m.Destination) || within(m.Destination, at) && !(inDev && at == "/dev") {
+			return false
+		}
+	}
+	if !inDev && !mounts.ReadyFor(o.rootfs, m.Destination) {
+		return false
+	}
+	f := mounts.Filesystem{Type: m.Device, Target: m.Destination, Attributes: attributes(m), InDev: inDev}
+	if m.Data != "" {
+		f.Options = strings.Split(m.Data, ",")
+	}
+	o.systems = append(o.systems, f)
+	return true
+}
+
 // takeBind takes private bind mounts whose places are plain: in the root file
 // system, or right below /dev.
 func (o *outside) takeBind(m *configs.Mount, all []*configs.Mount) bool {
@@ -112,30 +147,33 @@ func (o *outside) takeBind(m *configs.Mount, all []*configs.Mount) bool {
 
 // bindOptions are those of a mount that takeBind took.
 func bindOptions(m *configs.Mount) mounts.BindOptions {
-	o := mounts.BindOptions{Exact: m.ClearedFlags != 0, InDev: path.Dir(m.Destination) == "/dev"}
+	set := attributes(m)
+	return mounts.BindOptions{Exact: m.ClearedFlags != 0 || set != 0, Attributes: set, InDev: path.Dir(m.Destination) == "/dev"}
+}
+
+// attributes are the flags of a mount in the words of fsmount and mount_setattr.
+func attributes(m *configs.Mount) (set uint64) {
 	for flag, attribute := range map[int]uint64{unix.MS_RDONLY: unix.MOUNT_ATTR_RDONLY, unix.MS_NOSUID: unix.MOUNT_ATTR_NOSUID, unix.MS_NODEV: unix.MOUNT_ATTR_NODEV, unix.MS_NOEXEC: unix.MOUNT_ATTR_NOEXEC} {
 		if m.Flags&flag != 0 {
-			o.Exact = true
-			o.Attributes |= attribute
+			set |= attribute
 		}
 	}
-	return o
+	return set
 }
 
 // takeView takes the mount of v1's cgroups, where nothing is mounted over or
 // below it.
-func (o *outside) takeView(m *configs.Mount, c *configs.Config, all []*configs.Mount) bool {
-	if m.Device != "cgroup" || m.Destination != cgroup.ViewAt || !o.v1.Here() || c.Namespaces.Contains(configs.NEWCGROUP) {
-		return false
+func (o *outside) takeView(c *configs.Config) {
+	at := slices.IndexFunc(c.Mounts, func(m *configs.Mount) bool { return m.Device == "cgroup" && m.Destination == cgroup.ViewAt })
+	if at < 0 || !o.v1.Here() || c.Namespaces.Contains(configs.NEWCGROUP) {
+		return
 	}
-	after := all[slices.Index(all, m)+1:]
-	if slices.ContainsFunc(after, func(n *configs.Mount) bool {
-		return within(n.Destination, m.Destination) || within(m.Destination, n.Destination)
-	}) {
-		return false
+	for _, later := range c.Mounts[at+1:] {
+		if within(later.Destination, cgroup.ViewAt) || within(cgroup.ViewAt, later.Destination) {
+			return
+		}
 	}
-	o.view = m
-	return true
+	o.view = c.Mounts[at]
 }
 
 // within reports whether p is dir, or below it.

@@ -3,6 +3,7 @@ package libct
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,12 +57,8 @@ func mountedSpec(t *testing.T, id, script string) *specs.Spec {
 		bind(file("shared"), "/etc/shared", "rslave"),
 		specs.Mount{Type: "cgroup", Source: "cgroup", Destination: "/sys/fs/cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	)
-	for i, n := range spec.Linux.Namespaces {
-		if n.Type == specs.CgroupNamespace {
-			spec.Linux.Namespaces = append(spec.Linux.Namespaces[:i], spec.Linux.Namespaces[i+1:]...)
-			break
-		}
-	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{Type: "mqueue", Source: "mqueue", Destination: "/dev/mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 	mode, owner := os.FileMode(0o640), uint32(12)
 	spec.Linux.Devices = append(spec.Linux.Devices, specs.LinuxDevice{Path: "/dev/extra", Type: "c", Major: 1, Minor: 5, FileMode: &mode, UID: &owner, GID: &owner})
 	return spec
@@ -75,38 +72,55 @@ const tellMounts = `
 	touch /data/x 2>&1; touch /data/sub/y && ls /tmp /dev/shm`
 
 func TestWhatIsPlacedFromOutsideIsAsFromInside(t *testing.T) {
-	spec := mountedSpec(t, "o1", tellMounts)
-	var got [2]string
-	for i, inside := range []bool{false, true} {
-		e := newEngine(t)
-		e.inside = inside
-		b := create(t, e, "o1", spec)
-		out, code := b.output()
-		if code != 0 {
-			t.Fatalf("exit %d: %s", code, out)
-		}
-		got[i] = out
-		if err := e.Destroy(t.Context(), "o1"); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Remove(filepath.Join(spec.Mounts[len(spec.Mounts)-7].Source, "y")); err != nil {
-			t.Fatal(err)
+	for name, namespaces := range map[string][]specs.LinuxNamespace{
+		"the host's cgroups": nil,
+		"its own cgroups":    {{Type: specs.CgroupNamespace}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := mountedSpec(t, "o1", tellMounts)
+			spec.Linux.Namespaces = append(spec.Linux.Namespaces, namespaces...)
+			inside, outside := tell(t, true, spec), tell(t, false, spec)
+			// libcontainer leaves the tmpfs itself writable.
+			if len(namespaces) == 0 {
+				const tmpfs = "/ /sys/fs/cgroup ro,"
+				if !strings.Contains(outside, tmpfs) {
+					t.Errorf("no %q in %s", tmpfs, outside)
+				}
+				inside = strings.Replace(inside, "/ /sys/fs/cgroup rw,", tmpfs, 1)
+			}
+			if diff := cmp.Diff(strings.Split(inside, "\n"), strings.Split(outside, "\n")); diff != "" {
+				t.Errorf("inside (-), outside (+):\n%s", diff)
+			}
+		})
+	}
+}
+
+// tell runs a container whose mounts are all made inside or, where they can be,
+// outside.
+func tell(t *testing.T, inside bool, spec *specs.Spec) string {
+	t.Helper()
+	e := newEngine(t)
+	e.inside = inside
+	out, code := create(t, e, "o1", spec).output()
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	if err := e.Destroy(t.Context(), "o1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range spec.Mounts {
+		if m.Destination == "/data/sub" {
+			if err := os.Remove(filepath.Join(m.Source, "y")); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	// libcontainer leaves the tmpfs itself writable.
-	const tmpfs = "/ /sys/fs/cgroup ro,"
-	if !strings.Contains(got[0], tmpfs) {
-		t.Errorf("no %q in %s", tmpfs, got[0])
-	}
-	got[1] = strings.Replace(got[1], "/ /sys/fs/cgroup rw,", tmpfs, 1)
-	if diff := cmp.Diff(strings.Split(got[1], "\n"), strings.Split(got[0], "\n")); diff != "" {
-		t.Errorf("inside (-), outside (+):\n%s", diff)
-	}
+	return out
 }
 
 func TestWhatIsPrivilegedMayWriteItsCgroups(t *testing.T) {
 	spec := mountedSpec(t, "o2", `for d in /sys/fs/cgroup/*; do [ -L "$d" ] || mkdir "$d/mine" && rmdir "$d/mine" || echo "$d"; done`)
-	spec.Mounts[len(spec.Mounts)-1].Options = []string{"nosuid", "noexec", "nodev", "relatime", "rw"}
+	spec.Mounts[slices.IndexFunc(spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })].Options = []string{"nosuid", "noexec", "nodev", "relatime", "rw"}
 	if out, code := create(t, newEngine(t), "o2", spec).output(); code != 0 || out != "" {
 		t.Errorf("exit %d: %s", code, out)
 	}
