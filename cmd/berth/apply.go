@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -70,24 +69,25 @@ func (a *app) readManifest(path string) ([]byte, error) {
 
 // waitForPods asks each 200 ms: people wait for pulls, not for this.
 func waitForPods(ctx context.Context, c *client.Client, pods []*apiv1.ApplyResponse_Applied, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for waiting := "it is not known how the pods are"; ; {
+	for {
 		resp, err := c.Admin.ListManifests(ctx, &apiv1.ListManifestsRequest{})
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("after %s %s", timeout, waiting)
-		}
 		if err != nil {
 			return err
 		}
-		if waiting, err = podsUp(pods, resp.Pods); err != nil || waiting == "" {
+		waiting, err := podsUp(pods, resp.Pods)
+		if err != nil || waiting == "" {
 			return err
 		}
 		select {
 		case <-tick.C:
-		case <-ctx.Done(): // the next round tells
+		case <-limit.C:
+			return fmt.Errorf("after %s %s", timeout, waiting)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
