@@ -74,3 +74,17 @@ func ready(fd int, events int16) bool {
 	n, err := unix.Poll(poll, 0)
 	return err == nil && n > 0 && poll[0].Revents&events != 0
 }
+
+// noRoom reports whether the FIFO behind the read-only fd takes no more. Each
+// splice or sendfile takes a slot of it, were it for one byte: slots run out long
+// before the bytes of an unfinished line do. Only a writer can tell, which we are
+// for this moment: if the last other one goes meanwhile, our going is the end of
+// the file.
+func noRoom(fd int) bool {
+	writer, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(writer)
+	return !ready(writer, unix.POLLOUT)
+}

@@ -258,3 +258,46 @@ func BenchmarkLog(b *testing.B) {
 	}
 	s.Drain()
 }
+
+// Each splice or sendfile into a pipe takes one of its 16 slots, whatever its size.
+func TestManyPiecesOfAnUnfinishedLineDoNotFillTheFIFO(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "0.log")
+	_, s, out, errs := fixture(t, Config{LogPath: log})
+	errs.Close()
+	source, pieces, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	defer pieces.Close()
+	moved := make(chan error, 1)
+	want := strings.Repeat("0123456789", 10)
+	go func() {
+		defer out.Close()
+		for i := range want {
+			if _, err := pieces.WriteString(want[i : i+1]); err != nil {
+				moved <- err
+				return
+			}
+			if _, err := unix.Splice(int(source.Fd()), nil, int(out.Fd()), nil, 1, 0); err != nil {
+				moved <- err
+				return
+			}
+		}
+		_, err := out.WriteString("\n")
+		moved <- err
+	}()
+	select {
+	case err := <-moved:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		s.Close()
+		t.Fatal("the container waits for ever")
+	}
+	s.Drain()
+	if got := text(t, log); got != want+"\n" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -47,6 +47,9 @@ func (p *Pump) step(s *stream) (more bool) {
 	}
 	s.owner.deliver(s.index, data[min(s.sent, len(data)):])
 	used := p.record(s, data, s.hup || full)
+	if used == 0 && s.tty < 0 && noRoom(s.fd) {
+		used = p.record(s, data, true)
+	}
 	s.sent = len(data) - used
 	if len(data) >= 32<<10 && !s.big {
 		grow(s.fd)
@@ -68,8 +71,7 @@ func (p *Pump) feed(s *stream) (more, full bool) {
 	case errors.Is(err, unix.EINTR):
 		return true, false
 	case errors.Is(err, unix.EAGAIN):
-		// Each splice takes a slot of the FIFO, were it for one byte: slots run
-		// out long before the bytes of an unfinished line do.
+		// See noRoom.
 		return false, ready(s.tty, unix.POLLIN) && !ready(s.fd, unix.POLLOUT)
 	}
 	s.hup = s.hup || s.over || !errors.Is(err, unix.EIO)
