@@ -93,9 +93,9 @@ func (b *Bridge) removeLink() error {
 }
 
 // make makes the bridge where it is not there, with its owner as the alias: that
-// lives as long as the bridge does, which a record would not. It is made without duplicate address
-// detection: the host could not reach the pods' IPv6 addresses for the second
-// that it takes. The rest is the bridge plugin's work.
+// lives as long as the bridge does, which a record would not. It is made without
+// duplicate address detection: the host could not reach the pods' IPv6 addresses
+// for the second that it takes. The rest is the bridge plugin's work.
 func (b *Bridge) make() error {
 	if _, err := net.InterfaceByName(b.Name); err == nil {
 		return nil
