@@ -98,6 +98,9 @@ func takeHandover() (*handover, error) {
 	if err := json.Unmarshal(data, h); err != nil {
 		return nil, fmt.Errorf("decode handover: %w", err)
 	}
+	for _, e := range h.Entries {
+		e.prune()
+	}
 	h.inherit(false)
 	return h, nil
 }

@@ -40,9 +40,17 @@ func (a *anchor) spawnWorker() error {
 	a.worker, a.link = pid, pair[0]
 	a.messages = make(chan *message, messageQueue)
 	go read(a.link, a.messages)
+	if err := a.sendStore(); err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL) // it would wait for the rest for ever
+		return fmt.Errorf("send store: %w", err)
+	}
+	return nil
+}
+
+func (a *anchor) sendStore() error {
 	for _, e := range a.store {
 		if err := send(a.link, newMessage(e)); err != nil {
-			return fmt.Errorf("send store: %w", err)
+			return err
 		}
 	}
 	return send(a.link, &message{Op: opReady})

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -22,6 +23,17 @@ type entry struct {
 func (e *entry) close() {
 	for _, fd := range e.FDs {
 		_ = unix.Close(fd) // a copy
+	}
+}
+
+// prune forgets descriptors that are not what they were: a container may end, and
+// have its own closed, while its worker is becoming the anchor.
+func (e *entry) prune() {
+	for name, fd := range e.FDs {
+		target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err != nil || name == namePidfd && !strings.Contains(target, "pidfd") {
+			delete(e.FDs, name)
+		}
 	}
 }
 
