@@ -301,3 +301,35 @@ func TestManyPiecesOfAnUnfinishedLineDoNotFillTheFIFO(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestABusyWritersLinesAreNotCut(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "0.log")
+	_, s, out, errs := fixture(t, Config{LogPath: log})
+	errs.Close()
+	const lines = 1_000_000
+	written := make(chan error, 1)
+	go func() {
+		defer out.Close()
+		line := []byte(strings.Repeat("x", 97) + "\n")
+		block := bytes.Repeat(line, 700)
+		var err error
+		for left := lines * len(line); left > 0 && err == nil; {
+			var n int
+			n, err = out.Write(block[:min(left, 8192)]) // ends anywhere in a line
+			block = append(block[n:], block[:n]...)
+			left -= n
+		}
+		written <- err
+	}()
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	s.Drain()
+	data, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(data, []byte("\n")); n != lines {
+		t.Errorf("%d records of %d lines", n, lines)
+	}
+}

@@ -48,6 +48,11 @@ func (p *Pump) step(s *stream) (more bool) {
 	s.owner.deliver(s.index, data[min(s.sent, len(data)):])
 	used := p.record(s, data, s.hup || full)
 	if used == 0 && s.tty < 0 && noRoom(s.fd) {
+		// What was written since we looked may be what filled it.
+		if again, _ := p.peek(s); len(again) != len(data) {
+			s.sent = len(data)
+			return true
+		}
 		used = p.record(s, data, true)
 	}
 	s.sent = len(data) - used
