@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
@@ -94,6 +95,16 @@ type Info struct {
 	Links []Link `json:"links,omitempty"`
 }
 
+// sweepIngest removes an unfinished unpacking, with the view of the layers below
+// that may be mounted in it: it is read only, and nothing of them goes.
+func sweepIngest(path string) error {
+	err := unix.Unmount(filepath.Join(path, viewDir), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
 // Open returns the store at dir, which it makes if need be, and removes what
 // unfinished unpacking has left.
 func Open(dir string, limits Limits) (*Store, error) {
@@ -107,7 +118,7 @@ func Open(dir string, limits Limits) (*Store, error) {
 	}
 	for _, n := range names {
 		if strings.HasPrefix(n.Name(), ingestPrefix) {
-			if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+			if err := sweepIngest(filepath.Join(dir, n.Name())); err != nil {
 				return nil, fmt.Errorf("sweep layers: %w", err)
 			}
 		}

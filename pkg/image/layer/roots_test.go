@@ -198,3 +198,25 @@ func TestImageWithoutLayersShowsWhatIsWrittenAlsoAfterARestart(t *testing.T) {
 		t.Errorf("layers: %v, %v", all, err)
 	}
 }
+
+func TestTheStoreOpensAfterAKillInTheMiddleOfSettling(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	view := filepath.Join(dir, ingestPrefix+"1", viewDir)
+	if err := os.MkdirAll(view, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", view, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(view, "of a layer below"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Limits{}); err != nil {
+		_ = unix.Unmount(view, unix.MNT_DETACH)
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ingestPrefix+"*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
