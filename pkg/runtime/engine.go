@@ -33,9 +33,10 @@ type Engine interface {
 }
 
 // OpenGate opens the FIFO at path for reading, without waiting. That lets the
-// process go, which fails should nobody have the FIFO open when it has passed:
-// the descriptor, which the engine closes, must not be the only one by the time
-// that this process may be killed.
+// process go, which ends should nobody have the FIFO open when it passes: another
+// process must have a copy of the descriptor, which the engine closes, before
+// OpenGate returns. Until then the engine holds the process in the kernel, where
+// the host has a freezer.
 type OpenGate func(path string) (fd int, err error)
 
 // EngineControl changes what runs.

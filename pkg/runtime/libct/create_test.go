@@ -1,8 +1,10 @@
 package libct
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +31,34 @@ func TestCreateWaitsForStart(t *testing.T) {
 	}
 	if _, err := e.Create(t.Context(), "c1", b.spec, runtime.ProcessIO{}); !errors.Is(err, errs.Exists) {
 		t.Errorf("second create: %v", err)
+	}
+}
+
+func TestStartAfterAWorkerWasKilledAtTheGate(t *testing.T) {
+	e := newEngine(t)
+	b := create(t, e, "g1", baseSpec(t, "g1", "/bin/sh", "-c", "echo through; exit 7"))
+	for range 3 {
+		dead := make(chan struct{})
+		go func() {
+			defer close(dead)
+			_ = e.Start(context.Background(), "g1", func(path string) (int, error) {
+				fd, err := OpenGate(path)
+				if err != nil {
+					t.Error(err)
+				}
+				_ = unix.Close(fd) // as the kernel does for the dead
+				goruntime.Goexit()
+				return fd, err
+			})
+		}()
+		<-dead
+		ended := []unix.PollFd{{Fd: int32(b.p.PIDFD.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(ended, 20); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			t.Fatal("the process has ended", err)
+		}
+	}
+	if out, code := b.output(); code != 7 || out != "through\n" {
+		t.Errorf("got %q, exit %d", out, code)
 	}
 }
 

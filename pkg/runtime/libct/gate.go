@@ -24,7 +24,10 @@ const gateName = "exec.fifo"
 // gateLimit bounds how long the process may take to pass the gate.
 const gateLimit = 10 * time.Second
 
-// openGate lets the first process go, and returns once it is through.
+// openGate lets the first process go, and returns once it is through. The process
+// is held until open has seen to it that the gate stays open although this
+// worker be killed: it would end where it finds nobody at a gate that was open.
+// A worker killed in between leaves it held, for the next one's Start.
 func (e *Engine) openGate(ctx context.Context, c *container, open runtime.OpenGate) error {
 	ctx, cancel := context.WithTimeout(ctx, gateLimit)
 	defer cancel()
@@ -32,14 +35,20 @@ func (e *Engine) openGate(ctx context.Context, c *container, open runtime.OpenGa
 	if c.pidfd == nil {
 		return c.stopped()
 	}
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("it has started: %w", errs.Conflict)
+	}
+	held := c.hold()
 	fd, err := open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("container %s has started: %w", c.id, errs.Conflict)
+	if err == nil {
+		defer unix.Close(fd)
+	}
+	if held {
+		err = errors.Join(err, c.thaw())
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
 	err = c.awaitPassage(ctx, fd)
 	if removeErr := os.Remove(path); !errors.Is(removeErr, os.ErrNotExist) {
 		err = errors.Join(err, removeErr)

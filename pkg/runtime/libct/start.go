@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/opencontainers/runc/libcontainer"
-
-	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
@@ -19,17 +16,6 @@ func (e *Engine) Start(ctx context.Context, id string, open runtime.OpenGate) er
 	c, err := e.get(id)
 	if err != nil {
 		return err
-	}
-	ct, err := c.load()
-	if err != nil {
-		return err
-	}
-	status, err := ct.Status()
-	if err != nil {
-		return fmt.Errorf("start container %s: %w", id, err)
-	}
-	if status != libcontainer.Created {
-		return fmt.Errorf("start container %s: it is %s: %w", id, status, errs.Conflict)
 	}
 	if err := e.openGate(ctx, c, open); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)

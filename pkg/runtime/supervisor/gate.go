@@ -12,9 +12,10 @@ import (
 
 // openGate opens the FIFO at which a created process waits and gives a copy to
 // the anchor. Should this worker be killed in between, the process would find
-// nobody at the gate and end; so all is prepared beforehand, and what remains
-// in between are some instructions. Once it is sent, the descriptor is open for
-// as long as the message waits or the anchor keeps it.
+// nobody at the gate and end, where the host has no freezer to hold it; so all is
+// prepared beforehand, and what remains in between are some instructions. Once it
+// is sent, the descriptor is open for as long as the message waits or the anchor
+// keeps it.
 func (k *keeper) openGate(id, path string) (int, error) {
 	data, err := json.Marshal(&message{Op: opPut, ID: id, Names: []string{nameGate}})
 	if err != nil {
