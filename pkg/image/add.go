@@ -22,10 +22,10 @@ import (
 // maxPacked bounds what follows a compressed stream in its blob.
 const maxPacked = 1 << 20
 
-// source gives the blobs of an image that is being added; they are not verified
-// yet.
+// source gives the blobs of an image that is being added, from an offset in bytes
+// on; they are not verified yet.
 type source interface {
-	Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error)
+	Blob(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
 
 // add brings an image here from its manifest: content first, then its record and
@@ -96,7 +96,7 @@ func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source)
 		return ispec.Image{}, err
 	}
 	if !s.blobs.Has(d.Digest) {
-		r, err := src.Blob(ctx, d)
+		r, err := src.Blob(ctx, d, 0)
 		if err != nil {
 			return ispec.Image{}, err
 		}
@@ -142,7 +142,7 @@ func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src sourc
 // came.
 func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
 	fetched, kept := false, s.blobs.Has(l.Blob.Digest)
-	open := func() (io.ReadCloser, error) {
+	open := func(layer.Mark) (layer.Stream, error) {
 		fetched = true
 		return s.stream(ctx, l.Blob, src, report)
 	}
@@ -154,7 +154,7 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 		return info, err
 	}
 	if !fetched && s.options.KeepBlobs && !s.blobs.Has(l.Blob.Digest) {
-		r, err := src.Blob(ctx, l.Blob)
+		r, err := src.Blob(ctx, l.Blob, 0)
 		if err != nil {
 			return info, err
 		}
@@ -173,14 +173,14 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 
 // stream opens a layer's tar stream. Its end is reached only by a reader of a
 // blob whose digest and size were right.
-func (s *Service) stream(ctx context.Context, d ispec.Descriptor, src source, report *reporter) (io.ReadCloser, error) {
+func (s *Service) stream(ctx context.Context, d ispec.Descriptor, src source, report *reporter) (*layerStream, error) {
 	st := &layerStream{}
 	if f, err := s.blobs.Open(d.Digest); err == nil {
 		st.closers = append(st.closers, f)
 		st.packed = blob.NewVerifier(f, d.Digest, d.Size)
 		return st, st.inflate(st.packed)
 	}
-	body, err := src.Blob(ctx, d)
+	body, err := src.Blob(ctx, d, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -247,6 +247,9 @@ func (l *layerStream) finish() error {
 	}
 	return io.EOF
 }
+
+// Mark implements layer.Stream: a layer whose stream broke begins anew.
+func (l *layerStream) Mark() (layer.Mark, bool) { return layer.Mark{}, false }
 
 // Close gives everything back; a blob that was not read to its end is dropped.
 func (l *layerStream) Close() error {

@@ -33,12 +33,12 @@ type dockerSource struct {
 }
 
 // Blob implements source.
-func (d dockerSource) Blob(_ context.Context, desc ispec.Descriptor) (io.ReadCloser, error) {
+func (d dockerSource) Blob(_ context.Context, desc ispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	name, ok := d.names[desc.Digest]
 	if !ok {
 		return nil, fmt.Errorf("archive has no blob %s: %w", desc.Digest, errs.Invalid)
 	}
-	return d.spool.open(name)
+	return d.spool.openAt(name, offset)
 }
 
 func (s *Service) loadDocker(ctx context.Context, sp *spool) ([]Image, error) {

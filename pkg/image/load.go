@@ -50,11 +50,11 @@ func blobName(d digest.Digest) string {
 }
 
 // Blob implements source.
-func (o ociSource) Blob(_ context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
+func (o ociSource) Blob(_ context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	if err := checkDescriptor(d); err != nil {
 		return nil, err
 	}
-	return o.spool.open(blobName(d.Digest))
+	return o.spool.openAt(blobName(d.Digest), offset)
 }
 
 func (o ociSource) document(d ispec.Descriptor) (document, error) {

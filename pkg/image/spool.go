@@ -126,6 +126,18 @@ func (sp *spool) open(name string) (*os.File, error) {
 	return os.Open(p)
 }
 
+// openAt opens a file of the archive from an offset on.
+func (sp *spool) openAt(name string, offset int64) (*os.File, error) {
+	f, err := sp.open(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 func (sp *spool) has(name string) bool {
 	_, file := sp.files[name]
 	_, link := sp.links[name]

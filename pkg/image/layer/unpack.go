@@ -23,11 +23,26 @@ import (
 // maxTail bounds what may follow the end of a tar stream: padding.
 const maxTail = 64 << 20
 
-// Unpack makes the layer diffID from its tar stream, uncompressed, and returns
-// once it is whole, verified and on disk. A layer that is there already is left
-// alone. open is called only if the stream is needed; two callers for one layer
-// share the work of the first.
-func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func() (io.ReadCloser, error)) (Info, error) {
+// Mark is a position in a layer's tar stream from which the stream can be opened
+// again, by another process too. The zero Mark is the beginning.
+type Mark struct {
+	Offset int64  `json:"offset"` // in the tar stream, in bytes
+	State  []byte `json:"state"`  // what who made the stream needs
+}
+
+// Stream is a layer's tar stream, uncompressed.
+type Stream interface {
+	io.ReadCloser
+	// Mark returns the last position, at most as far as what has been read, from
+	// which the stream can be opened again; false where it has none.
+	Mark() (Mark, bool)
+}
+
+// Unpack makes the layer diffID from its tar stream and returns once it is whole,
+// verified and on disk. A layer that is there already is left alone. open is
+// called only if the stream is needed, with where to begin; two callers for one
+// layer share the work of the first.
+func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from Mark) (Stream, error)) (Info, error) {
 	p, err := s.path(diffID)
 	if err != nil {
 		return Info{}, err
@@ -40,7 +55,7 @@ func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func() (i
 	if info, err := s.Info(diffID); err == nil {
 		return info, nil
 	}
-	r, err := open()
+	r, err := open(Mark{})
 	if err != nil {
 		return Info{}, err
 	}

@@ -79,11 +79,15 @@ func store(t testing.TB, limits Limits) *Store {
 	return s
 }
 
+// plain is a stream that cannot be opened again but from its beginning.
+type plain struct{ io.Reader }
+
+func (plain) Close() error       { return nil }
+func (plain) Mark() (Mark, bool) { return Mark{}, false }
+
 func unpack(t testing.TB, s *Store, data []byte) (Info, error) {
 	t.Helper()
-	return s.Unpack(t.Context(), digest.FromBytes(data), func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(data)), nil
-	})
+	return s.Unpack(t.Context(), digest.FromBytes(data), func(Mark) (Stream, error) { return plain{bytes.NewReader(data)}, nil })
 }
 
 func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
@@ -263,7 +267,7 @@ func TestUnpackVerifiesTheDigest(t *testing.T) {
 	s := store(t, Limits{})
 	data := stream(t, entry{name: "a", data: "x"})
 	want := digest.FromString("something else")
-	_, err := s.Unpack(t.Context(), want, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+	_, err := s.Unpack(t.Context(), want, func(Mark) (Stream, error) { return plain{bytes.NewReader(data)}, nil })
 	if err == nil || s.Has(want) {
 		t.Errorf("err %v, has %v", err, s.Has(want))
 	}

@@ -198,14 +198,34 @@ func (r *Repository) manifest(ctx context.Context, reference string, limit int64
 	return desc, data, nil
 }
 
-// Blob opens a blob. The caller verifies what it reads, and closes it.
-func (r *Repository) Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
+// Blob opens a blob from an offset in bytes on. The caller verifies what it reads,
+// and closes it.
+func (r *Repository) Blob(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	body, err := r.remote.Blobs().Fetch(ctx, d)
+	body, err := r.fetch(ctx, d, offset)
 	if err != nil {
 		err = fmt.Errorf("fetch blob %s of %s: %w", d.Digest, r.name, explain(ctx, err))
 		cancel(nil)
 		return nil, err
 	}
 	return newStallReader(ctx, cancel, body, r.stall, fmt.Sprintf("fetch blob %s of %s", d.Digest, r.name)), nil
+}
+
+// fetch skips what is before the offset by a range where the registry has those,
+// else by reading it.
+func (r *Repository) fetch(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	body, err := r.remote.Blobs().Fetch(ctx, d)
+	if err != nil || offset == 0 {
+		return body, err
+	}
+	if s, ok := body.(io.Seeker); ok {
+		_, err = s.Seek(offset, io.SeekStart)
+	} else {
+		_, err = io.CopyN(io.Discard, body, offset)
+	}
+	if err != nil {
+		_ = body.Close() // nothing of it is used
+		return nil, err
+	}
+	return body, nil
 }
