@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
+
+	"github.com/berth-run/berth/test/bench/harness"
 )
 
 // threshold is what a figure has to reach: a ratio to the peer's, or a most.
@@ -85,7 +87,7 @@ func compare(f *figures) []line {
 	var lines []line
 	for _, k := range f.order {
 		by := f.by[k]
-		l := line{Suite: k.Suite, Name: k.Row, Containerd: summarize(by[containerdName]), Berth: summarize(by[berthName])}
+		l := line{Suite: k.Suite, Name: k.Row, Containerd: summarize(by[harness.Containerd]), Berth: summarize(by[harness.Berth])}
 		for _, rows := range by {
 			l.Unit = rows[0].Unit
 		}
@@ -156,8 +158,8 @@ func printTable(w io.Writer, lines []line) {
 	}
 	_ = t.Flush() // to a terminal or a pipe
 	for _, l := range lines {
-		l.remark(w, containerdName, l.Containerd)
-		l.remark(w, berthName, l.Berth)
+		l.remark(w, harness.Containerd, l.Containerd)
+		l.remark(w, harness.Berth, l.Berth)
 	}
 }
 

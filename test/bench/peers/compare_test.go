@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/berth-run/berth/test/bench/harness"
 )
 
 // two returns figures with one row for each runtime.
 func two(key figureKey, containerd, berth benchRow) *figures {
 	f := &figures{}
 	containerd.Name, berth.Name = key.Row, key.Row
-	f.Add(key.Suite, containerdName, []benchRow{containerd})
-	f.Add(key.Suite, berthName, []benchRow{berth})
+	f.Add(key.Suite, harness.Containerd, []benchRow{containerd})
+	f.Add(key.Suite, harness.Berth, []benchRow{berth})
 	return f
 }
 
@@ -103,7 +105,7 @@ func TestRoundsAreJoinedByTheirMedian(t *testing.T) {
 
 func TestTableShowsNotesAndMissingRuntimes(t *testing.T) {
 	f := &figures{}
-	f.Add("lists", berthName, []benchRow{{Name: "ListContainerStats", Unit: "ms", Note: "not implemented"}})
+	f.Add("lists", harness.Berth, []benchRow{{Name: "ListContainerStats", Unit: "ms", Note: "not implemented"}})
 	var b bytes.Buffer
 	printTable(&b, compare(f))
 	if !strings.Contains(b.String(), "not implemented") || !strings.Contains(b.String(), "-") {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/berth-run/berth/test/bench/harness"
 )
 
 // suiteRun is one call of berth-bench.
@@ -75,7 +77,7 @@ func (f *figures) Add(suite, runtime string, rows []benchRow) {
 }
 
 // runSuites runs every suite on every runtime in turn, round by round.
-func runSuites(ctx context.Context, s settings, runtimes []*daemon) (*figures, error) {
+func runSuites(ctx context.Context, s settings, runtimes []*harness.Daemon) (*figures, error) {
 	f := &figures{}
 	for round := range s.Rounds {
 		for _, run := range suiteRuns {
@@ -86,7 +88,7 @@ func runSuites(ctx context.Context, s settings, runtimes []*daemon) (*figures, e
 				began := time.Now()
 				rows, err := runSuite(ctx, s, run, d)
 				if err != nil {
-					return nil, fmt.Errorf("%s on %s: %w\n%s", run.Name, d.Name, err, lastLines(filepath.Join(s.Dir, d.Name)))
+					return nil, fmt.Errorf("%s on %s: %w\n%s", run.Name, d.Name, err, harness.LastLines(filepath.Join(s.Dir, d.Name)))
 				}
 				fmt.Fprintf(os.Stderr, "round %d: %-26s %-11s %5.1f s\n", round+1, run.Name, d.Name, time.Since(began).Seconds())
 				f.Add(run.Name, d.Name, rows)
@@ -97,10 +99,10 @@ func runSuites(ctx context.Context, s settings, runtimes []*daemon) (*figures, e
 }
 
 // runSuite calls berth-bench once.
-func runSuite(ctx context.Context, s settings, run suiteRun, d *daemon) ([]benchRow, error) {
+func runSuite(ctx context.Context, s settings, run suiteRun, d *harness.Daemon) ([]benchRow, error) {
 	n := max(1, int(math.Round(float64(run.N)*s.Scale)))
-	args := append(slices.Clone(run.Args), "--json", "--endpoint", "unix://"+d.Socket, "--image", busyboxRef,
-		"--n", strconv.Itoa(n), "--cgroup-parent", cgroupParent+"/"+d.Name, "--log-dir", filepath.Join(s.Dir, "logs"))
+	args := append(slices.Clone(run.Args), "--json", "--endpoint", "unix://"+d.Socket, "--image", harness.BusyboxRef,
+		"--n", strconv.Itoa(n), "--cgroup-parent", harness.CgroupParent+"/"+d.Name, "--log-dir", filepath.Join(s.Dir, "logs"))
 	c := exec.CommandContext(ctx, filepath.Join(s.Bin, "berth-bench"), args...)
 	c.Stderr = os.Stderr
 	out, err := c.Output()

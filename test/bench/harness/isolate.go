@@ -1,4 +1,4 @@
-package main
+package harness
 
 import (
 	"context"
@@ -22,11 +22,11 @@ const (
 	stageMeasure  = "measure"
 )
 
-// cgroupParent is where all pods of the run are.
-const cgroupParent = "/berth-peers"
+// CgroupParent is where all pods of the run are.
+const CgroupParent = "/berth-peers"
 
 // isolate runs init in namespaces of its own and waits for it.
-func isolate(ctx context.Context, s settings) error {
+func isolate(ctx context.Context, s Settings) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -105,8 +105,8 @@ func enter(dir string) error {
 // removeCgroups removes the run's cgroups in every hierarchy. Their processes
 // ended with the PID namespace.
 func removeCgroups() {
-	roots, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent) // the pattern is well formed
-	for _, root := range append(roots, "/sys/fs/cgroup"+cgroupParent) {
+	roots, _ := filepath.Glob("/sys/fs/cgroup/*" + CgroupParent) // the pattern is well formed
+	for _, root := range append(roots, "/sys/fs/cgroup"+CgroupParent) {
 		var dirs []string
 		_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error { // a missing root is fine
 			if err == nil && e.IsDir() {

@@ -1,4 +1,4 @@
-package main
+package harness
 
 import (
 	"context"
@@ -10,42 +10,39 @@ import (
 	"github.com/berth-run/berth/test/images"
 )
 
-// The names of the images that are made here.
-const (
-	busyboxRef = "bench.local/busybox:1"
-	pauseRef   = "bench.local/pause:1"
-)
+// BusyboxRef is an image that every runtime has when its starter returns.
+const BusyboxRef = "bench.local/busybox:1"
 
-// imageFiles are archives that both runtimes load.
-type imageFiles struct {
-	Busybox, Pause string
-}
+const pauseRef = "bench.local/pause:1"
+
+// The archives that starters load.
+func busyboxArchive(dir string) string { return filepath.Join(dir, "busybox.tar") }
+func pauseArchive(dir string) string   { return filepath.Join(dir, "pause.tar") }
 
 // pauseSource is what a pause container does, and no more.
 const pauseSource = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
 
 // makeImages builds both images from what is on the machine.
-func makeImages(ctx context.Context, dir string) (imageFiles, error) {
-	files := imageFiles{Busybox: filepath.Join(dir, "busybox.tar"), Pause: filepath.Join(dir, "pause.tar")}
+func makeImages(ctx context.Context, dir string) error {
 	busybox, err := images.Busybox()
 	if err != nil {
-		return files, err
+		return err
 	}
-	if err := writeArchive(files.Busybox, busyboxRef, busybox); err != nil {
-		return files, err
+	if err := writeArchive(busyboxArchive(dir), BusyboxRef, busybox); err != nil {
+		return err
 	}
 	source, program := filepath.Join(dir, "pause.c"), filepath.Join(dir, "pause")
 	if err := os.WriteFile(source, []byte(pauseSource), 0o644); err != nil {
-		return files, err
+		return err
 	}
 	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-static", "-s", "-o", program, source).CombinedOutput(); err != nil {
-		return files, fmt.Errorf("compile pause: %w: %s", err, out)
+		return fmt.Errorf("compile pause: %w: %s", err, out)
 	}
 	pause, err := images.FromBinary(program, "pause")
 	if err != nil {
-		return files, err
+		return err
 	}
-	return files, writeArchive(files.Pause, pauseRef, pause)
+	return writeArchive(pauseArchive(dir), pauseRef, pause)
 }
 
 // writeArchive writes image as a docker archive: the form in which a name is

@@ -1,4 +1,4 @@
-package main
+package harness
 
 import (
 	"context"
@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 )
 
-const berthName = "berth"
+// Berth is the name of its Daemon.
+const Berth = "berth"
 
 // berthConfig is Berth's default but for what differs from machine to machine.
 const berthConfig = `[network]
@@ -16,9 +17,9 @@ conf_dir = %q
 bin_dirs = [%q]
 `
 
-// startBerth starts berth-runtime and berthd and loads the image.
-func startBerth(ctx context.Context, s settings, images imageFiles) (*daemon, error) {
-	dir := filepath.Join(s.Dir, berthName)
+// StartBerth starts berth-runtime and berthd and loads the image.
+func StartBerth(ctx context.Context, s Settings) (*Daemon, error) {
+	dir := filepath.Join(s.Dir, Berth)
 	state, cni := "/run/berth", filepath.Join(dir, "net.d")
 	if err := writeConflist(cni, "benchberth0", "10.202.0.0/16", filepath.Join(dir, "ipam")); err != nil {
 		return nil, err
@@ -27,7 +28,7 @@ func startBerth(ctx context.Context, s settings, images imageFiles) (*daemon, er
 	if err := os.WriteFile(config, fmt.Appendf(nil, berthConfig, cni, filepath.Join(s.Bin, "cni")), 0o644); err != nil {
 		return nil, err
 	}
-	d := &daemon{Name: berthName, Socket: filepath.Join(state, "berth.sock")}
+	d := &Daemon{Name: Berth, Socket: filepath.Join(state, "berth.sock")}
 	if err := d.Start(dir, nil, filepath.Join(s.Bin, "berth-runtime"), "--state", state); err != nil {
 		return nil, err
 	}
@@ -43,10 +44,10 @@ func startBerth(ctx context.Context, s settings, images imageFiles) (*daemon, er
 		d.Stop()
 		return nil, err
 	}
-	c := exec.CommandContext(ctx, filepath.Join(s.Bin, "berth"), "--host", "unix://"+d.Socket, "load", "--input", images.Busybox)
+	c := exec.CommandContext(ctx, filepath.Join(s.Bin, "berth"), "--host", "unix://"+d.Socket, "load", "--input", busyboxArchive(s.Dir))
 	if out, err := c.CombinedOutput(); err != nil {
 		d.Stop()
-		return nil, fmt.Errorf("load %s: %w: %s", filepath.Base(images.Busybox), err, out)
+		return nil, fmt.Errorf("load %s: %w: %s", filepath.Base(busyboxArchive(s.Dir)), err, out)
 	}
 	return d, nil
 }

@@ -1,4 +1,4 @@
-package main
+package harness
 
 import (
 	"context"
@@ -14,30 +14,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daemon is a runtime that serves CRI at Socket.
-type daemon struct {
+// Daemon is a runtime that serves CRI at Socket.
+type Daemon struct {
 	Name, Socket string
 	commands     []*exec.Cmd
 }
 
-// starter starts a runtime that has the images.
-type starter func(ctx context.Context, s settings, images imageFiles) (*daemon, error)
+// Starter starts a runtime that has the images.
+type Starter func(ctx context.Context, s Settings) (*Daemon, error)
 
-// starters are the runtimes to measure, the one that is compared with first.
-func starters(only string) []starter {
+// Starters are the runtimes to measure, the one that is compared with first.
+func Starters(only string) []Starter {
 	switch only {
-	case berthName:
-		return []starter{startBerth}
-	case containerdName:
-		return []starter{startContainerd}
+	case Berth:
+		return []Starter{StartBerth}
+	case Containerd:
+		return []Starter{StartContainerd}
 	default:
-		return []starter{startContainerd, startBerth}
+		return []Starter{StartContainerd, StartBerth}
 	}
 }
 
 // Start runs one of the runtime's programs until Stop, with its output in a
 // file of dir.
-func (d *daemon) Start(dir string, env []string, program string, args ...string) error {
+func (d *Daemon) Start(dir string, env []string, program string, args ...string) error {
 	log, err := os.OpenFile(filepath.Join(dir, filepath.Base(program)+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (d *daemon) Start(dir string, env []string, program string, args ...string)
 
 // Stop ends the programs, the last started first; what they leave running
 // ends with the PID namespace.
-func (d *daemon) Stop() {
+func (d *Daemon) Stop() {
 	for _, c := range slices.Backward(d.commands) {
 		_ = c.Process.Signal(unix.SIGTERM) // it may be gone
 		kill := time.AfterFunc(10*time.Second, func() { _ = c.Process.Kill() })
@@ -79,14 +79,14 @@ func await(ctx context.Context, socket, dir string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("nothing answers at %s\n%s", socket, lastLines(dir))
+			return fmt.Errorf("nothing answers at %s\n%s", socket, LastLines(dir))
 		case <-tick.C:
 		}
 	}
 }
 
-// lastLines returns the ends of the log files in dir.
-func lastLines(dir string) string {
+// LastLines returns the ends of the log files in dir.
+func LastLines(dir string) string {
 	files, _ := filepath.Glob(filepath.Join(dir, "*.log")) // the pattern is well formed
 	var b strings.Builder
 	for _, f := range files {
