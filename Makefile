@@ -134,6 +134,10 @@ bench: setup build ## measure Berth alone, on a private root and network namespa
 bench-peers: setup build ## measure Berth and containerd in turn and print the ratios (root)
 	$(GO) run ./test/bench/peers --bin $(BIN) --cache $(CACHE)/peers $(BENCHFLAGS)
 
+.PHONY: bench-pull
+bench-pull: setup build ## pull large images with Berth and containerd in turn and print what each costs (root; makes the images once)
+	$(GO) run ./test/bench/pulls --bin $(BIN) --cache $(CACHE)/peers --images $(CACHE)/images $(BENCHFLAGS)
+
 $(GOLANGCI):
 	@mkdir -p $(CACHE)/bin
 	@echo "building golangci-lint $(GOLANGCI_VERSION) into .cache/bin (some minutes, once)"

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/test/bench/harness"
+)
+
+// sample is what one pull has cost.
+type sample struct {
+	Wall    time.Duration `json:"wall_ns"`
+	Synced  time.Duration `json:"synced_ns"` // until all of it was on disk
+	CPU     time.Duration `json:"cpu_ns"`
+	Written int64         `json:"written_bytes"`
+	Peak    int64         `json:"peak_disk_bytes"` // more than before, while it ran
+	Kept    int64         `json:"disk_bytes"`      // more than before, at its end
+	PSS     int64         `json:"pss_bytes"`       // at its peak
+	Removed time.Duration `json:"removed_ns"`
+}
+
+func (s sample) String() string {
+	return fmt.Sprintf("%.2f s (%.2f s until synced), %.2f s CPU, %d MiB written, disk %d MiB (%d at its peak), PSS %d MiB, removed in %d ms",
+		s.Wall.Seconds(), s.Synced.Seconds(), s.CPU.Seconds(), s.Written>>20, s.Kept>>20, s.Peak>>20, s.PSS>>20, s.Removed.Milliseconds())
+}
+
+// meter samples until its end is asked for.
+type meter struct {
+	daemon  *harness.Daemon
+	disk    harness.Disk
+	began   time.Time
+	cpu     time.Duration
+	written int64
+	used    int64
+
+	stop   chan struct{}
+	done   sync.WaitGroup
+	peak   int64
+	pss    int64
+	failed error
+}
+
+const sampleEvery = 50 * time.Millisecond
+
+// begin begins to measure a runtime.
+func begin(d *harness.Daemon, disk harness.Disk) (*meter, error) {
+	m := &meter{daemon: d, disk: disk, stop: make(chan struct{})}
+	var err error
+	if m.written, err = disk.Written(); err != nil {
+		return nil, err
+	}
+	if m.used, err = disk.Used(); err != nil {
+		return nil, err
+	}
+	if m.cpu, err = d.CPU(); err != nil {
+		return nil, err
+	}
+	m.began = time.Now()
+	m.done.Go(m.watch)
+	return m, nil
+}
+
+// watch looks for the peaks.
+func (m *meter) watch() {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for {
+		pss, err := m.daemon.PSS()
+		if err != nil {
+			m.failed = err
+			return
+		}
+		used, err := m.disk.Used()
+		if err != nil {
+			m.failed = err
+			return
+		}
+		m.pss, m.peak = max(m.pss, pss), max(m.peak, used-m.used)
+		select {
+		case <-m.stop:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// end ends the measurement, and waits until all is written.
+func (m *meter) end() (sample, error) {
+	s := sample{Wall: time.Since(m.began)}
+	close(m.stop)
+	m.done.Wait()
+	if m.failed != nil {
+		return s, m.failed
+	}
+	cpu, err := m.daemon.CPU()
+	if err != nil {
+		return s, err
+	}
+	unix.Sync()
+	s.Synced, s.CPU, s.Peak, s.PSS = time.Since(m.began), cpu-m.cpu, m.peak, m.pss
+	written, err := m.disk.Written()
+	if err != nil {
+		return s, err
+	}
+	used, err := m.disk.Used()
+	s.Written, s.Kept = written-m.written, used-m.used
+	s.Peak = max(s.Peak, s.Kept)
+	return s, err
+}
+
+// rest empties the page cache and waits until the disk has been quiet for a while.
+func rest(ctx context.Context, disk harness.Disk) error {
+	const quiet = 3 // seconds
+	still := 0
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for still < quiet {
+		unix.Sync()
+		before, err := disk.Written()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		after, err := disk.Written()
+		if err != nil {
+			return err
+		}
+		if still++; after-before > 1<<20 {
+			still = 0
+		}
+	}
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
+}
