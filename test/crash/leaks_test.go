@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	testnode "github.com/berth-run/berth/test/node"
 )
@@ -36,15 +38,39 @@ func take(t *testing.T) testnode.Snapshot {
 	return s
 }
 
+// leftLimit is for processes on their way out: one that was killed while it made
+// its mount namespace lets go of the overlays in its copy, and who is the last to
+// do so waits for a sync of the whole disk.
+const leftLimit = time.Minute
+
 // wantNothing fails the test where something is there that was not before.
 func wantNothing(t *testing.T, before testnode.Snapshot) {
 	t.Helper()
-	eventually(t, func() error {
+	ctx, cancel := context.WithTimeout(t.Context(), leftLimit)
+	defer cancel()
+	must(t, testnode.Until(ctx, func() error {
 		if left := take(t).Left(before); len(left) > 0 {
-			return fmt.Errorf("left over:\n%s", strings.Join(left[:min(len(left), 40)], "\n"))
+			left = left[:min(len(left), 40)]
+			for n := range left {
+				left[n] += state(left[n])
+			}
+			return fmt.Errorf("left over:\n%s", strings.Join(left, "\n"))
 		}
 		return nil
-	})
+	}))
+}
+
+// state says what a process that is left over does, and whose child it is.
+func state(left string) string {
+	pid, ok := strings.CutPrefix(left, "process ")
+	if !ok {
+		return ""
+	}
+	pid, _, _ = strings.Cut(pid, " ")
+	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+	stack, _ := os.ReadFile("/proc/" + pid + "/stack")
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return fmt.Sprintf(" [state and parent %.8s, in the kernel %q]", rest, stack)
 }
 
 // processes lists those that the tests see, without Berth's own two programs,
