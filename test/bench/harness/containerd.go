@@ -74,7 +74,7 @@ func startContainerd(ctx context.Context, s Settings, name, more string, env []s
 		return nil, err
 	}
 	env = append([]string{"PATH=" + s.Cache + ":" + os.Getenv("PATH")}, env...)
-	if err := d.Start(dir, env, filepath.Join(s.Cache, "containerd"), "--config", config); err != nil {
+	if err := d.Start(dir, env, filepath.Join(s.Cache, "containerd"), "--config", config, "--address", d.Socket); err != nil {
 		return nil, err
 	}
 	if err := await(ctx, d.Socket, dir); err != nil {
