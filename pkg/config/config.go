@@ -72,10 +72,15 @@ type Builtin struct {
 
 // Image is how images are pulled and kept.
 type Image struct {
-	KeepBlobs              bool     `toml:"keep_blobs"`
-	MaxConcurrentDownloads int      `toml:"max_concurrent_downloads"`
-	StallTimeout           Duration `toml:"stall_timeout"`
-	PlainHTTP              []string `toml:"plain_http"`
+	KeepBlobs              bool `toml:"keep_blobs"`
+	MaxConcurrentDownloads int  `toml:"max_concurrent_downloads"`
+	// MaxConnections and DownloadMemory, in MiB, are those of all pulls together.
+	MaxConnections int      `toml:"max_connections"`
+	DownloadMemory int      `toml:"download_memory"`
+	StallTimeout   Duration `toml:"stall_timeout"`
+	// StallRate, in bytes a second over StallTimeout, is too slow.
+	StallRate int64    `toml:"stall_rate"`
+	PlainHTTP []string `toml:"plain_http"`
 }
 
 // Duration is a time.Duration written as text, such as "1m30s".
@@ -132,6 +137,9 @@ func Default() Config {
 			Timeout:    Duration{time.Minute},
 			Builtin:    Builtin{Bridge: "berth0"},
 		},
-		Image: Image{KeepBlobs: true, MaxConcurrentDownloads: 4, StallTimeout: Duration{time.Minute}, PlainHTTP: []string{}},
+		Image: Image{
+			KeepBlobs: true, MaxConcurrentDownloads: 4, MaxConnections: 24, DownloadMemory: 64,
+			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},
+		},
 	}
 }

@@ -27,7 +27,12 @@ func (c Config) Validate() error {
 	c.Network.validate(&v)
 	n := c.Image.MaxConcurrentDownloads
 	v.check(n >= 1 && n <= 64, "image.max_concurrent_downloads", "%d is not within 1 and 64", n)
+	n = c.Image.MaxConnections
+	v.check(n >= 1 && n <= 1024, "image.max_connections", "%d is not within 1 and 1024", n)
+	n = c.Image.DownloadMemory
+	v.check(n >= 4 && n <= 1<<20, "image.download_memory", "%d is not within 4 and %d", n, 1<<20)
 	v.check(c.Image.StallTimeout.Duration > 0, "image.stall_timeout", "%s is not positive", c.Image.StallTimeout)
+	v.check(c.Image.StallRate >= 0, "image.stall_rate", "%d is negative", c.Image.StallRate)
 	return errors.Join(v...)
 }
 

@@ -42,6 +42,7 @@ func adopt(old, next config.Config) config.Config {
 	old.LogLevel = next.LogLevel
 	old.Image.MaxConcurrentDownloads = next.Image.MaxConcurrentDownloads
 	old.Image.StallTimeout = next.Image.StallTimeout
+	old.Image.StallRate = next.Image.StallRate
 	old.Image.PlainHTTP = next.Image.PlainHTTP
 	return old
 }

@@ -21,8 +21,9 @@ func TestReloadTakesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	next.Network.Builtin.MTU = 1400
 	next.Image.KeepBlobs = false
 	next.Image.MaxConcurrentDownloads, next.Image.PlainHTTP = 9, []string{"r"}
-	next.Image.StallTimeout.Duration = time.Second
-	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.keep_blobs"}
+	next.Image.StallTimeout.Duration, next.Image.StallRate = time.Second, 7
+	next.Image.MaxConnections, next.Image.DownloadMemory = 8, 32
+	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.keep_blobs", "image.max_connections", "image.download_memory"}
 	if diff := cmp.Diff(want, changed(o.Config, next)); diff != "" {
 		t.Error(diff)
 	}
@@ -32,6 +33,7 @@ func TestReloadTakesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	reload(t.Context(), &o, apply)
 	now := config.Default()
 	now.LogLevel = 4
+	now.Image.StallRate = 7
 	now.Image.MaxConcurrentDownloads, now.Image.PlainHTTP, now.Image.StallTimeout = 9, next.Image.PlainHTTP, next.Image.StallTimeout
 	if len(applied) != 1 || !reflect.DeepEqual(applied[0], now) || !reflect.DeepEqual(o.Config, now) {
 		t.Errorf("applied %+v, kept %+v, want %+v", applied, o.Config, now)

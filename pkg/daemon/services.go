@@ -111,6 +111,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	c := s.o.Config
 	s.images, err = image.Open(life, image.Options{
 		Root: c.Root, State: c.State, KeepBlobs: c.Image.KeepBlobs, MaxConcurrentDownloads: c.Image.MaxConcurrentDownloads,
+		DownloadMemory: int64(c.Image.DownloadMemory) << 20, MaxConnections: c.Image.MaxConnections,
 		Registry: s.registryOptions(c),
 	})
 	if err != nil {
@@ -133,7 +134,10 @@ func (s *services) openStores(life context.Context) (err error) {
 }
 
 func (s *services) registryOptions(c config.Config) registry.Options {
-	return registry.Options{UserAgent: "berth/" + s.o.Version, StallTimeout: c.Image.StallTimeout.Duration, PlainHTTP: c.Image.PlainHTTP}
+	return registry.Options{
+		UserAgent: "berth/" + s.o.Version, PlainHTTP: c.Image.PlainHTTP,
+		StallTimeout: c.Image.StallTimeout.Duration, StallRate: c.Image.StallRate,
+	}
 }
 
 func (s *services) networkOptions() network.Options {

@@ -15,6 +15,7 @@ func (s *Service) SetDownloads(r registry.Options, maxConcurrent int) {
 	if maxConcurrent <= 0 {
 		maxConcurrent = 4
 	}
+	r.Memory, r.Connections = s.memory, s.connections
 	old := s.downloads.Swap(&downloads{registry: registry.New(r), layers: maxConcurrent})
 	if old != nil {
 		old.registry.Close() // its idle connections: pulls keep theirs

@@ -24,6 +24,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -37,6 +38,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/fetch"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -53,7 +55,12 @@ type Options struct {
 	// MaxConcurrentDownloads bounds the layers of one image that are fetched and
 	// unpacked at a time; default 4.
 	MaxConcurrentDownloads int
-	Limits                 layer.Limits // of each layer
+	// DownloadMemory bounds the bytes that all pulls hold between network and
+	// unpacking; default 64 MiB.
+	DownloadMemory int64
+	// MaxConnections bounds the connections of all pulls; default 24.
+	MaxConnections int
+	Limits         layer.Limits // of each layer
 }
 
 func (o Options) withDefaults() Options {
@@ -88,6 +95,8 @@ type Service struct {
 	roots   *layer.Roots
 	flights flights
 
+	memory, connections *fetch.Budget // of all pulls
+
 	downloads atomic.Pointer[downloads]
 	index     atomic.Pointer[index]
 
@@ -103,7 +112,7 @@ type Service struct {
 func Open(ctx context.Context, o Options) (*Service, error) {
 	o = o.withDefaults()
 	s := &Service{
-		options: o,
+		options: o, memory: fetch.NewBudget(cmp.Or(o.DownloadMemory, 64<<20)), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
 		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
 	}
 	s.SetDownloads(o.Registry, o.MaxConcurrentDownloads)

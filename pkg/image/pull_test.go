@@ -205,6 +205,7 @@ func TestPullTruncatedBody(t *testing.T) {
 		return true
 	}})
 	s := service(t)
+	s.SetDownloads(registry.Options{MaxRetries: -1}, 1)
 	if _, err := s.Pull(t.Context(), image.PullRequest{Ref: reg.Put("app", "v1", b)}); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("got %v", err)
 	}

@@ -7,7 +7,7 @@
 // that does not answer. Credentials go to the registry that they are for and
 // to the token server that it names, never to the target of a redirect, never
 // into an error and never into a log. Hosts on loopback are spoken to in plain
-// HTTP. A body that stands still for too long is given up.
+// HTTP. Blobs come by package fetch.
 package registry
 
 import (
@@ -28,6 +28,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/fetch"
 )
 
 const dockerHub = "docker.io"
@@ -35,11 +36,16 @@ const dockerHub = "docker.io"
 // Options configures a Client. The zero value works.
 type Options struct {
 	UserAgent string // default "berth"
-	// StallTimeout is how long a body may stand still; default one minute.
+	// StallTimeout is how long a body may bring less than StallRate bytes a second;
+	// default one minute and 1 KiB.
 	StallTimeout time.Duration
-	// MaxRetries bounds the attempts after the first at a request that failed
-	// before its body; default 3, negative for none.
+	StallRate    int64
+	// MaxRetries bounds the attempts after the first, at a manifest and at each
+	// part of a blob; default 3, negative for none.
 	MaxRetries int
+	// Memory and Connections are what the blobs of all clients may use; nil means
+	// budgets of this client.
+	Memory, Connections *fetch.Budget
 	// PlainHTTP names hosts, with ports, to speak plain HTTP to beside those on
 	// loopback.
 	PlainHTTP []string
@@ -50,6 +56,8 @@ type Options struct {
 type Client struct {
 	options Options
 	http    *http.Client
+	blobs   *http.Client // tries nothing again
+	fetcher *fetch.Fetcher
 }
 
 // New returns a client. It opens no connection yet.
@@ -79,19 +87,41 @@ func New(o Options) *Client {
 		Retryable: retry.DefaultPredicate, Backoff: retry.DefaultBackoff,
 		MinWait: 200 * time.Millisecond, MaxWait: 5 * time.Second, MaxRetry: max(o.MaxRetries, 0),
 	}
-	return &Client{options: o, http: &http.Client{Transport: &retry.Transport{
-		Base: transport, Policy: func() retry.Policy { return policy },
-	}}}
+	return &Client{
+		options: o,
+		http:    &http.Client{Transport: &retry.Transport{Base: transport, Policy: func() retry.Policy { return policy }}},
+		blobs:   &http.Client{Transport: parallel(transport)},
+		fetcher: fetch.New(fetch.Options{
+			Memory: o.Memory, Connections: o.Connections, Retries: o.MaxRetries, StallTime: o.StallTimeout, StallRate: o.StallRate,
+		}),
+	}
+}
+
+// parallel returns a transport whose requests have a connection each: HTTP/2 would
+// put all on one, which is as fast as the slowest hop lets one be.
+func parallel(t *http.Transport) *http.Transport {
+	t = t.Clone()
+	t.ForceAttemptHTTP2 = false
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.MaxIdleConnsPerHost = 32
+	return t
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.blobs.CloseIdleConnections()
+}
 
 // Repository is one repository of a registry as one request sees it.
 type Repository struct {
-	remote *remote.Repository
-	name   string
-	stall  time.Duration
+	remote  *remote.Repository
+	blobs   remote.Client // shares the credentials of remote's
+	direct  *http.Client
+	fetcher *fetch.Fetcher
+	name    string
+	stall   time.Duration
 }
 
 // Repository returns the repository at path of the registry host, as
@@ -116,9 +146,14 @@ func (c *Client) Repository(host, path string, a Auth) (*Repository, error) {
 	if loopback(host) {
 		client.BlockedRealmPrefixes = []netip.Prefix{} // its token server is on loopback too
 	}
+	blobs := *client
+	blobs.Client = c.blobs
 	return &Repository{
-		name:  name,
-		stall: c.options.StallTimeout,
+		name:    name,
+		stall:   c.options.StallTimeout,
+		blobs:   &blobs,
+		direct:  c.blobs,
+		fetcher: c.fetcher,
 		remote: &remote.Repository{
 			Client: client, Reference: ref, PlainHTTP: c.plain(host), ManifestMediaTypes: manifestTypes(),
 			HandleWarning: func(remote.Warning) {},
@@ -196,36 +231,4 @@ func (r *Repository) manifest(ctx context.Context, reference string, limit int64
 	}
 	desc.Digest, desc.Size = want, int64(len(data))
 	return desc, data, nil
-}
-
-// Blob opens a blob from an offset in bytes on. The caller verifies what it reads,
-// and closes it.
-func (r *Repository) Blob(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	body, err := r.fetch(ctx, d, offset)
-	if err != nil {
-		err = fmt.Errorf("fetch blob %s of %s: %w", d.Digest, r.name, explain(ctx, err))
-		cancel(nil)
-		return nil, err
-	}
-	return newStallReader(ctx, cancel, body, r.stall, fmt.Sprintf("fetch blob %s of %s", d.Digest, r.name)), nil
-}
-
-// fetch skips what is before the offset by a range where the registry has those,
-// else by reading it.
-func (r *Repository) fetch(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	body, err := r.remote.Blobs().Fetch(ctx, d)
-	if err != nil || offset == 0 {
-		return body, err
-	}
-	if s, ok := body.(io.Seeker); ok {
-		_, err = s.Seek(offset, io.SeekStart)
-	} else {
-		_, err = io.CopyN(io.Discard, body, offset)
-	}
-	if err != nil {
-		_ = body.Close() // nothing of it is used
-		return nil, err
-	}
-	return body, nil
 }
