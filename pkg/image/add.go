@@ -95,15 +95,8 @@ func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source)
 	if err := s.mend(ctx, d.Digest); err != nil {
 		return ispec.Image{}, err
 	}
-	if !s.blobs.Has(d.Digest) {
-		r, err := src.Blob(ctx, d, 0)
-		if err != nil {
-			return ispec.Image{}, err
-		}
-		defer r.Close()
-		if err := s.blobs.Put(ctx, d.Digest, d.Size, r); err != nil {
-			return ispec.Image{}, fmt.Errorf("image config: %w", mismatch(err))
-		}
+	if err := s.bringer.bring(ctx, d, src, nil); err != nil {
+		return ispec.Image{}, fmt.Errorf("image config: %w", mismatch(err))
 	}
 	data, err := s.blobs.ReadAll(d.Digest, maxConfig)
 	if err != nil {
@@ -153,13 +146,8 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 	if err != nil {
 		return info, err
 	}
-	if !fetched && s.options.KeepBlobs && !s.blobs.Has(l.Blob.Digest) {
-		r, err := src.Blob(ctx, l.Blob, 0)
-		if err != nil {
-			return info, err
-		}
-		defer r.Close()
-		if err := s.blobs.Put(ctx, l.Blob.Digest, l.Blob.Size, report.reader(r, l.Blob)); err != nil {
+	if !fetched && s.options.KeepBlobs {
+		if err := s.bringer.bring(ctx, l.Blob, src, report); err != nil {
 			return info, err
 		}
 	}
