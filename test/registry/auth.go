@@ -3,11 +3,14 @@ package registry
 import (
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 )
 
 func (r *Registry) allowed(req *http.Request) bool {
 	if r.Token {
-		return req.Header.Get("Authorization") == "Bearer "+bearer
+		token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer "+bearer)
+		return ok && r.use(r.TokenUses, "token"+token)
 	}
 	user, password, _ := req.BasicAuth()
 	return r.Username == "" || user == r.Username && password == r.Password
@@ -35,7 +38,11 @@ func (r *Registry) token(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"token":%q,"access_token":%q}`, bearer, bearer)
+	token := bearer
+	if r.TokenUses > 0 {
+		token += strconv.FormatInt(r.tokens.Add(1), 10)
+	}
+	fmt.Fprintf(w, `{"token":%q,"access_token":%q}`, token, token)
 }
 
 // BearerToken is the token that a request may bring itself.

@@ -1,8 +1,10 @@
 // Package registry is an OCI registry in memory, for tests and benchmarks:
-// manifests, blobs with ranges, uploads, basic and token authentication.
+// manifests, blobs with ranges, uploads, basic and token authentication. Blobs may
+// also lie in files, which go out by sendfile.
 //
-// A Registry is an http.Handler; Start serves it on loopback. Hook lets a test
-// break answers.
+// A Registry is an http.Handler; Start serves it on loopback, the command in serve
+// does so for other processes. Line and Faults make it slow or bad with blobs; Hook
+// lets a test break any answer.
 package registry
 
 import (
@@ -10,9 +12,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,8 +32,19 @@ type Registry struct {
 	Username, Password string
 	// Token demands a bearer token, which /token gives.
 	Token bool
+	// TokenUses is how many requests a token is good for; 0 means all.
+	TokenUses int
 	// RefreshToken, if set, is an identity token that /token exchanges.
 	RefreshToken string
+	// Line is what answers go over. Faults, of which the first that fits a request
+	// counts, are those of blobs.
+	Line   Line
+	Faults []Fault
+	// Redirect, if set, is the scheme and host of a Registry that requests for blobs
+	// are sent to, with a link that is signed. A registry with LinkUses honours each
+	// link for so many requests.
+	Redirect string
+	LinkUses int
 	// Hook, if not nil, is asked before each request; true means that it has
 	// answered.
 	Hook func(w http.ResponseWriter, r *http.Request) bool
@@ -37,8 +52,13 @@ type Registry struct {
 	mu        sync.Mutex
 	manifests map[string]manifest // repository@digest and repository:tag
 	blobs     map[digest.Digest][]byte
+	files     map[digest.Digest]string // blobs, too
 	uploads   map[string]*bytes.Buffer
 	requests  map[string]int // by method and path
+	uses      map[string]int // of tokens and links
+	served    int            // requests for blobs
+	links     atomic.Int64
+	tokens    atomic.Int64
 }
 
 type manifest struct {
@@ -102,6 +122,16 @@ func (r *Registry) SetBlob(d digest.Digest, data []byte) {
 	r.blobs[d] = data
 }
 
+// SetFile makes a file the bytes that the registry gives for a digest.
+func (r *Registry) SetFile(d digest.Digest, path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.files == nil {
+		r.files = map[digest.Digest]string{}
+	}
+	r.files[d] = path
+}
+
 // Requests returns how often a method was used on a path.
 func (r *Registry) Requests(method, path string) int {
 	r.mu.Lock()
@@ -122,7 +152,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.initLocked()
 	r.requests[req.Method+" "+req.URL.Path]++
 	r.mu.Unlock()
-	if r.Hook != nil && r.Hook(w, req) {
+	if !wait(req.Context(), r.Line.Latency) || r.Hook != nil && r.Hook(w, req) {
 		return
 	}
 	if req.URL.Path == "/token" {
@@ -176,14 +206,28 @@ func (r *Registry) manifest(w http.ResponseWriter, req *http.Request, repository
 }
 
 func (r *Registry) blob(w http.ResponseWriter, req *http.Request, ref string) {
+	d := digest.Digest(ref)
 	r.mu.Lock()
-	data, ok := r.blobs[digest.Digest(ref)]
+	data, ok := r.blobs[d]
+	path, inFile := r.files[d]
 	r.mu.Unlock()
-	if !ok {
+	switch {
+	case ok:
+		r.serve(w, req, d, bytes.NewReader(data), int64(len(data)))
+	case inFile:
+		f, err := os.Open(path)
+		if err != nil {
+			fail(w, http.StatusInternalServerError, "UNKNOWN")
+			return
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			fail(w, http.StatusInternalServerError, "UNKNOWN")
+			return
+		}
+		r.serve(w, req, d, f, info.Size())
+	default:
 		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
-		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Docker-Content-Digest", ref)
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(data))
 }
