@@ -95,7 +95,8 @@ func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source)
 	if err := s.mend(ctx, d.Digest); err != nil {
 		return ispec.Image{}, err
 	}
-	if err := s.bringer.bring(ctx, d, src, nil); err != nil {
+	err := s.blobs.Bring(ctx, d.Digest, d.Size, func() (io.ReadCloser, error) { return src.Blob(ctx, d, 0) })
+	if err != nil {
 		return ispec.Image{}, fmt.Errorf("image config: %w", mismatch(err))
 	}
 	data, err := s.blobs.ReadAll(d.Digest, maxConfig)
@@ -131,6 +132,17 @@ func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src sourc
 	return infos, group.Wait()
 }
 
+// distrust tells a source that a blob of it was wrong, and returns whether the blob
+// may be better the next time.
+func distrust(src source, d digest.Digest, err error) (again bool, _ error) {
+	if r, ok := src.(interface {
+		Distrust(d digest.Digest, err error) (others bool, _ error)
+	}); ok {
+		return r.Distrust(d, err)
+	}
+	return false, err
+}
+
 // addLayer makes one layer present, unpacked and, where blobs are kept, as it
 // came.
 func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
@@ -143,11 +155,23 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 	if err != nil && kept && s.mend(ctx, l.Blob.Digest) == nil && !s.blobs.Has(l.Blob.Digest) {
 		info, err = s.layers.Unpack(ctx, l.DiffID, open)
 	}
+	for again := true; again && errs.Of(mismatch(err)) == errs.Invalid; {
+		if again, err = distrust(src, l.Blob.Digest, err); again {
+			info, err = s.layers.Unpack(ctx, l.DiffID, open)
+		}
+	}
 	if err != nil {
 		return info, err
 	}
 	if !fetched && s.options.KeepBlobs {
-		if err := s.bringer.bring(ctx, l.Blob, src, report); err != nil {
+		err := s.blobs.Bring(ctx, l.Blob.Digest, l.Blob.Size, func() (io.ReadCloser, error) {
+			r, err := src.Blob(ctx, l.Blob, 0)
+			return struct {
+				io.Reader
+				io.Closer
+			}{report.reader(r, l.Blob), r}, err
+		})
+		if err != nil {
 			return info, err
 		}
 	}

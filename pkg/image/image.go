@@ -94,7 +94,6 @@ type Service struct {
 	layers  *layer.Store
 	roots   *layer.Roots
 	flights flights
-	bringer bringer
 
 	memory, connections *fetch.Budget // of all pulls
 
@@ -132,7 +131,6 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.blobs, err = blob.Open(filepath.Join(o.Root, "images", "blobs")); err != nil {
 		return nil, err
 	}
-	s.bringer.blobs = s.blobs
 	if s.layers, err = layer.Open(filepath.Join(o.Root, "layers"), o.Limits); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,7 @@
 // hashed against the digest that was asked for, and synced; so what is there is
 // whole. What a crash leaves in ingest is removed by Open. A digest is validated
 // before it becomes a path. Methods are safe for concurrent use; the package has
-// no goroutines and keeps nothing in memory.
+// no goroutines and keeps nothing in memory but locks.
 package blob
 
 import (
@@ -21,13 +21,15 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/keylock"
 )
 
 var algorithms = [...]digest.Algorithm{digest.SHA256, digest.SHA512}
 
 // Store is a directory of blobs.
 type Store struct {
-	dir string
+	dir      string
+	bringing keylock.Locks // by digest
 }
 
 // Open returns the store at dir, which it makes if need be, and removes what
@@ -145,6 +147,28 @@ func (s *Store) Put(ctx context.Context, d digest.Digest, size int64, r io.Reade
 		return fmt.Errorf("write blob %s: %w", d, err)
 	}
 	return w.Commit()
+}
+
+// Bring keeps a blob unless it is kept, from what open gives. Of those who want it
+// at one time one calls open.
+func (s *Store) Bring(ctx context.Context, d digest.Digest, size int64, open func() (io.ReadCloser, error)) error {
+	if err := Validate(d); err != nil {
+		return err
+	}
+	unlock, err := s.bringing.Lock(ctx, d.String())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.Has(d) {
+		return nil
+	}
+	r, err := open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return s.Put(ctx, d, size, r)
 }
 
 // Remove removes a blob; that it is absent is no error.

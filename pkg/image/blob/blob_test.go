@@ -3,9 +3,12 @@ package blob_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,5 +101,36 @@ func TestCancelledPut(t *testing.T) {
 	cancel()
 	if err := s.Put(ctx, digest.FromString("x"), 1, strings.NewReader("x")); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestBringOpensOnceForAll(t *testing.T) {
+	s := open(t, t.TempDir())
+	const text = "content"
+	d := digest.FromString(text)
+	var opened atomic.Int64
+	begun := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			err := s.Bring(t.Context(), d, int64(len(text)), func() (io.ReadCloser, error) {
+				if opened.Add(1) == 1 {
+					<-begun
+					return nil, errs.Unavailable // the next one tries
+				}
+				return io.NopCloser(strings.NewReader(text)), nil
+			})
+			if err != nil && !errors.Is(err, errs.Unavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	close(begun)
+	wg.Wait()
+	if opened.Load() != 2 || !s.Has(d) {
+		t.Errorf("opened %d times", opened.Load())
+	}
+	if err := s.Bring(t.Context(), "sha256:x", 1, nil); !errors.Is(err, errs.Invalid) {
+		t.Errorf("no digest: %v", err)
 	}
 }

@@ -34,21 +34,34 @@ func (r *Repository) Blob(ctx context.Context, d ispec.Descriptor, offset int64)
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 || offset < 0 || offset > d.Size {
 		return nil, fmt.Errorf("%.300s from %d of %d bytes: %w", what, offset, d.Size, errs.Invalid)
 	}
-	return &body{Reader: r.fetcher.Open(ctx, r.sources(d.Digest), d.Size, offset), what: what}, nil
+	sources := r.trusted(d.Digest, r.sources(d.Digest))
+	return &body{Reader: r.fetcher.Open(ctx, sources, d.Size, offset), repository: r, digest: d.Digest, what: what}, nil
 }
 
 // sources are the servers that may have a blob, in the order of asking.
 func (r *Repository) sources(d digest.Digest) []fetch.Source {
-	return []fetch.Source{&server{
-		name: r.remote.Reference.Registry, client: r.blobs, direct: r.direct,
-		reference: r.remote.Reference, plain: r.remote.PlainHTTP, digest: d,
-	}}
+	var all []fetch.Source
+	for _, p := range r.places {
+		all = append(all, &server{place: p, digest: d})
+	}
+	return all
+}
+
+// place is where one server has a repository.
+type place struct {
+	name      string        // for people
+	client    remote.Client // authenticates and follows redirects, and tries nothing again
+	direct    *http.Client  // for where the server redirects to: without credentials
+	reference oras.Reference
+	plain     bool
 }
 
 // body is a blob on its way.
 type body struct {
 	*fetch.Reader
-	what string
+	repository *Repository
+	digest     digest.Digest
+	what       string
 }
 
 // Read implements io.Reader.
@@ -60,14 +73,16 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close implements io.Closer.
+func (b *body) Close() error {
+	b.repository.trust.came(b.digest, b.Served())
+	return b.Reader.Close()
+}
+
 // server has one blob, or knows where it is.
 type server struct {
-	name      string        // for people
-	client    remote.Client // authenticates and follows redirects, and tries nothing again
-	direct    *http.Client  // does neither
-	reference oras.Reference
-	plain     bool
-	digest    digest.Digest
+	place
+	digest digest.Digest
 	// moved is where the server redirects to, until that refuses.
 	moved atomic.Pointer[url.URL]
 }

@@ -41,7 +41,7 @@ type Options struct {
 	StallTimeout time.Duration
 	StallRate    int64
 	// MaxRetries bounds the attempts after the first, at a manifest and at each
-	// part of a blob; default 3, negative for none.
+	// part of a blob; default 3 and 5, negative for none.
 	MaxRetries int
 	// Memory and Connections are what the blobs of all clients may use; nil means
 	// budgets of this client.
@@ -68,6 +68,9 @@ func New(o Options) *Client {
 	if o.StallTimeout == 0 {
 		o.StallTimeout = time.Minute
 	}
+	blobs := fetch.Options{
+		Memory: o.Memory, Connections: o.Connections, Retries: o.MaxRetries, StallTime: o.StallTimeout, StallRate: o.StallRate,
+	}
 	if o.MaxRetries == 0 {
 		o.MaxRetries = 3
 	}
@@ -91,9 +94,7 @@ func New(o Options) *Client {
 		options: o,
 		http:    &http.Client{Transport: &retry.Transport{Base: transport, Policy: func() retry.Policy { return policy }}},
 		blobs:   &http.Client{Transport: parallel(transport)},
-		fetcher: fetch.New(fetch.Options{
-			Memory: o.Memory, Connections: o.Connections, Retries: o.MaxRetries, StallTime: o.StallTimeout, StallRate: o.StallRate,
-		}),
+		fetcher: fetch.New(blobs),
 	}
 }
 
@@ -117,9 +118,9 @@ func (c *Client) Close() {
 // Repository is one repository of a registry as one request sees it.
 type Repository struct {
 	remote  *remote.Repository
-	blobs   remote.Client // shares the credentials of remote's
-	direct  *http.Client
+	places  []place // to fetch blobs from
 	fetcher *fetch.Fetcher
+	trust   trust
 	name    string
 	stall   time.Duration
 }
@@ -151,8 +152,7 @@ func (c *Client) Repository(host, path string, a Auth) (*Repository, error) {
 	return &Repository{
 		name:    name,
 		stall:   c.options.StallTimeout,
-		blobs:   &blobs,
-		direct:  c.blobs,
+		places:  []place{{name: host, client: &blobs, direct: c.blobs, reference: ref, plain: c.plain(host)}},
 		fetcher: c.fetcher,
 		remote: &remote.Repository{
 			Client: client, Reference: ref, PlainHTTP: c.plain(host), ManifestMediaTypes: manifestTypes(),
