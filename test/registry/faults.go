@@ -173,11 +173,11 @@ func (f *faulty) ReadFrom(src io.Reader) (int64, error) {
 		n, err := io.CopyN(f.ResponseWriter, src, min(f.piece(), left-done))
 		done += n
 		f.sent += n
+		if f.rate > 0 || f.fault.StallAfter > 0 || f.fault.DropAfter > 0 {
+			_ = http.NewResponseController(f.ResponseWriter).Flush() // else the next write fails
+		}
 		if f.fault.DropAfter > 0 && f.sent >= f.fault.DropAfter {
 			panic(http.ErrAbortHandler)
-		}
-		if f.rate > 0 || f.fault.StallAfter > 0 {
-			_ = http.NewResponseController(f.ResponseWriter).Flush() // else the next write fails
 		}
 		if f.fault.StallAfter > 0 && f.sent >= f.fault.StallAfter {
 			<-f.ctx.Done()
