@@ -86,11 +86,22 @@ func split(s string) (Name, error) {
 	return r, nil
 }
 
+// Short reports whether a reference names no registry, so that configuration may
+// say which one is meant.
+func Short(s string) bool {
+	first, _, ok := strings.Cut(s, "/")
+	return !ok || !isDomain(first)
+}
+
+func isDomain(first string) bool {
+	return strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first
+}
+
 // splitDomain tells a registry from the first part of a path, as Docker does: by
 // a dot, a colon, a capital or "localhost".
 func splitDomain(name string) (domain, path string) {
 	first, rest, ok := strings.Cut(name, "/")
-	if !ok || (!strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first) {
+	if !ok || !isDomain(first) {
 		domain, path = defaultDomain, name
 	} else {
 		domain, path = first, rest
@@ -106,6 +117,14 @@ func splitDomain(name string) (domain, path string) {
 
 // Repository is the name without tag and digest.
 func (r Name) Repository() string { return r.Domain + "/" + r.Path }
+
+// Reference is what a registry is asked for: the digest, or the tag.
+func (r Name) Reference() string {
+	if r.Digest != "" {
+		return r.Digest.String()
+	}
+	return r.Tag
+}
 
 // String is the whole name; a digest makes the tag superfluous.
 func (r Name) String() string {
