@@ -81,6 +81,22 @@ type Image struct {
 	// StallRate, in bytes a second over StallTimeout, is too slow.
 	StallRate int64    `toml:"stall_rate"`
 	PlainHTTP []string `toml:"plain_http"`
+	// CertsDirs hold a directory with hosts.toml or certificates for each host.
+	CertsDirs []string `toml:"certs_dirs"`
+	// RegistriesConf are the paths of which the first that exists counts.
+	RegistriesConf []string `toml:"registries_conf"`
+	// AuthFiles are where credentials are; none: the usual places.
+	AuthFiles []string `toml:"auth_files"`
+	Proxy     Proxy    `toml:"proxy"`
+}
+
+// Proxy is what stands between berthd and registries. The zero value means what
+// the environment says.
+type Proxy struct {
+	HTTP  string `toml:"http"`
+	HTTPS string `toml:"https"`
+	// No are hosts, domains, addresses and subnets, separated by commas.
+	No string `toml:"no"`
 }
 
 // Duration is a time.Duration written as text, such as "1m30s".
@@ -140,6 +156,9 @@ func Default() Config {
 		Image: Image{
 			KeepBlobs: true, MaxConcurrentDownloads: 4, MaxConnections: 24, DownloadMemory: 64,
 			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},
+			CertsDirs:      []string{"/etc/containerd/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"},
+			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},
+			AuthFiles:      []string{},
 		},
 	}
 }

@@ -133,6 +133,10 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"ulimit", "[runtime.default_ulimits]\nfiles = \"1\"\n", "runtime.default_ulimits"},
 		{"ulimit order", "[runtime.default_ulimits]\nnofile = \"2:1\"\n", "above the hard limit"},
 		{"subnet", "[network.builtin]\nsubnet = \"fd00::/64\"\n", "network.builtin.subnet"},
+		{"relative certificates", "[image]\ncerts_dirs = [\"certs.d\"]\n", "image.certs_dirs"},
+		{"relative registries.conf", "[image]\nregistries_conf = [\"registries.conf\"]\n", "image.registries_conf"},
+		{"relative credentials", "[image]\nauth_files = [\"~/auth.json\"]\n", "image.auth_files"},
+		{"proxy without a scheme", "[image.proxy]\nhttps = \"proxy:3128\"\n", "image.proxy.https: is not the URL of a proxy"},
 		{"socket length", "listen = \"/" + strings.Repeat("x", 107) + "\"\n", "listen"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,14 +26,7 @@ func (c Config) Validate() error {
 	v.check(c.LogLevel >= 0 && c.LogLevel <= 10, "log_level", "%d is not within 0 and 10", c.LogLevel)
 	c.Runtime.validate(&v)
 	c.Network.validate(&v)
-	n := c.Image.MaxConcurrentDownloads
-	v.check(n >= 1 && n <= 64, "image.max_concurrent_downloads", "%d is not within 1 and 64", n)
-	n = c.Image.MaxConnections
-	v.check(n >= 1 && n <= 1024, "image.max_connections", "%d is not within 1 and 1024", n)
-	n = c.Image.DownloadMemory
-	v.check(n >= 4 && n <= 1<<20, "image.download_memory", "%d is not within 4 and %d", n, 1<<20)
-	v.check(c.Image.StallTimeout.Duration > 0, "image.stall_timeout", "%s is not positive", c.Image.StallTimeout)
-	v.check(c.Image.StallRate >= 0, "image.stall_rate", "%d is negative", c.Image.StallRate)
+	c.Image.validate(&v)
 	return errors.Join(v...)
 }
 
@@ -69,6 +63,29 @@ func (n Network) validate(v *validation) {
 	v.check(!b.Subnet.IsValid() || b.Subnet.Addr().Is4(), "network.builtin.subnet", "%s is not IPv4", b.Subnet)
 	v.check(!b.Subnet6.IsValid() || b.Subnet6.Addr().Is6(), "network.builtin.subnet6", "%s is not IPv6", b.Subnet6)
 	v.check(b.MTU == 0 || b.MTU >= 68 && b.MTU <= 65535, "network.builtin.mtu", "%d is neither 0 nor within 68 and 65535", b.MTU)
+}
+
+func (i Image) validate(v *validation) {
+	n := i.MaxConcurrentDownloads
+	v.check(n >= 1 && n <= 64, "image.max_concurrent_downloads", "%d is not within 1 and 64", n)
+	n = i.MaxConnections
+	v.check(n >= 1 && n <= 1024, "image.max_connections", "%d is not within 1 and 1024", n)
+	n = i.DownloadMemory
+	v.check(n >= 4 && n <= 1<<20, "image.download_memory", "%d is not within 4 and %d", n, 1<<20)
+	v.check(i.StallTimeout.Duration > 0, "image.stall_timeout", "%s is not positive", i.StallTimeout)
+	v.check(i.StallRate >= 0, "image.stall_rate", "%d is negative", i.StallRate)
+	for key, paths := range map[string][]string{
+		"image.certs_dirs": i.CertsDirs, "image.registries_conf": i.RegistriesConf, "image.auth_files": i.AuthFiles,
+	} {
+		for _, path := range paths {
+			v.absolute(key, path)
+		}
+	}
+	for key, proxy := range map[string]string{"image.proxy.http": i.Proxy.HTTP, "image.proxy.https": i.Proxy.HTTPS} {
+		u, err := url.Parse(proxy) // not shown: it may have a password
+		v.check(proxy == "" || err == nil && u.Host != "" && slices.Contains([]string{"http", "https", "socks5"}, u.Scheme),
+			key, "is not the URL of a proxy, as http://proxy:3128")
+	}
 }
 
 // validation collects faults.

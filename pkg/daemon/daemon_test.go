@@ -25,6 +25,7 @@ func testConfig(t *testing.T) config.Config {
 	c, dir := config.Default(), t.TempDir()
 	c.Root, c.State = filepath.Join(dir, "data"), filepath.Join(dir, "run")
 	c.Network.ConfDir, c.Network.NetNSDir = filepath.Join(dir, "cni"), filepath.Join(dir, "netns")
+	c.Image.CertsDirs, c.Image.RegistriesConf = []string{filepath.Join(dir, "certs.d")}, []string{filepath.Join(dir, "registries.conf")}
 	return c
 }
 
@@ -104,6 +105,23 @@ func TestADaemonAloneServesAndSaysWhatIsMissing(t *testing.T) {
 	_, again := run(t, Options{Config: c}) // over the socket that was left
 	if err := again(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestBadFilesAboutRegistriesKeepNoDaemonFromStarting(t *testing.T) {
+	c := testConfig(t)
+	dir := filepath.Join(c.Image.CertsDirs[0], "registry.example")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(dir, "hosts.toml"), c.Image.RegistriesConf[0]} {
+		if err := os.WriteFile(path, []byte("[bad"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, end := run(t, Options{Config: c})
+	if err := end(); err != nil {
+		t.Errorf("ended with %v", err)
 	}
 }
 

@@ -20,7 +20,7 @@ func setVerbosity(level int) {
 // reload reads the configuration again and takes over what can change while
 // the daemon runs, which apply puts in force. (CNI configurations are watched
 // anyway.) The rest is named in the log.
-func reload(ctx context.Context, o *Options, apply func(config.Config)) {
+func reload(ctx context.Context, o *Options, apply func(context.Context, config.Config)) {
 	log := klog.FromContext(ctx)
 	if o.Load == nil {
 		return
@@ -32,7 +32,7 @@ func reload(ctx context.Context, o *Options, apply func(config.Config)) {
 	}
 	needRestart := changed(o.Config, c)
 	o.Config = adopt(o.Config, c)
-	apply(o.Config)
+	apply(ctx, o.Config)
 	log.Info("Configuration is reloaded", "logLevel", c.LogLevel, "needRestart", needRestart)
 }
 
@@ -44,12 +44,17 @@ func adopt(old, next config.Config) config.Config {
 	old.Image.StallTimeout = next.Image.StallTimeout
 	old.Image.StallRate = next.Image.StallRate
 	old.Image.PlainHTTP = next.Image.PlainHTTP
+	old.Image.CertsDirs = next.Image.CertsDirs
+	old.Image.RegistriesConf = next.Image.RegistriesConf
+	old.Image.AuthFiles = next.Image.AuthFiles
+	old.Image.Proxy = next.Image.Proxy
 	return old
 }
 
 // apply puts in force what can change.
-func (s *services) apply(c config.Config) {
+func (s *services) apply(ctx context.Context, c config.Config) {
 	setVerbosity(c.LogLevel)
+	checkRegistries(ctx, c)
 	s.images.SetDownloads(s.registryOptions(c), c.Image.MaxConcurrentDownloads)
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"testing"
@@ -23,18 +24,22 @@ func TestReloadTakesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	next.Image.MaxConcurrentDownloads, next.Image.PlainHTTP = 9, []string{"r"}
 	next.Image.StallTimeout.Duration, next.Image.StallRate = time.Second, 7
 	next.Image.MaxConnections, next.Image.DownloadMemory = 8, 32
+	next.Image.CertsDirs, next.Image.RegistriesConf, next.Image.AuthFiles = []string{"/c"}, []string{"/r"}, []string{"/a"}
+	next.Image.Proxy = config.Proxy{HTTPS: "http://user:hidden@proxy"}
 	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.keep_blobs", "image.max_connections", "image.download_memory"}
 	if diff := cmp.Diff(want, changed(o.Config, next)); diff != "" {
 		t.Error(diff)
 	}
 	var applied []config.Config
-	apply := func(c config.Config) { applied = append(applied, c) }
+	apply := func(_ context.Context, c config.Config) { applied = append(applied, c) }
 	o.Load = func() (config.Config, error) { return next, nil }
 	reload(t.Context(), &o, apply)
 	now := config.Default()
 	now.LogLevel = 4
 	now.Image.StallRate = 7
 	now.Image.MaxConcurrentDownloads, now.Image.PlainHTTP, now.Image.StallTimeout = 9, next.Image.PlainHTTP, next.Image.StallTimeout
+	now.Image.CertsDirs, now.Image.RegistriesConf, now.Image.AuthFiles = next.Image.CertsDirs, next.Image.RegistriesConf, next.Image.AuthFiles
+	now.Image.Proxy = next.Image.Proxy
 	if len(applied) != 1 || !reflect.DeepEqual(applied[0], now) || !reflect.DeepEqual(o.Config, now) {
 		t.Errorf("applied %+v, kept %+v, want %+v", applied, o.Config, now)
 	}

@@ -14,13 +14,11 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/admin"
-	"github.com/berth-run/berth/pkg/config"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
-	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/manifest"
 	"github.com/berth-run/berth/pkg/network"
 	"github.com/berth-run/berth/pkg/pod"
@@ -109,6 +107,7 @@ func (s *services) openRuntime(life context.Context, running *sync.WaitGroup) er
 // openStores opens what lies on disk.
 func (s *services) openStores(life context.Context) (err error) {
 	c := s.o.Config
+	checkRegistries(life, c)
 	s.images, err = image.Open(life, image.Options{
 		Root: c.Root, State: c.State, KeepBlobs: c.Image.KeepBlobs, MaxConcurrentDownloads: c.Image.MaxConcurrentDownloads,
 		DownloadMemory: int64(c.Image.DownloadMemory) << 20, MaxConnections: c.Image.MaxConnections,
@@ -131,13 +130,6 @@ func (s *services) openStores(life context.Context) (err error) {
 		Handlers: handlerNames(c.Runtime), CgroupDriver: s.driver, DefaultSysctls: c.Runtime.DefaultSysctls,
 	})
 	return err
-}
-
-func (s *services) registryOptions(c config.Config) registry.Options {
-	return registry.Options{
-		UserAgent: "berth/" + s.o.Version, PlainHTTP: c.Image.PlainHTTP,
-		StallTimeout: c.Image.StallTimeout.Duration, StallRate: c.Image.StallRate,
-	}
 }
 
 func (s *services) networkOptions() network.Options {

@@ -21,3 +21,14 @@ func (s *Service) SetDownloads(r registry.Options, maxConcurrent int) {
 		old.registry.Close() // its idle connections: pulls keep theirs
 	}
 }
+
+// localName is the name of an image that is here which ref means, or what ref
+// means by itself: a short name may stand for several. It is "" for no name.
+func (d *downloads) localName(x *index, ref string) (name string) {
+	for _, n := range d.registry.Hosts().Local(ref) { // the last one is ref itself
+		if name = n.String(); x.has(name) {
+			break
+		}
+	}
+	return name
+}

@@ -72,14 +72,15 @@ func (s *Service) List() []Image { return s.index.Load().images }
 // kind NotFound, or Invalid where ref cannot name an image. It takes no lock.
 func (s *Service) Get(ref string) (Image, error) {
 	x := s.index.Load()
-	n, err := x.find(ref)
+	n, err := x.find(ref, s.downloads.Load())
 	if err != nil {
 		return Image{}, err
 	}
 	return x.images[n], nil
 }
 
-func (x *index) find(ref string) (int, error) {
+// find looks for an id, or for what ref means as a name.
+func (x *index) find(ref string, d *downloads) (int, error) {
 	if n, ok := x.byID[digest.Digest(ref)]; ok {
 		return n, nil
 	}
@@ -87,14 +88,14 @@ func (x *index) find(ref string) (int, error) {
 	if n, ok := x.byID[digest.NewDigestFromEncoded(digest.SHA256, id)]; ok {
 		return n, nil
 	}
-	name, err := reference.Normalize(ref)
-	if n, ok := x.byRef[name]; ok && err == nil && !isID {
+	name := d.localName(x, ref)
+	if n, ok := x.byRef[name]; ok && !isID {
 		return n, nil
 	}
 	if len(id) >= minPrefix && hexRE.MatchString(id) {
 		return x.prefix(ref, "sha256:"+id)
 	}
-	if err != nil {
+	if _, err := reference.Normalize(ref); err != nil {
 		return 0, err
 	}
 	return 0, fmt.Errorf("image %s: %w", name, errs.NotFound)

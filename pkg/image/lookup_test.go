@@ -7,10 +7,12 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/registry"
 )
 
 func TestImagesAreFoundByIDsOfEachAlgorithm(t *testing.T) {
 	s := &Service{records: map[digest.Digest]record{}}
+	s.SetDownloads(registry.Options{}, 0)
 	for _, a := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
 		id := a.FromString("config")
 		s.records[id] = record{ID: id}

@@ -43,7 +43,7 @@ func (s *Service) Untag(ctx context.Context, ref string) error {
 		s.mu.Unlock()
 		return err
 	}
-	name, _ := reference.Normalize(ref) // not a name: an id, which is no reference either
+	name := s.downloads.Load().localName(s.index.Load(), ref)
 	if id, ok := s.refs[name]; !ok || id != i.ID || lastName(i, name) {
 		s.mu.Unlock()
 		return s.Remove(ctx, ref)

@@ -35,7 +35,7 @@ type PullRequest struct {
 // Unavailable where it does not answer, Invalid for content that is not what was
 // promised, Exhausted where the disk is full.
 func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
-	ref, err := reference.Parse(r.Ref)
+	names, err := s.downloads.Load().registry.Hosts().Candidates(r.Ref)
 	if err != nil {
 		return Image{}, err
 	}
@@ -43,13 +43,26 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 	if r.Platform != nil {
 		platform = *r.Platform
 	}
-	i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
-		return s.pull(ctx, ref, r.Auth, platform, report)
-	})
-	if err != nil {
-		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
+	told := ""
+	for n := 0; ; n++ { // there is one at least
+		ref := names[n]
+		i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
+			return s.pull(ctx, ref, r.Auth, platform, report)
+		})
+		if err == nil {
+			return i, nil
+		}
+		err = fmt.Errorf("%spull %s: %w", told, ref, err)
+		if n == len(names)-1 || !elsewhere(err) {
+			return Image{}, err
+		}
+		told = err.Error() + "; "
 	}
-	return i, nil
+}
+
+// elsewhere reports whether a short name may be found in the next registry.
+func elsewhere(err error) bool {
+	return errors.Is(err, errs.NotFound) || errors.Is(err, errs.Denied) || errors.Is(err, errs.Unavailable)
 }
 
 // flightKey tells requests apart, credentials included: one user's answer is not
@@ -62,7 +75,7 @@ func flightKey(ref reference.Name, a Auth, p ispec.Platform) string {
 }
 
 func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, report *reporter) (Image, error) {
-	repository, err := s.downloads.Load().registry.Repository(ref.Domain, ref.Path, a)
+	repository, err := s.downloads.Load().registry.Repository(ref, a)
 	if err != nil {
 		return Image{}, err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/inflate"
-	"github.com/berth-run/berth/pkg/image/reference"
 )
 
 // Format is the form of an archive.
@@ -71,7 +70,8 @@ func (s *Service) saved(ref string) (record, []string, func(), error) {
 		l.add(x.Blob.Digest)
 	}
 	names := i.RepoTags
-	if name, err := reference.Normalize(ref); err == nil && s.index.Load().has(name) {
+	x := s.index.Load()
+	if name := s.downloads.Load().localName(x, ref); x.has(name) {
 		names = []string{name}
 	}
 	return r, names, l.release, nil

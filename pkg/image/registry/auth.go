@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/registry/hosts"
 )
 
 // Auth is what a request brings to prove who asks. The zero value asks as
@@ -41,11 +43,8 @@ func (a Auth) GoString() string { return a.String() }
 // MarshalLog hides the secrets from structured logs.
 func (a Auth) MarshalLog() any { return a.String() }
 
-// credential returns what may be sent to host.
-func (a Auth) credential(host string) (auth.Credential, error) {
-	if a.ServerAddress != "" && !sameRegistry(serverHost(a.ServerAddress), host) {
-		return auth.EmptyCredential, nil
-	}
+// credential returns what it proves who asks with.
+func (a Auth) credential() (auth.Credential, error) {
 	c := auth.Credential{Username: a.Username, Password: a.Password, RefreshToken: a.IdentityToken, AccessToken: a.RegistryToken}
 	if c != auth.EmptyCredential || a.Auth == "" {
 		return c, nil
@@ -62,6 +61,38 @@ func (a Auth) credential(host string) (auth.Credential, error) {
 	return c, nil
 }
 
+// secrets are what nobody may read in an error.
+func (a Auth) secrets() []string {
+	c, _ := a.credential() // one that is not valid has been refused
+	return []string{a.Password, a.Auth, a.IdentityToken, a.RegistryToken, c.Password}
+}
+
+// isFor reports whether a may be sent to an endpoint: the registry itself, or the
+// host that a names.
+func (a Auth) isFor(e hosts.Endpoint) bool {
+	if a.ServerAddress == "" {
+		return e.Registry != ""
+	}
+	named := canonical(serverHost(a.ServerAddress))
+	return named == canonical(e.Host) || e.Registry != "" && named == canonical(e.Registry)
+}
+
+// credential returns what finds the credentials for an endpoint when it asks for
+// them: those of the request, or else the node's.
+func (c *Client) credential(e hosts.Endpoint, a Auth, s *secrets) auth.CredentialFunc {
+	return func(ctx context.Context, host string) (auth.Credential, error) {
+		if host != e.Host {
+			return auth.EmptyCredential, nil
+		}
+		if own, err := a.credential(); err != nil || own != auth.EmptyCredential && a.isFor(e) {
+			return own, err
+		}
+		found, err := c.options.AuthFiles.Find(ctx, e.Host, e.Repository, c.hosts.CredentialHelpers())
+		s.add(found.Password, found.IdentityToken)
+		return auth.Credential{Username: found.Username, Password: found.Password, RefreshToken: found.IdentityToken}, err
+	}
+}
+
 // serverHost takes the host from an address with or without a scheme and path.
 func serverHost(address string) string {
 	if strings.Contains(address, "://") {
@@ -73,13 +104,11 @@ func serverHost(address string) string {
 	return host
 }
 
-func sameRegistry(a, b string) bool { return canonical(a) == canonical(b) }
-
 // canonical maps the several names of Docker's registry to one.
 func canonical(host string) string {
 	switch host {
 	case "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com":
-		return dockerHub
+		return "docker.io"
 	}
 	return strings.ToLower(host)
 }

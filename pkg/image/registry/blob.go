@@ -34,15 +34,15 @@ func (r *Repository) Blob(ctx context.Context, d ispec.Descriptor, offset int64)
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 || offset < 0 || offset > d.Size {
 		return nil, fmt.Errorf("%.300s from %d of %d bytes: %w", what, offset, d.Size, errs.Invalid)
 	}
-	sources := r.trusted(d.Digest, r.sources(d.Digest))
+	sources := r.trusted(d.Digest, r.servers(d.Digest))
 	return &body{Reader: r.fetcher.Open(ctx, sources, d.Size, offset), repository: r, digest: d.Digest, what: what}, nil
 }
 
-// sources are the servers that may have a blob, in the order of asking.
-func (r *Repository) sources(d digest.Digest) []fetch.Source {
+// servers are those that may have a blob, in the order of asking.
+func (r *Repository) servers(d digest.Digest) []fetch.Source {
 	var all []fetch.Source
-	for _, p := range r.places {
-		all = append(all, &server{place: p, digest: d})
+	for _, s := range r.Sources() {
+		all = append(all, &server{place: s.blobs, digest: d})
 	}
 	return all
 }
@@ -54,6 +54,7 @@ type place struct {
 	direct    *http.Client  // for where the server redirects to: without credentials
 	reference oras.Reference
 	plain     bool
+	explain   func(context.Context, error) error // makes an error fit to be shown
 }
 
 // body is a blob on its way.
@@ -126,9 +127,9 @@ func (s *server) ask(ctx context.Context, do func(*http.Request) (*http.Response
 	}
 	resp, err := do(req)
 	if err != nil {
-		return nil, fetch.Info{}, explain(ctx, err)
+		return nil, fetch.Info{}, s.explain(ctx, err)
 	}
-	info, err := s.read(resp)
+	info, err := s.read(ctx, resp)
 	if err != nil {
 		_ = resp.Body.Close() // only read
 		return nil, info, err
@@ -160,7 +161,7 @@ func (e *elsewhere) Read(p []byte) (int, error) {
 func origin(u *url.URL) string { return strings.ToLower(u.Scheme + "://" + u.Host) }
 
 // read reads what a response says of its body.
-func (s *server) read(resp *http.Response) (fetch.Info, error) {
+func (s *server) read(ctx context.Context, resp *http.Response) (fetch.Info, error) {
 	info := fetch.Info{Length: resp.ContentLength, Total: -1}
 	switch resp.StatusCode {
 	case http.StatusOK:
@@ -170,7 +171,7 @@ func (s *server) read(resp *http.Response) (fetch.Info, error) {
 	case http.StatusRequestedRangeNotSatisfiable: // all of it will tell why
 		info.Partial, info.First, info.Last = true, -1, -1
 	default:
-		return info, s.refused(resp)
+		return info, s.refused(ctx, resp)
 	}
 	told := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
 	if told.Validate() == nil && told.Algorithm() == s.digest.Algorithm() && told != s.digest {
@@ -180,7 +181,7 @@ func (s *server) read(resp *http.Response) (fetch.Info, error) {
 }
 
 // refused makes an error of an answer that is none of the blob.
-func (s *server) refused(resp *http.Response) error {
+func (s *server) refused(ctx context.Context, resp *http.Response) error {
 	answer := &errcode.ErrorResponse{Method: resp.Request.Method, URL: resp.Request.URL, StatusCode: resp.StatusCode}
 	var said struct {
 		Errors errcode.Errors `json:"errors"`
@@ -188,7 +189,7 @@ func (s *server) refused(resp *http.Response) error {
 	if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&said) == nil {
 		answer.Errors = said.Errors
 	}
-	err := ofStatus(answer)
+	err := s.explain(ctx, ofStatus(answer))
 	switch wait := retryAfter(resp.Header.Get("Retry-After"), time.Now()); {
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable, wait > 0:
 		return &fetch.Busy{After: wait, Err: err}

@@ -16,6 +16,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
 	testregistry "github.com/berth-run/berth/test/registry"
 )
@@ -31,7 +32,7 @@ var (
 	whole = ispec.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}
 )
 
-func serve(t *testing.T, r *testregistry.Registry) *testregistry.Server {
+func serveContent(t *testing.T, r *testregistry.Registry) *testregistry.Server {
 	t.Helper()
 	s := testregistry.Start(r)
 	t.Cleanup(s.Close)
@@ -42,9 +43,10 @@ func serve(t *testing.T, r *testregistry.Registry) *testregistry.Server {
 // get fetches the blob from an offset on.
 func get(t *testing.T, o registry.Options, host string, a registry.Auth, offset int64) error {
 	t.Helper()
+	o.Hosts.PlainHTTP = []string{host} // as a manifest would have told
 	c := registry.New(o)
 	defer c.Close()
-	r, err := c.Repository(host, "app", a)
+	r, err := c.Repository(reference.Name{Domain: host, Path: "app"}, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func TestBlobSurvives(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, r)
+			s := serveContent(t, r)
 			o := registry.Options{StallTimeout: 500 * time.Millisecond, StallRate: 100 << 10}
 			for _, offset := range []int64{0, 5*mib + 3} {
 				if err := get(t, o, s.Host, registry.Auth{}, offset); err != nil {
@@ -97,7 +99,7 @@ func TestBlobHonoursADate(t *testing.T) {
 	t.Parallel()
 	at := time.Now().Add(2 * time.Second)
 	var early atomic.Int64
-	s := serve(t, &testregistry.Registry{
+	s := serveContent(t, &testregistry.Registry{
 		Faults: []testregistry.Fault{{Times: 1, Status: 503, RetryAfter: at.UTC().Format(http.TimeFormat)}},
 		Hook: func(_ http.ResponseWriter, _ *http.Request) bool {
 			if time.Now().Before(at.Truncate(time.Second)) {
@@ -135,7 +137,7 @@ func TestBlobFailureTellsWhatWhereAndWhatToDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, c.registry)
+			s := serveContent(t, c.registry)
 			err := get(t, registry.Options{StallTimeout: 500 * time.Millisecond, StallRate: 100 << 10, MaxRetries: 1}, s.Host, registry.Auth{}, 0)
 			if errs.Of(err) != c.kind {
 				t.Errorf("kind %q", errs.Of(err))
@@ -147,7 +149,7 @@ func TestBlobFailureTellsWhatWhereAndWhatToDo(t *testing.T) {
 			}
 		})
 	}
-	closed := serve(t, nil)
+	closed := serveContent(t, nil)
 	closed.Close()
 	err := get(t, registry.Options{MaxRetries: -1}, closed.Host, registry.Auth{}, 0)
 	if text := fmt.Sprint(err); errs.Of(err) != errs.Unavailable || !strings.Contains(text, "connection refused") || !strings.Contains(text, "check that it is up") {
@@ -160,13 +162,13 @@ func TestRedirectsAreRememberedWithoutCredentials(t *testing.T) {
 	const password = "s3cr3t-pa55"
 	for name, uses := range map[string]int{"for good": 0, "until they expire": 2} {
 		t.Run(name, func(t *testing.T) {
-			elsewhere := serve(t, &testregistry.Registry{LinkUses: uses, Hook: func(_ http.ResponseWriter, r *http.Request) bool {
+			elsewhere := serveContent(t, &testregistry.Registry{LinkUses: uses, Hook: func(_ http.ResponseWriter, r *http.Request) bool {
 				if r.Header.Get("Authorization") != "" {
 					t.Errorf("credentials went to %s", r.URL)
 				}
 				return false
 			}})
-			s := serve(t, &testregistry.Registry{Username: "ada", Password: password, Redirect: "http://" + elsewhere.Host})
+			s := serveContent(t, &testregistry.Registry{Username: "ada", Password: password, Redirect: "http://" + elsewhere.Host})
 			auth := registry.Auth{Username: "ada", Password: password}
 			if err := get(t, registry.Options{}, s.Host, auth, 0); err != nil {
 				t.Error(err)
@@ -177,8 +179,8 @@ func TestRedirectsAreRememberedWithoutCredentials(t *testing.T) {
 			}
 		})
 	}
-	refusing := serve(t, &testregistry.Registry{Faults: []testregistry.Fault{{Status: 403}}})
-	s := serve(t, &testregistry.Registry{Redirect: "http://" + refusing.Host})
+	refusing := serveContent(t, &testregistry.Registry{Faults: []testregistry.Fault{{Status: 403}}})
+	s := serveContent(t, &testregistry.Registry{Redirect: "http://" + refusing.Host})
 	err := get(t, registry.Options{MaxRetries: 1}, s.Host, registry.Auth{}, 0)
 	if !errors.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "redirected to "+refusing.Host+", which answers 403 Forbidden") ||
 		strings.Contains(err.Error(), "signature") {
@@ -187,7 +189,7 @@ func TestRedirectsAreRememberedWithoutCredentials(t *testing.T) {
 }
 
 func TestBlobRefusesWhatCannotBe(t *testing.T) {
-	r, err := registry.New(registry.Options{}).Repository("example.com", "app", registry.Auth{})
+	r, err := registry.New(registry.Options{}).Repository(reference.Name{Domain: "example.com", Path: "app"}, registry.Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -13,6 +14,25 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 )
+
+// serverError says which server an error came from, where it does not say so
+// itself.
+type serverError struct {
+	host string
+	err  error
+}
+
+// Error implements error.
+func (s *serverError) Error() string {
+	text := s.err.Error()
+	if strings.Contains(text, s.host) {
+		return text
+	}
+	return s.host + ": " + text
+}
+
+// Unwrap returns the error itself.
+func (s *serverError) Unwrap() error { return s.err }
 
 // explain gives an error its kind and takes from its text what may be secret:
 // the query of a URL can hold a signature.
@@ -26,9 +46,9 @@ func explain(ctx context.Context, err error) error {
 	case errs.Of(err) != "", errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, errdef.ErrNotFound):
-		return fmt.Errorf("the registry does not have it: %w", errs.NotFound)
+		return fmt.Errorf("%sdoes not have it: %w", at(err), errs.NotFound)
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return fmt.Errorf("the registry wants credentials: %w", errs.Denied)
+		return fmt.Errorf("%swants credentials: %w", at(err), errs.Denied)
 	case errors.As(err, &response):
 		return ofStatus(response)
 	case errors.As(err, &link):
@@ -40,7 +60,7 @@ func explain(ctx context.Context, err error) error {
 func ofStatus(r *errcode.ErrorResponse) error {
 	text := fmt.Sprintf("%d %s", r.StatusCode, http.StatusText(r.StatusCode))
 	if len(r.Errors) > 0 {
-		text += fmt.Sprintf(" (%.300s)", r.Errors.Error())
+		text += fmt.Sprintf(" (%s)", r.Errors.Error())
 	}
 	if r.URL != nil {
 		text = r.URL.Host + ": " + text
@@ -55,6 +75,15 @@ func ofStatus(r *errcode.ErrorResponse) error {
 		kind = errs.Invalid
 	}
 	return fmt.Errorf("%s: %w", text, kind)
+}
+
+// at is who said something.
+func at(err error) string {
+	var s *serverError
+	if errors.As(err, &s) {
+		return s.host + ": the registry "
+	}
+	return "the registry "
 }
 
 func hostOf(link string) string {

@@ -45,7 +45,7 @@ func (r *Repository) Distrust(d digest.Digest, err error) (others bool, _ error)
 	t.bad[d] = append(t.bad[d], t.from[d]...)
 	err = fmt.Errorf("%w; it came from %s (if its copy is damaged, clear its cache or push the image to it again)", err, strings.Join(t.from[d], ", "))
 	delete(t.from, d)
-	for _, s := range r.sources(d) {
+	for _, s := range r.servers(d) {
 		others = others || !slices.Contains(t.bad[d], s.Host())
 	}
 	return others, err

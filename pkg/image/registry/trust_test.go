@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berth-run/berth/pkg/image/reference"
 	testregistry "github.com/berth-run/berth/test/registry"
 )
 
@@ -21,15 +22,16 @@ func TestHostsWithWrongBytesAreNotAskedAgain(t *testing.T) {
 	defer good.Close()
 	c := New(Options{})
 	defer c.Close()
-	r, err := c.Repository(bad.Host, "app", Auth{})
+	r, err := c.Repository(reference.Name{Domain: bad.Host, Path: "app"}, Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := c.Repository(good.Host, "app", Auth{})
+	other, err := c.Repository(reference.Name{Domain: good.Host, Path: "app"}, Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.places = append(r.places, other.places...)
+	both := append(r.Sources(), other.Sources()...)
+	r.sources.Store(&both)
 	read := func() string {
 		t.Helper()
 		b, err := r.Blob(t.Context(), d, 0)
