@@ -2,6 +2,7 @@ package blob
 
 import (
 	"context"
+	"encoding"
 	"errors"
 	"fmt"
 	"hash"
@@ -30,6 +31,33 @@ type Verifier struct {
 // must be valid.
 func NewVerifier(r io.Reader, d digest.Digest, size int64) *Verifier {
 	return &Verifier{r: r, want: d, size: size, hash: d.Algorithm().Hash()}
+}
+
+// Position is how far a Verifier has come: what another one needs to go on.
+type Position struct {
+	Offset int64  `json:"offset"` // in bytes
+	Hash   []byte `json:"hash"`   // of the bytes before it, not finished
+}
+
+// Position returns how far v has come.
+func (v *Verifier) Position() (Position, error) {
+	m, ok := v.hash.(encoding.BinaryMarshaler)
+	if !ok {
+		return Position{}, fmt.Errorf("%s: its hash cannot be gone on with: %w", v.want.Algorithm(), errs.Unsupported)
+	}
+	h, err := m.MarshalBinary()
+	return Position{Offset: v.count, Hash: h}, err
+}
+
+// Resume makes v, which has read nothing yet, go on from p: its stream begins
+// there.
+func (v *Verifier) Resume(p Position) error {
+	m, ok := v.hash.(encoding.BinaryUnmarshaler)
+	if !ok || p.Offset < 0 || m.UnmarshalBinary(p.Hash) != nil {
+		return fmt.Errorf("%s: no position of its stream: %w", v.want, errs.Unsupported)
+	}
+	v.count = p.Offset
+	return nil
 }
 
 // Read implements io.Reader.
