@@ -30,10 +30,11 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI         := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
 
-# Everything but berth-runtime is pure Go; berth-runtime needs C for the
-# namespace switch and for libseccomp, which is linked statically.
+# The commands that people run are pure Go. berth-runtime needs C for the
+# namespace switch and for libseccomp, berthd for its decoder of gzip; both are
+# linked statically.
 PURE        := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
-RUNTIME     := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo' \
+STATIC      := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo' \
                -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
 
 # The tests link libct as the binary does.
@@ -49,8 +50,8 @@ help: ## print this list
 .PHONY: build
 build: setup-build ## compile bin/berthd, bin/berth-runtime, bin/berth, bin/berth-bench and bin/cni/*
 	@mkdir -p $(BIN)/cni $(CACHE)
-	$(PURE) -o $(BIN)/ ./cmd/berthd ./cmd/berth ./cmd/berth-bench
-	$(RUNTIME) -o $(BIN)/berth-runtime ./cmd/berth-runtime
+	$(PURE) -o $(BIN)/ ./cmd/berth ./cmd/berth-bench
+	$(STATIC) -o $(BIN)/ ./cmd/berthd ./cmd/berth-runtime
 	@$(PURE) -o $(BIN)/cni/ $$($(GO) list tool | grep '^github.com/containernetworking/plugins/')
 	@if [ $$EUID = 0 ] && [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" $(BIN) $(CACHE); fi # or they could not build again
 
@@ -107,6 +108,7 @@ lint: setup-build $(GOLANGCI) ## run the linters of .golangci.yml
 .PHONY: unit
 unit: setup-build ## unit tests and architecture rules
 	BERTH_TEST_UNPRIVILEGED=1 $(TEST) $(UNITS)
+	CGO_ENABLED=0 $(GO) test ./pkg/image/inflate # what decodes gzip where there is no cgo
 
 .PHONY: test-root
 test-root: setup ## the tests of the same packages that need root: kernel, mounts, namespaces

@@ -221,11 +221,12 @@ type layerStream struct {
 
 // inflate begins to decompress, and closes the stream where that fails.
 func (l *layerStream) inflate(through io.Reader) error {
-	var err error
 	l.through = through
-	if l.plain, err = inflate.Stream(through); err != nil {
+	plain, err := inflate.Stream(through)
+	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	l.plain = plain
 	return nil
 }
 

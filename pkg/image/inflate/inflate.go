@@ -1,23 +1,20 @@
 // Package inflate decompresses what registries and archives send, in bounded
 // memory.
+//
+// A gzip stream is decoded by deflate.c, or by Go where there is no cgo: both
+// take and refuse what Go's compress/gzip does, so bytes after the last member
+// are an error, zeros too. A zstd stream is decoded frame by frame. Both can be
+// opened again in the middle: see Reader.Mark.
 package inflate
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/berth-run/berth/pkg/errs"
 )
-
-// maxZstdWindow bounds the memory that a zstd frame may ask for; `zstd --long`
-// uses 128 MiB.
-const maxZstdWindow = 128 << 20
 
 var (
 	gzipMagic  = []byte{0x1f, 0x8b}
@@ -26,74 +23,163 @@ var (
 	bzip2Magic = []byte("BZh")
 )
 
-// skippable reports whether b begins a zstd skippable frame, which may stand
-// before the first real one.
-func skippable(b []byte) bool {
-	return len(b) >= 4 && b[0]&0xf0 == 0x50 && b[1] == 0x2a && b[2] == 0x4d && b[3] == 0x18
+// piece is about how much is decoded at a time.
+const piece = 256 << 10
+
+// Reader gives the plain form of a stream. It is for one goroutine.
+type Reader struct {
+	in   *input
+	d    decoder
+	left []byte // decoded, and not read yet
+	err  error
+}
+
+// decoder decodes one kind of stream.
+type decoder interface {
+	// next returns the next plain bytes, maybe none, which are its own until it is
+	// called again, and io.EOF at the end.
+	next() ([]byte, error)
+	// position returns how many compressed bytes lie before what next will return,
+	// where the stream can be opened again there; false where it cannot.
+	position() (int64, bool)
+	// mark returns the state at such a position, but for its offset.
+	mark() State
+	close()
 }
 
 // Stream returns the plain form of a gzip, zstd or plain stream, told apart
 // by its first bytes and not by what a manifest says. The caller closes it,
 // which leaves r open. What is wrong with the stream is an error of kind Invalid,
 // or Unsupported for another compression; errors of r itself stay as they are.
-func Stream(r io.Reader) (io.ReadCloser, error) {
-	src := &sourceReader{r: r}
-	b := bufio.NewReaderSize(src, 128<<10)
-	head, err := b.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
+func Stream(r io.Reader) (*Reader, error) {
+	in := newInput(r)
+	head, err := in.peek(6)
+	if err != nil {
 		return nil, err
 	}
+	z := &Reader{in: in}
 	switch {
 	case bytes.HasPrefix(head, gzipMagic):
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return nil, fmt.Errorf("gzip stream: %w", src.blame(err))
-		}
-		return &inflater{ReadCloser: z, src: src}, nil
+		z.d, err = newGzip(in, nil)
 	case bytes.HasPrefix(head, zstdMagic), skippable(head):
-		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2))
-		if err != nil {
-			return nil, fmt.Errorf("zstd stream: %w", src.blame(err))
-		}
-		return &inflater{ReadCloser: z.IOReadCloser(), src: src}, nil
+		z.d, err = newZstd(in, nil)
 	case bytes.HasPrefix(head, xzMagic), bytes.HasPrefix(head, bzip2Magic):
 		return nil, fmt.Errorf("compression is neither gzip nor zstd: %w", errs.Unsupported)
+	default:
+		z.d = &plain{in: in}
 	}
-	return io.NopCloser(b), nil
+	if err != nil {
+		return nil, z.blame(err)
+	}
+	return z, nil
 }
 
-// sourceReader remembers whether it was the compressed stream's source that
-// failed, or what came from it.
-type sourceReader struct {
-	r   io.Reader
-	err error
+// Resume goes on with a stream whose Mark gave state, from r, which begins at
+// State.Offset of the same stream. An error of kind Unsupported says that the
+// state is another version's or decoder's: the stream must be read from its
+// beginning.
+func Resume(r io.Reader, state State) (*Reader, error) {
+	if state.Version != stateVersion {
+		return nil, fmt.Errorf("state of a decoder of version %d: %w", state.Version, errs.Unsupported)
+	}
+	z := &Reader{in: newInput(r)}
+	z.in.offset = state.Offset
+	var err error
+	switch state.Kind {
+	case kindGzip:
+		z.d, err = newGzip(z.in, &state)
+	case kindZstd:
+		z.d, err = newZstd(z.in, &state)
+	case kindPlain:
+		z.d = &plain{in: z.in}
+	default:
+		err = fmt.Errorf("state of decoder %.20q: %w", state.Kind, errs.Unsupported)
+	}
+	if err != nil {
+		return nil, z.blame(err)
+	}
+	return z, nil
 }
 
-func (s *sourceReader) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
+// Next returns the next plain bytes, maybe none, which are valid until the next
+// call, and io.EOF at the end. Use either Next or Read.
+func (z *Reader) Next() ([]byte, error) {
+	if z.err != nil {
+		return nil, z.err
+	}
+	p, err := z.d.next()
 	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
+		err = z.blame(err)
 	}
-	return n, err
+	z.err = err
+	return p, err
+}
+
+// Read implements io.Reader.
+func (z *Reader) Read(p []byte) (int, error) {
+	for len(z.left) == 0 {
+		if z.err != nil {
+			return 0, z.err
+		}
+		z.left, _ = z.Next() // its error is kept
+	}
+	n := copy(p, z.left)
+	z.left = z.left[n:]
+	return n, nil
+}
+
+// Position returns how many compressed bytes lie before what Next will return,
+// if Mark may be called there.
+func (z *Reader) Position() (int64, bool) {
+	if z.err != nil {
+		return 0, false
+	}
+	return z.d.position()
+}
+
+// Mark returns what Resume needs to open the stream again at its Position. It
+// may be called only where there is one.
+func (z *Reader) Mark() State {
+	s := z.d.mark()
+	s.Version = stateVersion
+	s.Offset, _ = z.d.position()
+	return s
+}
+
+// Close gives back what the decoder holds.
+func (z *Reader) Close() error {
+	if z.err == nil {
+		z.err = errors.New("stream is closed")
+	}
+	z.d.close()
+	return nil
 }
 
 // blame gives a decoder's error its kind, or returns the source's own.
-func (s *sourceReader) blame(err error) error {
-	if s.err != nil {
-		return s.err
+func (z *Reader) blame(err error) error {
+	switch {
+	case z.in.err != nil:
+		err = z.in.err
+	case errs.Of(err) == "":
+		err = fmt.Errorf("%w: %w", err, errs.Invalid)
 	}
-	return fmt.Errorf("%w: %w", err, errs.Invalid)
+	return fmt.Errorf("decompress: %w", err)
 }
 
-type inflater struct {
-	io.ReadCloser
-	src *sourceReader
+// plain passes on a stream that is not compressed.
+type plain struct{ in *input }
+
+func (p *plain) next() ([]byte, error) {
+	if len(p.in.rest()) == 0 {
+		if err := p.in.more(); err != nil {
+			return nil, err
+		}
+	}
+	b := p.in.rest()
+	p.in.skip(len(b))
+	return b, nil
 }
 
-func (i *inflater) Read(p []byte) (int, error) {
-	n, err := i.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("decompress: %w", i.src.blame(err))
-	}
-	return n, err
-}
+func (p *plain) position() (int64, bool) { return p.in.offset, true }
+func (p *plain) mark() State             { return State{Kind: kindPlain} }
+func (p *plain) close()                  {}

@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package inflate
+
+func newGzip(in *input, from *State) (decoder, error) { return newGoGzip(in, from) }

@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package inflate
+
+const marksInside = false
