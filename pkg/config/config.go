@@ -5,6 +5,10 @@ package config
 
 import (
 	"encoding"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -74,9 +78,9 @@ type Builtin struct {
 type Image struct {
 	KeepBlobs              bool `toml:"keep_blobs"`
 	MaxConcurrentDownloads int  `toml:"max_concurrent_downloads"`
-	// MaxConnections and DownloadMemory, in MiB, are those of all pulls together.
+	// MaxConnections and MemoryBudget are those of all pulls together.
 	MaxConnections int      `toml:"max_connections"`
-	DownloadMemory int      `toml:"download_memory"`
+	MemoryBudget   Size     `toml:"memory_budget"`
 	StallTimeout   Duration `toml:"stall_timeout"`
 	// StallRate, in bytes a second over StallTimeout, is too slow.
 	StallRate int64    `toml:"stall_rate"`
@@ -113,6 +117,42 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // MarshalText writes Go's form of durations.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Size is a number of bytes, written as text such as "64MiB".
+type Size int64
+
+// units of a Size, the largest first.
+var units = []struct {
+	name  string
+	bytes Size
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
+
+// UnmarshalText reads a whole number of GiB, MiB, KiB, or of bytes.
+func (s *Size) UnmarshalText(text []byte) error {
+	for _, u := range units {
+		number, ok := strings.CutSuffix(string(text), u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || n < 0 || Size(n) > math.MaxInt64/u.bytes {
+			break
+		}
+		*s = Size(n) * u.bytes
+		return nil
+	}
+	return fmt.Errorf("%.20q is not a size such as \"64MiB\"", text)
+}
+
+// MarshalText writes the largest unit that leaves a whole number.
+func (s Size) MarshalText() ([]byte, error) {
+	for _, u := range units {
+		if s%u.bytes == 0 && s != 0 {
+			return []byte(strconv.FormatInt(int64(s/u.bytes), 10) + u.name), nil
+		}
+	}
+	return []byte("0"), nil
+}
 
 // Socket returns the path of the socket: Listen, or berth.sock in State.
 func (c Config) Socket() string {
@@ -154,7 +194,7 @@ func Default() Config {
 			Builtin:    Builtin{Bridge: "berth0"},
 		},
 		Image: Image{
-			KeepBlobs: true, MaxConcurrentDownloads: 4, MaxConnections: 24, DownloadMemory: 64,
+			KeepBlobs: true, MaxConcurrentDownloads: 4, MaxConnections: 24, MemoryBudget: 96 << 20,
 			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},
 			CertsDirs:      []string{"/etc/containerd/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"},
 			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},

@@ -165,3 +165,21 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]config.Size{"64MiB": 64 << 20, "1GiB": 1 << 30, "1536KiB": 1536 << 10, "1000": 1000, "0": 0} {
+		var s config.Size
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%q is %d, %v", text, s, err)
+		}
+		if again, err := want.MarshalText(); err != nil || string(again) != text {
+			t.Errorf("%d is written %q, %v", want, again, err)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1MB", "1.5GiB", "9999999999GiB", "64 MiB"} {
+		var s config.Size
+		if err := s.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken, as %d", text, s)
+		}
+	}
+}

@@ -70,8 +70,7 @@ func (i Image) validate(v *validation) {
 	v.check(n >= 1 && n <= 64, "image.max_concurrent_downloads", "%d is not within 1 and 64", n)
 	n = i.MaxConnections
 	v.check(n >= 1 && n <= 1024, "image.max_connections", "%d is not within 1 and 1024", n)
-	n = i.DownloadMemory
-	v.check(n >= 4 && n <= 1<<20, "image.download_memory", "%d is not within 4 and %d", n, 1<<20)
+	v.check(i.MemoryBudget >= 8<<20, "image.memory_budget", "%d bytes are less than 8MiB", i.MemoryBudget)
 	v.check(i.StallTimeout.Duration > 0, "image.stall_timeout", "%s is not positive", i.StallTimeout)
 	v.check(i.StallRate >= 0, "image.stall_rate", "%d is negative", i.StallRate)
 	for key, paths := range map[string][]string{

@@ -23,10 +23,10 @@ func TestReloadTakesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	next.Image.KeepBlobs = false
 	next.Image.MaxConcurrentDownloads, next.Image.PlainHTTP = 9, []string{"r"}
 	next.Image.StallTimeout.Duration, next.Image.StallRate = time.Second, 7
-	next.Image.MaxConnections, next.Image.DownloadMemory = 8, 32
+	next.Image.MaxConnections, next.Image.MemoryBudget = 8, 32<<20
 	next.Image.CertsDirs, next.Image.RegistriesConf, next.Image.AuthFiles = []string{"/c"}, []string{"/r"}, []string{"/a"}
 	next.Image.Proxy = config.Proxy{HTTPS: "http://user:hidden@proxy"}
-	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.keep_blobs", "image.max_connections", "image.download_memory"}
+	want := []string{"root", "runtime.pids_limit", "runtime.handlers", "network.builtin.mtu", "image.keep_blobs", "image.max_connections", "image.memory_budget"}
 	if diff := cmp.Diff(want, changed(o.Config, next)); diff != "" {
 		t.Error(diff)
 	}

@@ -110,7 +110,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	checkRegistries(life, c)
 	s.images, err = image.Open(life, image.Options{
 		Root: c.Root, State: c.State, KeepBlobs: c.Image.KeepBlobs, MaxConcurrentDownloads: c.Image.MaxConcurrentDownloads,
-		DownloadMemory: int64(c.Image.DownloadMemory) << 20, MaxConnections: c.Image.MaxConnections,
+		MaxConnections: c.Image.MaxConnections, MemoryBudget: int64(c.Image.MemoryBudget),
 		Registry: s.registryOptions(c),
 	})
 	if err != nil {

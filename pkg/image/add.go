@@ -15,15 +15,11 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/layer"
 )
 
-// maxPacked bounds what follows a compressed stream in its blob.
-const maxPacked = 1 << 20
-
 // source gives the blobs of an image that is being added, from an offset in bytes
-// on; they are not verified yet.
+// on; they are not verified yet. Reading ends when ctx does.
 type source interface {
 	Blob(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
@@ -147,9 +143,9 @@ func distrust(src source, d digest.Digest, err error) (again bool, _ error) {
 // came.
 func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
 	fetched, kept := false, s.blobs.Has(l.Blob.Digest)
-	open := func(layer.Mark) (layer.Stream, error) {
+	open := func(from layer.Mark) (layer.Stream, error) {
 		fetched = true
-		return s.stream(ctx, l.Blob, src, report)
+		return s.stream(ctx, l.Blob, from, src, report)
 	}
 	info, err := s.layers.Unpack(ctx, l.DiffID, open)
 	if err != nil && kept && s.mend(ctx, l.Blob.Digest) == nil && !s.blobs.Has(l.Blob.Digest) {
@@ -163,13 +159,13 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 	if err != nil {
 		return info, err
 	}
-	if !fetched && s.options.KeepBlobs {
+	if s.options.KeepBlobs {
 		err := s.blobs.Bring(ctx, l.Blob.Digest, l.Blob.Size, func() (io.ReadCloser, error) {
 			r, err := src.Blob(ctx, l.Blob, 0)
 			return struct {
 				io.Reader
 				io.Closer
-			}{report.reader(r, l.Blob), r}, err
+			}{report.reader(r, l.Blob, 0), r}, err
 		})
 		if err != nil {
 			return info, err
@@ -181,99 +177,6 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 	}
 	report.layer(l.Blob, l.Blob.Size, phase)
 	return info, nil
-}
-
-// stream opens a layer's tar stream. Its end is reached only by a reader of a
-// blob whose digest and size were right.
-func (s *Service) stream(ctx context.Context, d ispec.Descriptor, src source, report *reporter) (*layerStream, error) {
-	st := &layerStream{}
-	if f, err := s.blobs.Open(d.Digest); err == nil {
-		st.closers = append(st.closers, f)
-		st.packed = blob.NewVerifier(f, d.Digest, d.Size)
-		return st, st.inflate(st.packed)
-	}
-	body, err := src.Blob(ctx, d, 0)
-	if err != nil {
-		return nil, err
-	}
-	st.closers = append(st.closers, body)
-	st.packed = blob.NewVerifier(report.reader(body, d), d.Digest, d.Size)
-	if !s.options.KeepBlobs {
-		return st, st.inflate(st.packed)
-	}
-	st.keep, err = s.blobs.Create(d.Digest, d.Size)
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	st.closers = append(st.closers, st.keep)
-	return st, st.inflate(io.TeeReader(st.packed, st.keep))
-}
-
-// layerStream is a blob on its way to becoming a layer.
-type layerStream struct {
-	packed  *blob.Verifier
-	through io.Reader // packed, and kept
-	plain   io.ReadCloser
-	keep    *blob.Writer // nil where the blob is not kept
-	closers []io.Closer
-	end     error
-}
-
-// inflate begins to decompress, and closes the stream where that fails.
-func (l *layerStream) inflate(through io.Reader) error {
-	l.through = through
-	plain, err := inflate.Stream(through)
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	l.plain = plain
-	return nil
-}
-
-// Read implements io.Reader.
-func (l *layerStream) Read(p []byte) (int, error) {
-	if l.end != nil {
-		return 0, l.end
-	}
-	n, err := l.plain.Read(p)
-	if errors.Is(err, io.EOF) {
-		err = l.finish()
-	}
-	l.end = err
-	return n, err
-}
-
-// finish reads what follows the compressed stream, verifies the blob and keeps
-// it.
-func (l *layerStream) finish() error {
-	n, err := io.Copy(io.Discard, io.LimitReader(l.through, maxPacked))
-	if err != nil {
-		return err
-	}
-	if n == maxPacked {
-		return fmt.Errorf("more than %d bytes after the compressed stream: %w", maxPacked, errs.Invalid)
-	}
-	if l.keep != nil {
-		if err := l.keep.Commit(); err != nil {
-			return err
-		}
-	}
-	return io.EOF
-}
-
-// Mark implements layer.Stream: a layer whose stream broke begins anew.
-func (l *layerStream) Mark() (layer.Mark, bool) { return layer.Mark{}, false }
-
-// Close gives everything back; a blob that was not read to its end is dropped.
-func (l *layerStream) Close() error {
-	var failed []error
-	if l.plain != nil {
-		failed = append(failed, l.plain.Close())
-	}
-	for _, c := range l.closers {
-		failed = append(failed, c.Close())
-	}
-	return errors.Join(failed...)
 }
 
 // lease keeps garbage collection off digests that are not referred to yet.

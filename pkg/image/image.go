@@ -38,6 +38,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/buffer"
 	"github.com/berth-run/berth/pkg/image/fetch"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/registry"
@@ -55,9 +56,10 @@ type Options struct {
 	// MaxConcurrentDownloads bounds the layers of one image that are fetched and
 	// unpacked at a time; default 4.
 	MaxConcurrentDownloads int
-	// DownloadMemory bounds the bytes that all pulls hold between network and
-	// unpacking; default 64 MiB.
-	DownloadMemory int64
+	// MemoryBudget bounds the buffers of all pulls together, in bytes, but for
+	// about 1 MiB that each layer has whatever the others have: one half is for what
+	// has been fetched, the other for what is inflated. Default 96 MiB.
+	MemoryBudget int64
 	// MaxConnections bounds the connections of all pulls; default 24.
 	MaxConnections int
 	Limits         layer.Limits // of each layer
@@ -69,6 +71,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.State == "" {
 		o.State = "/run/berth"
+	}
+	if o.MemoryBudget == 0 {
+		o.MemoryBudget = 96 << 20
 	}
 	return o
 }
@@ -94,6 +99,7 @@ type Service struct {
 	layers  *layer.Store
 	roots   *layer.Roots
 	flights flights
+	buffers *buffer.Pool
 
 	memory, connections *fetch.Budget // of all pulls
 
@@ -112,7 +118,8 @@ type Service struct {
 func Open(ctx context.Context, o Options) (*Service, error) {
 	o = o.withDefaults()
 	s := &Service{
-		options: o, memory: fetch.NewBudget(cmp.Or(o.DownloadMemory, 64<<20)), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
+		options: o, buffers: buffer.New(o.MemoryBudget / 2),
+		memory: fetch.NewBudget(o.MemoryBudget / 2), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
 		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
 	}
 	s.SetDownloads(o.Registry, o.MaxConcurrentDownloads)

@@ -71,13 +71,13 @@ func (r *reporter) layer(d ispec.Descriptor, offset int64, phase string) {
 	r.tell(Progress{Digest: d.Digest.String(), Offset: offset, Total: d.Size, Phase: phase})
 }
 
-// reader counts what comes of a blob.
-func (r *reporter) reader(in io.Reader, d ispec.Descriptor) io.Reader {
+// reader counts what comes of a blob, from offset on.
+func (r *reporter) reader(in io.Reader, d ispec.Descriptor, offset int64) io.Reader {
 	if r == nil {
 		return in
 	}
-	r.layer(d, 0, PhaseDownloading)
-	return &countingReader{r: in, report: r, desc: d}
+	r.layer(d, offset, PhaseDownloading)
+	return &countingReader{r: in, report: r, desc: d, offset: offset, told: offset}
 }
 
 type countingReader struct {
