@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/image/overlay"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -191,7 +192,7 @@ func (r *Roots) target(id string) string { return filepath.Join(r.home(id), "fs"
 
 // makeTarget makes the place for the mount.
 func (r *Roots) makeTarget(root Root) error {
-	gid, err := hostID(0, root.GIDMappings)
+	gid, err := idmap.HostID(0, root.GIDMappings)
 	if err != nil {
 		return err
 	}
@@ -255,8 +256,8 @@ func (r *Roots) fill(root Root) error {
 			return fmt.Errorf("layer %s: %w", root.Layers[n-1], err)
 		}
 	}
-	uid, uidErr := hostID(st.Uid, root.UIDMappings)
-	gid, gidErr := hostID(st.Gid, root.GIDMappings)
+	uid, uidErr := idmap.HostID(st.Uid, root.UIDMappings)
+	gid, gidErr := idmap.HostID(st.Gid, root.GIDMappings)
 	if err := errors.Join(uidErr, gidErr); err != nil {
 		return err
 	}
