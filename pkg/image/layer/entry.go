@@ -31,6 +31,9 @@ func (t *tree) apply(h *tar.Header, content io.Reader) error {
 	if p == "." {
 		return t.applyRoot(h)
 	}
+	if t.plain && strings.Contains("/"+p, "/"+whiteoutPrefix) {
+		return errWhiteout
+	}
 	if t.skips(p, h) {
 		return nil
 	}

@@ -27,7 +27,7 @@ const (
 	rootFile    = "root.json"
 	upperDir    = "upper"
 	workDir     = "work"
-	emptyLayer  = ".empty" // in the layer store, where an image without layers was mounted
+	emptyLayer  = ".empty" // begins the names of those that overlay needs where an image has too few
 )
 
 // Root is one root file system: a writable directory over a stack of layers.
@@ -160,31 +160,55 @@ func (r *Roots) abandon(id string, fresh bool) {
 
 // mount mounts root at target.
 func (r *Roots) mount(root Root, target string) error {
-	if len(root.Layers) > overlay.MaxStack {
-		return tooMany(len(root.Layers))
+	lower, done, err := r.lower(root, 1)
+	if err != nil {
+		return err
 	}
-	layers, writable := r.layers.dir, filepath.Join(r.writable, root.ID)
-	if len(root.Layers) == 0 { // overlay needs one
-		if err := os.Mkdir(filepath.Join(layers, emptyLayer), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+	defer done()
+	writable := filepath.Join(r.writable, root.ID)
+	o := overlay.Mount{Lower: lower, Upper: filepath.Join(writable, upperDir), Work: filepath.Join(writable, workDir), Label: root.SELinuxLabel}
+	return o.Attach(target)
+}
+
+// View mounts the layers of root at target for nobody to write to, and leaves no
+// record: the caller keeps the layers and unmounts them. root.ID names the call.
+func (r *Roots) View(root Root, target string) error {
+	lower, done, err := r.lower(root, 2)
+	if err != nil {
+		return fmt.Errorf("mount layers: %w", err)
+	}
+	defer done()
+	return overlay.Mount{Lower: lower, Label: root.SELinuxLabel}.Attach(target)
+}
+
+// lower returns at least so many directories to mount for root's layers, the
+// lowest first, and what to call once they are mounted.
+func (r *Roots) lower(root Root, atLeast int) (dirs []string, done func(), err error) {
+	if len(root.Layers) > overlay.MaxStack {
+		return nil, nil, tooMany(len(root.Layers))
+	}
+	store, done := r.layers.dir, func() {}
+	var empty []string
+	for n := len(root.Layers); n < atLeast; n++ {
+		empty = append(empty, emptyLayer+strconv.Itoa(n))
+		if err := os.Mkdir(filepath.Join(store, empty[len(empty)-1]), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, nil, err
 		}
 	}
-	if len(root.UIDMappings) > 0 || len(root.GIDMappings) > 0 {
+	if !root.mappings().Empty() {
 		m, err := r.mapped(root)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		defer m.close()
-		layers = m.dir
+		store, done = m.dir, m.close
 	}
-	o := overlay.Mount{Upper: filepath.Join(writable, upperDir), Work: filepath.Join(writable, workDir), Label: root.SELinuxLabel}
+	for _, e := range empty {
+		dirs = append(dirs, filepath.Join(store, e))
+	}
 	for _, l := range root.Layers {
-		o.Lower = append(o.Lower, filepath.Join(layers, name(l), treeDir))
+		dirs = append(dirs, filepath.Join(store, name(l), treeDir))
 	}
-	if len(o.Lower) == 0 {
-		o.Lower = []string{filepath.Join(layers, emptyLayer)}
-	}
-	return o.Attach(target)
+	return dirs, done, nil
 }
 
 func (r *Roots) home(id string) string   { return filepath.Join(r.mounts, id) }

@@ -29,6 +29,7 @@ type tree struct {
 	// whiteouts holds the directories that hold whiteouts.
 	whiteouts map[string]bool
 	targets   bool // there are linkTargets
+	plain     bool // it is not a layer: see Extract
 	dir       string
 	budget    budget
 }
