@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/keylock"
@@ -225,4 +226,30 @@ func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
 		return fmt.Errorf("verify blob %s: %w", d, err)
 	}
 	return nil
+}
+
+// Link makes a hard link to a blob in the open directory dir, for everybody to
+// read: the blob itself can be read by all who reach it from then on.
+func (s *Store) Link(d digest.Digest, dir int, name string) error {
+	p, err := s.path(d)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(p, 0o444); err != nil {
+		return fmt.Errorf("blob %s: %w", d, err)
+	}
+	if err := unix.Linkat(unix.AT_FDCWD, p, dir, name, 0); err != nil {
+		return &os.LinkError{Op: "link", Old: p, New: name, Err: err}
+	}
+	return nil
+}
+
+// Same reports whether info is of the blob's own file.
+func (s *Store) Same(d digest.Digest, info fs.FileInfo) bool {
+	p, err := s.path(d)
+	if err != nil {
+		return false
+	}
+	own, err := os.Lstat(p)
+	return err == nil && os.SameFile(own, info)
 }
