@@ -92,6 +92,8 @@ type Image struct {
 	// AuthFiles are where credentials are; none: the usual places.
 	AuthFiles []string `toml:"auth_files"`
 	Proxy     Proxy    `toml:"proxy"`
+	// Pinned are names, or patterns with *, of images that are never garbage.
+	Pinned []string `toml:"pinned"`
 }
 
 // Proxy is what stands between berthd and registries. The zero value means what
@@ -198,7 +200,7 @@ func Default() Config {
 			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},
 			CertsDirs:      []string{"/etc/containerd/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"},
 			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},
-			AuthFiles:      []string{},
+			AuthFiles:      []string{}, Pinned: []string{},
 		},
 	}
 }

@@ -55,6 +55,9 @@ type Container struct {
 	Config *cri.ContainerConfig
 	// ImageID is the id of the image: CRI's image_ref and image_id.
 	ImageID string
+	// VolumeImages are the ids of the images and artifacts that it mounts, by their
+	// place among Config's mounts.
+	VolumeImages map[int]string
 	// LogPath is absolute, or empty without a log.
 	LogPath string
 	User    *cri.ContainerUser
@@ -73,6 +76,8 @@ type Container struct {
 type Images interface {
 	Get(ref string) (image.Image, error)
 	Mount(ctx context.Context, r image.MountRequest) (string, error)
+	// MountVolumes mounts images as volumes; Unmount unmounts these too.
+	MountVolumes(ctx context.Context, r image.VolumesRequest) ([]image.Volume, error)
 	Unmount(ctx context.Context, containerID string) error
 }
 

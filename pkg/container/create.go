@@ -122,6 +122,9 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	}
 
 	img, err := s.d.Images.Get(c.GetImage().GetImage())
+	if err == nil {
+		err = img.Runnable()
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -138,12 +141,16 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err != nil {
 		return fail(err)
 	}
+	volumeImages, err := imageVolumes(ctx, s.d.Images, &in)
+	if err != nil {
+		return fail(err)
+	}
 	sp, err := spec.Container(in)
 	if err != nil {
 		return fail(err)
 	}
 	k := &Container{
-		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), LogPath: logPath, User: criUser(in.User),
+		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), VolumeImages: volumeImages, LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),
 		Status:     Status{State: Created, Resources: c.GetLinux().GetResources()},
 		stopSignal: stopSignal, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),

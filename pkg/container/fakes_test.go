@@ -33,6 +33,9 @@ type fakeImages struct {
 const imageID = digest.Digest("sha256:0123456789012345678901234567890123456789012345678901234567890123")
 
 func (f *fakeImages) Get(ref string) (image.Image, error) {
+	if ref == "model" {
+		return image.Image{ID: imageID, ArtifactType: "application/x-model"}, nil
+	}
 	if ref != "app" {
 		return image.Image{}, fmt.Errorf("image %s: %w", ref, errs.NotFound)
 	}
@@ -51,6 +54,17 @@ func (f *fakeImages) Mount(_ context.Context, r image.MountRequest) (string, err
 		return rootfs, f.fill(rootfs)
 	}
 	return rootfs, nil
+}
+
+func (f *fakeImages) MountVolumes(_ context.Context, r image.VolumesRequest) ([]image.Volume, error) {
+	var all []image.Volume
+	for n, v := range r.Sources {
+		if v.Ref != "app" && v.Ref != "model" {
+			return nil, fmt.Errorf("%w at %s: %s: %w", image.ErrVolume, v.Path, v.Ref, errs.NotFound)
+		}
+		all = append(all, image.Volume{Path: fmt.Sprintf("/volumes/%s/%d", r.ContainerID, n), Image: imageID})
+	}
+	return all, nil
 }
 
 func (f *fakeImages) Unmount(_ context.Context, id string) error {

@@ -29,6 +29,7 @@ type configRecord struct {
 	PodID      string          `json:"podId"`
 	Config     json.RawMessage `json:"config"` // CRI's ContainerConfig in protobuf's JSON
 	ImageID    string          `json:"imageId"`
+	Volumes    map[int]string  `json:"volumeImages,omitempty"`
 	LogPath    string          `json:"logPath,omitempty"`
 	User       spec.User       `json:"user"`
 	StopSignal int             `json:"stopSignal"`
@@ -63,7 +64,7 @@ func (s *Service) writeConfig(c *Container, sp *specs.Spec, user spec.User) erro
 		return fmt.Errorf("encode configuration of container %s: %w", c.ID, err)
 	}
 	return statefile.Write(s.configPath(c.ID), configRecord{
-		Version: recordVersion, ID: c.ID, PodID: c.PodID, Config: config, ImageID: c.ImageID, LogPath: c.LogPath,
+		Version: recordVersion, ID: c.ID, PodID: c.PodID, Config: config, ImageID: c.ImageID, Volumes: c.VolumeImages, LogPath: c.LogPath,
 		User: user, StopSignal: c.stopSignal, CreatedAt: c.CreatedAt, Spec: sp, Env: spec.RawEnv(sp.Process),
 	})
 }
@@ -100,7 +101,7 @@ func (s *Service) load(id string) (*Container, error) {
 		return nil, fmt.Errorf("record of version %d, this build reads up to %d: %w", state.Version, recordVersion, statefile.ErrCorrupt)
 	}
 	c := &Container{
-		ID: id, PodID: r.PodID, Config: &cri.ContainerConfig{}, ImageID: r.ImageID, LogPath: r.LogPath, User: criUser(r.User),
+		ID: id, PodID: r.PodID, Config: &cri.ContainerConfig{}, ImageID: r.ImageID, VolumeImages: r.Volumes, LogPath: r.LogPath, User: criUser(r.User),
 		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, stopSignal: r.StopSignal, process: r.Spec.Process,
 		asked: new(atomic.Bool), exited: make(chan struct{}),
 	}

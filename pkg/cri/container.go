@@ -2,6 +2,7 @@ package cri
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,9 +40,24 @@ func containerStatus(c *container.Container) *runtimeapi.ContainerStatus {
 		Id: c.ID, Metadata: c.Config.GetMetadata(), State: containerStates[st.State],
 		CreatedAt: c.CreatedAt.UnixNano(), StartedAt: nanoseconds(st.StartedAt), FinishedAt: nanoseconds(st.FinishedAt),
 		ExitCode: st.ExitCode, Image: c.Config.GetImage(), ImageRef: c.ImageID, ImageId: c.ImageID, Reason: st.Reason, Message: st.Message,
-		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(), Mounts: c.Config.GetMounts(), LogPath: c.LogPath,
+		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(), Mounts: mounts(c), LogPath: c.LogPath,
 		Resources: &runtimeapi.ContainerResources{Linux: st.Resources}, User: c.User, StopSignal: c.StopSignal,
 	}
+}
+
+// mounts are as they were asked for, those of images with what they turned out to
+// be.
+func mounts(c *container.Container) []*runtimeapi.Mount {
+	if len(c.VolumeImages) == 0 {
+		return c.Config.GetMounts()
+	}
+	out := slices.Clone(c.Config.GetMounts())
+	for n, id := range c.VolumeImages {
+		m := proto.CloneOf(out[n])
+		m.Image.ImageRef, m.Readonly = id, true
+		out[n] = m
+	}
+	return out
 }
 
 // nanoseconds is 0 for a time that has not come, as CRI says "not specified".

@@ -2,11 +2,13 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
@@ -28,6 +30,9 @@ type Containers struct {
 // counts, not the copy in the request.
 func (c *Containers) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	id, err := c.Pods.CreateContainer(ctx, r.GetPodSandboxId(), r.GetConfig())
+	if errors.Is(err, image.ErrVolume) {
+		err = fmt.Errorf("%w: %w", crierrors.ErrImageVolumeMountFailed, err) // CRI wants it at the beginning
+	}
 	if err != nil {
 		return nil, err
 	}

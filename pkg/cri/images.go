@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
@@ -30,7 +31,7 @@ func (i *Images) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 		return nil, err
 	}
 	a := r.GetAuth()
-	pulled, err := i.Service.Pull(ctx, image.PullRequest{Ref: r.GetImage().GetImage(), Auth: image.Auth{
+	pulled, err := i.Service.Pull(ctx, image.PullRequest{Ref: r.GetImage().GetImage(), Handler: r.GetImage().GetRuntimeHandler(), Auth: image.Auth{
 		Username: a.GetUsername(), Password: a.GetPassword(), Auth: a.GetAuth(), ServerAddress: a.GetServerAddress(),
 		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(),
 	}})
@@ -56,24 +57,70 @@ func (i *Images) checkHandler(name string) error {
 	return fmt.Errorf("runtime handler %q is not configured, this node has %s: %w", name, strings.Join(i.Handlers, ", "), errs.NotFound)
 }
 
-// ListImages lists all images, or the one that the filter names.
+// ListImages lists all images, or those that the filter names.
 func (i *Images) ListImages(_ context.Context, r *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
-	resp := &runtimeapi.ListImagesResponse{}
-	if ref := r.GetFilter().GetImage().GetImage(); ref != "" {
-		found, err := i.Service.Get(ref)
-		if err == nil {
-			resp.Images = append(resp.Images, criImage(found))
-		}
-		return resp, idempotent(err, true)
+	found, err := i.filtered(r.GetFilter().GetImage())
+	if err != nil {
+		return nil, err
 	}
-	for _, found := range i.Service.List() {
-		resp.Images = append(resp.Images, criImage(found))
+	resp := &runtimeapi.ListImagesResponse{}
+	for _, f := range found {
+		resp.Images = append(resp.Images, criImage(f))
 	}
 	return resp, nil
 }
 
+// filtered returns the image of a name, or all; of a runtime handler, where the
+// filter has no more than that.
+func (i *Images) filtered(spec *runtimeapi.ImageSpec) ([]image.Image, error) {
+	if err := i.checkHandler(spec.GetRuntimeHandler()); err != nil {
+		return nil, err
+	}
+	if spec.GetImage() != "" {
+		found, err := i.Service.Get(spec.GetImage())
+		if err != nil {
+			return nil, idempotent(err, true)
+		}
+		return []image.Image{found}, nil
+	}
+	all := i.Service.List()
+	if spec.GetRuntimeHandler() == "" {
+		return all, nil
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(f image.Image) bool { return f.Handler != spec.GetRuntimeHandler() }), nil
+}
+
+// maxStreamed is how many bytes one message of a stream may have before the next
+// begins: far below what kubelet takes.
+const maxStreamed = 1 << 20
+
+// StreamImages lists images as ListImages does, however many there are.
+func (i *Images) StreamImages(r *runtimeapi.StreamImagesRequest, stream runtimeapi.ImageService_StreamImagesServer) error {
+	found, err := i.filtered(r.GetFilter().GetImage())
+	if err != nil {
+		return err
+	}
+	resp, size := &runtimeapi.StreamImagesResponse{}, 0
+	for n, f := range found {
+		next := criImage(f)
+		resp.Images = append(resp.Images, next)
+		size += proto.Size(next)
+		if size < maxStreamed && n < len(found)-1 {
+			continue
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+		resp, size = &runtimeapi.StreamImagesResponse{}, 0
+	}
+	return nil
+}
+
 // ImageStatus tells of one image, and nothing where it is not here.
 func (i *Images) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+	if err := i.checkHandler(r.GetImage().GetRuntimeHandler()); err != nil {
+		return nil, err
+	}
 	found, err := i.Service.Get(r.GetImage().GetImage())
 	if errors.Is(err, errs.NotFound) {
 		return &runtimeapi.ImageStatusResponse{}, nil
@@ -83,9 +130,16 @@ func (i *Images) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 	}
 	resp := &runtimeapi.ImageStatusResponse{Image: criImage(found)}
 	if r.GetVerbose() {
-		resp.Info, err = verbose(map[string]any{"imageSpec": found.Config, "digest": found.Digest, "layers": found.Layers})
+		resp.Info, err = verbose(describe(found))
 	}
 	return resp, err
+}
+
+func describe(i image.Image) map[string]any {
+	if i.ArtifactType != "" {
+		return map[string]any{"artifactType": i.ArtifactType, "digest": i.Digest}
+	}
+	return map[string]any{"imageSpec": i.Config, "digest": i.Digest, "layers": i.Layers}
 }
 
 // RemoveImage removes an image with all of its names.
@@ -115,7 +169,7 @@ func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoReque
 func criImage(i image.Image) *runtimeapi.Image {
 	out := &runtimeapi.Image{
 		Id: i.ID.String(), RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Size: uint64(i.Size), Pinned: i.Pinned,
-		Spec: &runtimeapi.ImageSpec{Image: i.ID.String(), Annotations: i.Annotations},
+		Spec: &runtimeapi.ImageSpec{Image: i.ID.String(), Annotations: i.Annotations, RuntimeHandler: i.Handler},
 	}
 	out.Uid, out.Username = imageUser(i.Config.Config.User)
 	return out

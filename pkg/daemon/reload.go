@@ -48,6 +48,7 @@ func adopt(old, next config.Config) config.Config {
 	old.Image.RegistriesConf = next.Image.RegistriesConf
 	old.Image.AuthFiles = next.Image.AuthFiles
 	old.Image.Proxy = next.Image.Proxy
+	old.Image.Pinned = next.Image.Pinned
 	return old
 }
 
@@ -56,6 +57,7 @@ func (s *services) apply(ctx context.Context, c config.Config) {
 	setVerbosity(c.LogLevel)
 	checkRegistries(ctx, c)
 	s.images.SetDownloads(s.registryOptions(c), c.Image.MaxConcurrentDownloads)
+	s.images.SetPinned(c.Image.Pinned)
 }
 
 // changed returns the keys, by table, that differ and count only after a restart.

@@ -111,7 +111,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	s.images, err = image.Open(life, image.Options{
 		Root: c.Root, State: c.State, KeepBlobs: c.Image.KeepBlobs, MaxConcurrentDownloads: c.Image.MaxConcurrentDownloads,
 		MaxConnections: c.Image.MaxConnections, MemoryBudget: int64(c.Image.MemoryBudget),
-		Registry: s.registryOptions(c),
+		Registry: s.registryOptions(c), Pinned: c.Image.Pinned,
 	})
 	if err != nil {
 		return fmt.Errorf("open images: %w", err)

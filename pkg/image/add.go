@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/layer"
 )
@@ -35,6 +36,9 @@ func (s *Service) add(ctx context.Context, m document, src source, refs []string
 	}
 	if index != nil {
 		return Image{}, fmt.Errorf("manifest %s: an index where an image was expected: %w", m.desc.Digest, errs.Invalid)
+	}
+	if artifact.Is(*manifest) {
+		return s.addArtifact(ctx, m, *manifest, src, refs, report)
 	}
 	lease := s.lease(m.desc.Digest, manifest.Config.Digest)
 	defer lease.release()
@@ -194,6 +198,10 @@ func (s *Service) lease(digests ...digest.Digest) *lease {
 func (l *lease) add(digests ...digest.Digest) {
 	l.service.mu.Lock()
 	defer l.service.mu.Unlock()
+	l.addLocked(digests...)
+}
+
+func (l *lease) addLocked(digests ...digest.Digest) {
 	for _, d := range digests {
 		l.service.leases[d]++
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/blob"
 )
 
 // Problem is something that Check has found.
@@ -34,6 +37,7 @@ func (s *Service) Check(ctx context.Context, repair bool, containers func() []st
 	s.mu.Unlock()
 	for _, check := range []func(context.Context, bool) ([]Problem, error){
 		s.checkBlobs,
+		s.checkTrees,
 		s.checkImages,
 		func(ctx context.Context, repair bool) ([]Problem, error) {
 			return s.checkRoots(ctx, repair, containers)
@@ -68,6 +72,16 @@ func (s *Service) checkImages(context.Context, bool) ([]Problem, error) {
 				missing("layer", d)
 			}
 		}
+		if r.Artifact == nil {
+			continue
+		}
+		files, err := r.files(s.blobs)
+		if err == nil {
+			err = s.artifacts.Linked(r.Artifact.Tree, files)
+		}
+		if err != nil {
+			problems = append(problems, Problem{Object: "artifact " + r.ID.String(), What: err.Error() + ": pull it again"})
+		}
 	}
 	return problems, nil
 }
@@ -88,7 +102,14 @@ func (s *Service) checkRoots(ctx context.Context, repair bool, containers func()
 	if err != nil {
 		return nil, err
 	}
-	ids = append(ids, mounted...)
+	volumes, unknown, err := s.volumes.List()
+	if err != nil {
+		return nil, err
+	}
+	ids = append(append(ids, mounted...), unknown...)
+	for _, v := range volumes {
+		ids = append(ids, v.ID)
+	}
 	slices.Sort(ids)
 	// Asked last: a container made meanwhile is known by now.
 	known := containers()
@@ -99,7 +120,7 @@ func (s *Service) checkRoots(ctx context.Context, repair bool, containers func()
 		}
 		p := Problem{Object: "root file system " + id, What: "belongs to no container"}
 		if repair {
-			if err := s.roots.Unmount(ctx, id); err != nil {
+			if err := s.Unmount(ctx, id); err != nil {
 				p.What += ": " + err.Error()
 			} else {
 				p.Repaired = true
@@ -111,12 +132,15 @@ func (s *Service) checkRoots(ctx context.Context, repair bool, containers func()
 }
 
 func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, error) {
-	layers, blobs, err := s.unused(0)
+	g, err := s.unused(0)
 	if err != nil {
 		return nil, err
 	}
 	var problems []Problem
-	for what, digests := range map[string][]digest.Digest{"layer ": layers, "blob ": blobs} {
+	for _, name := range g.trees {
+		problems = append(problems, Problem{Object: "artifact tree " + name, What: "is used by nothing", Repaired: repair})
+	}
+	for what, digests := range map[string][]digest.Digest{"layer ": g.layers, "blob ": g.blobs} {
 		for _, d := range digests {
 			problems = append(problems, Problem{Object: what + d.String(), What: "is used by nothing", Repaired: repair})
 		}
@@ -153,4 +177,48 @@ func (s *Service) checkBlobs(ctx context.Context, repair bool) ([]Problem, error
 		problems = append(problems, p)
 	}
 	return problems, nil
+}
+
+// checkTrees reads what archives of artifacts have left, with repair, as it does
+// with blobs. A damaged tree stays for who has mounted it.
+func (s *Service) checkTrees(ctx context.Context, repair bool) ([]Problem, error) {
+	if !repair {
+		return nil, nil
+	}
+	s.mu.Lock()
+	records := slices.Collect(maps.Values(s.records))
+	s.mu.Unlock()
+	var problems []Problem
+	for _, r := range records {
+		if r.Artifact == nil {
+			continue
+		}
+		files, err := r.files(s.blobs)
+		if err == nil {
+			err = s.artifacts.Verify(ctx, r.Artifact.Tree, files)
+		}
+		if ctx.Err() != nil {
+			return problems, ctx.Err()
+		}
+		if err == nil || errors.Is(err, errs.NotFound) { // which checkImages tells
+			continue
+		}
+		problems = append(problems, Problem{
+			Object: "artifact " + r.ID.String(), What: err.Error(), Repaired: s.artifacts.Damage(r.Artifact.Tree) == nil,
+		})
+	}
+	return problems, nil
+}
+
+// files reads an artifact's manifest again.
+func (r record) files(s *blob.Store) ([]artifact.File, error) {
+	data, err := s.ReadAll(r.Manifest.Digest, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := checkManifest(data, "manifest "+r.ID.String())
+	if err != nil {
+		return nil, err
+	}
+	return artifact.Files(*m)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"k8s.io/klog/v2"
+
+	"github.com/berth-run/berth/pkg/image/artifact"
 )
 
 const (
@@ -52,9 +54,11 @@ func (s *Service) usedLocked() map[digest.Digest]bool {
 		used[d] = true
 	}
 	for _, r := range s.records {
-		used[r.ID], used[r.Manifest.Digest] = true, true
+		for _, d := range r.content() {
+			used[d] = true
+		}
 		for _, l := range r.Layers {
-			used[l.Blob.Digest], used[l.DiffID] = true, true
+			used[l.DiffID] = true
 		}
 		for _, d := range r.Stack {
 			used[d] = true
@@ -63,66 +67,137 @@ func (s *Service) usedLocked() map[digest.Digest]bool {
 	return used
 }
 
-// unused returns what can go and has been here for age. Root file systems are looked at while mu keeps
-// leases where they are: Mount holds one until its record is written.
-func (s *Service) unused(age time.Duration) (layers, blobs []digest.Digest, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	used, before := s.usedLocked(), time.Now().Add(-age)
+// garbage is what nothing uses.
+type garbage struct {
+	layers, blobs []digest.Digest
+	trees         []string // of artifacts
+}
+
+// held is what containers use beside images: Mount and MountVolumes hold leases
+// until that is recorded.
+type held struct {
+	digests map[digest.Digest]bool
+	trees   map[string]bool
+	doubt   bool // somebody uses nobody knows what
+}
+
+// heldLocked adds what containers use to what images need.
+func (s *Service) heldLocked() (held, error) {
+	h := held{digests: s.usedLocked(), trees: map[string]bool{}}
 	roots, damaged, err := s.roots.List()
 	if err != nil {
-		return nil, nil, err
+		return h, err
 	}
+	volumes, unknown, err := s.volumes.List()
+	if err != nil {
+		return h, err
+	}
+	h.doubt = len(damaged)+len(unknown) > 0
 	for _, r := range roots {
 		for _, d := range r.Layers {
-			used[d] = true
+			h.digests[d] = true
 		}
 	}
-	if len(damaged) == 0 { // else nobody knows which layers they use
+	for _, c := range volumes {
+		for _, d := range c.Blobs {
+			h.digests[d] = true
+		}
+		for _, v := range c.Volumes {
+			h.trees[v.Tree] = true
+			for _, d := range v.Layers {
+				h.digests[d] = true
+			}
+		}
+	}
+	for _, r := range s.records {
+		if r.Artifact != nil {
+			h.trees[r.Artifact.Tree] = true
+		}
+	}
+	return h, nil
+}
+
+// unused returns what can go and has been here for age. Records are looked at
+// while mu keeps leases where they are.
+func (s *Service) unused(age time.Duration) (garbage, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var g garbage
+	before := time.Now().Add(-age)
+	h, err := s.heldLocked()
+	if err != nil {
+		return g, err
+	}
+	if !h.doubt {
+		if g.trees, err = s.unusedTreesLocked(h, before); err != nil {
+			return g, err
+		}
 		all, err := s.layers.List()
 		if err != nil {
-			return nil, nil, err
+			return g, err
 		}
 		for _, d := range all {
-			if made, err := s.layers.Made(d); err == nil && !used[d] && !made.After(before) {
-				layers = append(layers, d)
+			if made, err := s.layers.Made(d); err == nil && !h.digests[d] && !made.After(before) {
+				g.layers = append(g.layers, d)
 			}
 		}
 	}
 	all, err := s.blobs.List()
-	if err != nil {
-		return nil, nil, err
-	}
 	for _, b := range all {
-		if !used[b.Digest] && !b.Made.After(before) {
-			blobs = append(blobs, b.Digest)
+		if !h.digests[b.Digest] && !b.Made.After(before) {
+			g.blobs = append(g.blobs, b.Digest)
 		}
 	}
-	return layers, blobs, nil
+	return g, err
 }
 
-// collect removes layers and blobs that nothing uses and that have been here for
-// age. Each is looked up again
-// under mu just before it goes, so that a pull that begins now is safe.
+// unusedTreesLocked returns the trees that nothing uses; a pull has leased the
+// artifact whose tree it has just made.
+func (s *Service) unusedTreesLocked(h held, before time.Time) ([]string, error) {
+	all, err := s.artifacts.List()
+	if err != nil {
+		return nil, err
+	}
+	var unused []string
+	for name, made := range all {
+		id, _ := artifact.ID(name) // List returns no others
+		if !h.trees[name] && s.leases[id] == 0 && !made.After(before) {
+			unused = append(unused, name)
+		}
+	}
+	return unused, nil
+}
+
+// collect removes what nothing uses and what has been here for age. Each is looked
+// up again under mu just before it goes, so that a pull that begins now is safe.
 func (s *Service) collect(ctx context.Context, age time.Duration) error {
-	layers, blobs, err := s.unused(age)
+	g, err := s.unused(age)
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
 	var failed []error
-	for _, d := range layers {
-		failed = append(failed, s.discard(d, func() (func() error, error) { return s.layers.Discard(ctx, d) }))
+	for _, name := range g.trees {
+		id, _ := artifact.ID(name)
+		inUse := func() bool {
+			a := s.records[id].Artifact
+			return s.leases[id] > 0 || a != nil && a.Tree == name
+		}
+		failed = append(failed, s.discard(inUse, func() (func() error, error) { return s.artifacts.Discard(name) }))
 	}
-	for _, d := range blobs {
-		failed = append(failed, s.discard(d, func() (func() error, error) { return func() error { return nil }, s.blobs.Remove(d) }))
+	needed := func(d digest.Digest) func() bool { return func() bool { return s.usedLocked()[d] } }
+	for _, d := range g.layers {
+		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return s.layers.Discard(ctx, d) }))
+	}
+	for _, d := range g.blobs {
+		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return func() error { return nil }, s.blobs.Remove(d) }))
 	}
 	return errors.Join(failed...)
 }
 
-// discard takes a digest's name away under mu and the rest after it.
-func (s *Service) discard(d digest.Digest, take func() (func() error, error)) error {
+// discard takes a name away under mu and the rest after it, unless it is in use.
+func (s *Service) discard(inUse func() bool, take func() (func() error, error)) error {
 	s.mu.Lock()
-	if s.usedLocked()[d] {
+	if inUse() {
 		s.mu.Unlock()
 		return nil
 	}

@@ -28,6 +28,16 @@ func (s *Service) FsInfo(context.Context) (FsInfo, error) {
 			info.InodesUsed += uint64(l.Inodes) + 3 // its two directories and its record
 		}
 	}
+	trees, err := s.artifacts.List()
+	if err != nil {
+		return info, fmt.Errorf("image file system: %w", err)
+	}
+	for name := range trees {
+		if t, err := s.artifacts.Info(name); err == nil {
+			info.UsedBytes += uint64(t.Bytes)
+			info.InodesUsed += uint64(t.Inodes)
+		}
+	}
 	blobs, err := s.blobs.List()
 	if err != nil {
 		return info, fmt.Errorf("image file system: %w", err)

@@ -6,10 +6,13 @@
 //
 //	<root>/images/records/<algorithm>-<id>.json   one per image
 //	<root>/images/refs/<sha256 of the name>.json  one per reference
-//	<root>/images/blobs/…                         manifests, configs, layers as pulled
+//	<root>/images/blobs/…                         manifests, configs, layers as pulled, artifacts' files
 //	<root>/layers/…                               layers unpacked, see package layer
+//	<root>/artifacts/…                            what artifacts show, see package artifact
+//	<root>/volumes/<container>.json               what containers mount, see package volume
 //	<root>/writable/<container>/…                 what containers write
 //	<state>/rootfs/<container>/fs                 mounts
+//	<state>/volumes/<container>/<n>               likewise
 //
 // The order of writes is content, record, reference, each durable, so what List
 // shows is whole. A record that cannot be read is set aside and reported by
@@ -37,11 +40,14 @@ import (
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/buffer"
 	"github.com/berth-run/berth/pkg/image/fetch"
 	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
+	"github.com/berth-run/berth/pkg/image/volume"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -63,6 +69,7 @@ type Options struct {
 	// MaxConnections bounds the connections of all pulls; default 24.
 	MaxConnections int
 	Limits         layer.Limits // of each layer
+	Pinned         []string     // see SetPinned
 }
 
 func (o Options) withDefaults() Options {
@@ -90,6 +97,11 @@ type Image struct {
 	CreatedAt   time.Time       // when it came here
 	Layers      []digest.Digest // diffIDs, the lowest first
 	Annotations map[string]string
+	// ArtifactType is set where this is an artifact: its id is the manifest's
+	// digest, it has no config and no containers, and serves as a volume.
+	ArtifactType string
+	// Handler is the runtime handler that the last pull named.
+	Handler string
 }
 
 // Service is the node's images. Its methods are safe for concurrent use.
@@ -103,6 +115,9 @@ type Service struct {
 
 	memory, connections *fetch.Budget // of all pulls
 
+	artifacts *artifact.Store
+	volumes   *volume.Store
+
 	downloads atomic.Pointer[downloads]
 	index     atomic.Pointer[index]
 
@@ -110,6 +125,7 @@ type Service struct {
 	records map[digest.Digest]record
 	refs    map[string]digest.Digest
 	leases  map[digest.Digest]int
+	pinned  reference.Patterns
 	faults  []Problem // found by Open
 }
 
@@ -119,7 +135,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	o = o.withDefaults()
 	s := &Service{
 		options: o, buffers: buffer.New(o.MemoryBudget / 2),
-		memory: fetch.NewBudget(o.MemoryBudget / 2), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
+		pinned: reference.ParsePatterns(o.Pinned), memory: fetch.NewBudget(o.MemoryBudget / 2), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
 		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
 	}
 	s.SetDownloads(o.Registry, o.MaxConcurrentDownloads)
@@ -145,7 +161,14 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.load(ctx); err != nil {
+	s.artifacts, err = artifact.Open(filepath.Join(o.Root, "artifacts"), s.blobs, o.Limits)
+	if err == nil {
+		s.volumes, err = volume.Open(filepath.Join(o.Root, "volumes"), filepath.Join(o.State, "volumes"), content{s.artifacts, s.roots})
+	}
+	if err == nil {
+		err = s.load(ctx)
+	}
+	if err != nil {
 		_ = s.roots.Close()
 		return nil, err
 	}

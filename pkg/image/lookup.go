@@ -44,10 +44,14 @@ func (s *Service) publishLocked() {
 
 func (s *Service) imageLocked(r record) Image {
 	i := Image{
-		ID: r.ID, Digest: r.Manifest.Digest, Size: r.Size, Config: r.config, CreatedAt: r.Created, Annotations: r.Notes,
+		ID: r.ID, Digest: r.Manifest.Digest, Size: r.Size, Config: r.config, CreatedAt: r.Created, Annotations: r.Notes, Handler: r.Handler,
 	}
-	for _, l := range r.Layers {
-		i.Layers = append(i.Layers, l.DiffID)
+	if r.Artifact != nil {
+		i.ArtifactType = r.Artifact.Type
+	} else {
+		for _, l := range r.Layers {
+			i.Layers = append(i.Layers, l.DiffID)
+		}
 	}
 	for name, id := range s.refs {
 		switch {
@@ -60,6 +64,7 @@ func (s *Service) imageLocked(r record) Image {
 	}
 	slices.Sort(i.RepoTags)
 	slices.Sort(i.RepoDigests)
+	i.Pinned = s.pinned.Match(slices.Concat([]string{r.ID.String()}, i.RepoTags, i.RepoDigests)...)
 	return i
 }
 

@@ -8,6 +8,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
 )
 
@@ -24,7 +25,6 @@ const (
 const (
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
-	dockerConfig   = "application/vnd.docker.container.image.v1+json"
 	dockerLayer    = "application/vnd.docker.image.rootfs."
 	dockerSchema1  = "application/vnd.docker.distribution.manifest.v1+"
 	ociLayer       = "application/vnd.oci.image.layer."
@@ -103,19 +103,19 @@ func checkManifest(data []byte, what string) (*ispec.Manifest, error) {
 	if err := decode(data, &m, what); err != nil {
 		return nil, err
 	}
-	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("%s: %d layers are more than the %d that can be stacked: %w", what, len(m.Layers), maxLayers, errs.Unsupported)
-	}
 	for _, d := range append([]ispec.Descriptor{m.Config}, m.Layers...) {
 		if err := checkDescriptor(d); err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
 	}
-	if t := m.Config.MediaType; t != ispec.MediaTypeImageConfig && t != dockerConfig {
-		return nil, fmt.Errorf("%s: config of type %.100q: an artifact, not an image: %w", what, t, errs.Unsupported)
-	}
 	if m.Config.Size > maxConfig {
 		return nil, fmt.Errorf("%s: config of %d bytes: %w", what, m.Config.Size, errs.Invalid)
+	}
+	if artifact.Is(m) {
+		return &m, nil
+	}
+	if len(m.Layers) > maxLayers {
+		return nil, fmt.Errorf("%s: %d layers are more than the %d that can be stacked: %w", what, len(m.Layers), maxLayers, errs.Unsupported)
 	}
 	for _, l := range m.Layers {
 		t := l.MediaType

@@ -54,9 +54,12 @@ func (s *Service) stackOf(id digest.Digest) ([]digest.Digest, *lease, error) {
 	return r.Stack, &lease{service: s, digests: r.Stack}, nil
 }
 
-// Unmount unmounts a container's root file system and removes what it has
-// written. It is idempotent.
+// Unmount unmounts a container's root file system and its volumes, and removes
+// what it has written. It is idempotent.
 func (s *Service) Unmount(ctx context.Context, containerID string) error {
+	if err := s.volumes.Unmount(ctx, containerID); err != nil {
+		return err
+	}
 	return s.roots.Unmount(ctx, containerID)
 }
 

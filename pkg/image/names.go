@@ -15,6 +15,15 @@ import (
 // becomes docker.io/library/busybox:latest. The error is of kind Invalid.
 func NormalizeRef(s string) (string, error) { return reference.Normalize(s) }
 
+// SetPinned says which images kubelet must not collect as garbage, by
+// reference.Patterns. Who asks for the removal of one gets it all the same.
+func (s *Service) SetPinned(patterns []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pinned = reference.ParsePatterns(patterns)
+	s.publishLocked()
+}
+
 // Tag gives the image that source names another name.
 func (s *Service) Tag(_ context.Context, source, target string) error {
 	name, err := reference.Normalize(target)

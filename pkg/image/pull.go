@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
+	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 // Auth is what a request brings to prove who asks.
@@ -24,6 +25,9 @@ type PullRequest struct {
 	Auth Auth
 	// Platform chooses from an index; nil means this machine.
 	Platform *ispec.Platform
+	// Handler is the runtime handler that it is for, "" for the default. All share
+	// one image; it is only remembered.
+	Handler string
 	// Progress, if not nil, is told of each step, one call at a time; it must not
 	// block. It is not called after Pull has returned.
 	Progress func(Progress)
@@ -49,6 +53,9 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 		i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
 			return s.pull(ctx, ref, r.Auth, platform, report)
 		})
+		if err == nil && i.Handler != r.Handler {
+			return s.setHandler(i, r.Handler)
+		}
 		if err == nil {
 			return i, nil
 		}
@@ -63,6 +70,23 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 // elsewhere reports whether a short name may be found in the next registry.
 func elsewhere(err error) bool {
 	return errors.Is(err, errs.NotFound) || errors.Is(err, errs.Denied) || errors.Is(err, errs.Unavailable)
+}
+
+// setHandler notes which handler an image was last pulled for.
+func (s *Service) setHandler(i Image, handler string) (Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[i.ID]
+	if !ok || r.Handler == handler {
+		return i, nil // removed meanwhile, or done by another pull
+	}
+	r.Handler = handler
+	if err := statefile.WriteDurable(s.recordPath(r.ID), r); err != nil {
+		return Image{}, err
+	}
+	s.records[r.ID] = r
+	s.publishLocked()
+	return s.imageLocked(r), nil
 }
 
 // flightKey tells requests apart, credentials included: one user's answer is not

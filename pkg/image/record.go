@@ -31,6 +31,8 @@ type record struct {
 	Size     int64             `json:"size"`
 	Created  time.Time         `json:"created"`
 	Notes    map[string]string `json:"annotations,omitempty"`
+	Handler  string            `json:"runtimeHandler,omitempty"` // of the last pull
+	Artifact *artifactRecord   `json:"artifact,omitempty"`       // nil for an image
 
 	config ispec.Image // read from its blob
 }
@@ -39,6 +41,14 @@ type record struct {
 type layerRecord struct {
 	DiffID digest.Digest    `json:"diffID"`
 	Blob   ispec.Descriptor `json:"blob"`
+}
+
+// artifactRecord is what a record has of an artifact, whose id is the digest of
+// its manifest and whose layers have blobs only.
+type artifactRecord struct {
+	Type   string           `json:"type"`
+	Config ispec.Descriptor `json:"config"`
+	Tree   string           `json:"tree"`
 }
 
 // refRecord is a reference on disk.
@@ -111,6 +121,10 @@ func (s *Service) readRecord(path string) (record, error) {
 	case r.ID.Validate() != nil || r.Manifest.Digest.Validate() != nil || s.recordPath(r.ID) != path:
 		return r, fmt.Errorf("record of %q: %w", r.ID, statefile.ErrCorrupt)
 	}
+	if r.Artifact != nil {
+		_, err := s.artifacts.Info(r.Artifact.Tree)
+		return r, err
+	}
 	data, err := s.blobs.ReadAll(r.ID, maxConfig)
 	if err != nil {
 		return r, err
@@ -149,7 +163,7 @@ func (s *Service) save(r record, refs []string) (Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.records[r.ID]; ok {
-		r.Created = old.Created
+		r.Created, r.Handler = old.Created, old.Handler
 	}
 	if err := statefile.WriteDurable(s.recordPath(r.ID), r); err != nil {
 		return Image{}, err

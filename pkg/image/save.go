@@ -65,10 +65,7 @@ func (s *Service) saved(ref string) (record, []string, func(), error) {
 	if err != nil {
 		return r, nil, nil, err
 	}
-	l := s.lease(r.ID, r.Manifest.Digest)
-	for _, x := range r.Layers {
-		l.add(x.Blob.Digest)
-	}
+	l := s.lease(r.content()...)
 	names := i.RepoTags
 	x := s.index.Load()
 	if name := s.downloads.Load().localName(x, ref); x.has(name) {
@@ -88,11 +85,7 @@ type saver struct {
 }
 
 func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
-	digests := []digest.Digest{r.Manifest.Digest, r.ID}
-	for _, l := range r.Layers {
-		digests = append(digests, l.Blob.Digest)
-	}
-	for _, d := range digests {
+	for _, d := range r.content() {
 		if err := sv.blob(ctx, blobName(d), d); err != nil {
 			return err
 		}
@@ -102,7 +95,9 @@ func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
 	}
 	for _, n := range names {
 		d := ispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size}
-		d.Platform = &ispec.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
+		if r.Artifact == nil {
+			d.Platform = &ispec.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
+		}
 		if tag := tagOf(n); tag != "" {
 			d.Annotations = map[string]string{annotationName: n, ispec.AnnotationRefName: n}
 		}
@@ -121,6 +116,9 @@ func tagOf(name string) string {
 
 // addDocker writes layers uncompressed: that is what the format has.
 func (sv *saver) addDocker(ctx context.Context, r record, names []string) error {
+	if r.Artifact != nil {
+		return fmt.Errorf("a docker archive holds no artifacts: choose the format %s: %w", FormatOCI, errs.Unsupported)
+	}
 	e := dockerEntry{Config: r.ID.Encoded() + ".json"}
 	for _, n := range names {
 		if tagOf(n) != "" {

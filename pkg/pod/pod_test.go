@@ -64,6 +64,9 @@ func (f fakeImages) Get(string) (image.Image, error) {
 
 func (f fakeImages) Mount(context.Context, image.MountRequest) (string, error) { return f.dir, nil }
 func (f fakeImages) Unmount(context.Context, string) error                     { return nil }
+func (f fakeImages) MountVolumes(context.Context, image.VolumesRequest) ([]image.Volume, error) {
+	return nil, image.ErrVolume
+}
 
 // pinner is the fake runtime with one truth added: it pins namespaces, those of
 // this process, so that they can be told from files.

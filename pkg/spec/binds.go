@@ -19,7 +19,7 @@ import (
 func MissingHostPaths(c *cri.ContainerConfig) []string {
 	var out []string
 	for _, m := range c.GetMounts() {
-		if p := m.GetHostPath(); p != "" && m.GetImage() == nil && !slices.Contains(out, p) {
+		if p := m.GetHostPath(); p != "" && !IsImageMount(m) && !slices.Contains(out, p) {
 			out = append(out, p)
 		}
 	}
@@ -29,8 +29,8 @@ func MissingHostPaths(c *cri.ContainerConfig) []string {
 // binds turns the configured mounts into bind mounts.
 func (b *builder) binds() ([]specs.Mount, error) {
 	out := make([]specs.Mount, 0, len(b.Container.GetMounts()))
-	for _, m := range b.Container.GetMounts() {
-		bind, err := b.bind(m)
+	for n, m := range b.Container.GetMounts() {
+		bind, err := b.bind(n, m)
 		if err != nil {
 			return nil, fmt.Errorf("mount at %q: %w", m.GetContainerPath(), err)
 		}
@@ -39,7 +39,10 @@ func (b *builder) binds() ([]specs.Mount, error) {
 	return out, nil
 }
 
-func (b *builder) bind(m *cri.Mount) (specs.Mount, error) {
+func (b *builder) bind(n int, m *cri.Mount) (specs.Mount, error) {
+	if IsImageMount(m) {
+		return b.imageBind(n, m)
+	}
 	source, destination, err := b.ends(m)
 	if err != nil {
 		return specs.Mount{}, err
@@ -52,12 +55,9 @@ func (b *builder) bind(m *cri.Mount) (specs.Mount, error) {
 	if err != nil {
 		return specs.Mount{}, err
 	}
-	options := []string{"rbind", propagation, access}
-	for _, o := range m.GetMountOptions() {
-		if !slices.Contains([]string{"noexec", "nodev", "nosuid"}, o) {
-			return specs.Mount{}, fmt.Errorf("mount option %q: %w", o, errs.Unsupported)
-		}
-		options = append(options, o)
+	options, err := mountOptions(m, "rbind", propagation, access)
+	if err != nil {
+		return specs.Mount{}, err
 	}
 	bind := specs.Mount{Destination: destination, Type: "bind", Source: source, Options: options}
 	if len(m.GetUidMappings()) > 0 || len(m.GetGidMappings()) > 0 {
@@ -68,23 +68,36 @@ func (b *builder) bind(m *cri.Mount) (specs.Mount, error) {
 	return bind, nil
 }
 
+// mountOptions adds those that the mount asks for.
+func mountOptions(m *cri.Mount, options ...string) ([]string, error) {
+	for _, o := range m.GetMountOptions() {
+		if !slices.Contains([]string{"noexec", "nodev", "nosuid"}, o) {
+			return nil, fmt.Errorf("mount option %q: %w", o, errs.Unsupported)
+		}
+		options = append(options, o)
+	}
+	return options, nil
+}
+
 // ends returns where a mount comes from and goes to.
 func (b *builder) ends(m *cri.Mount) (source, destination string, err error) {
-	if m.GetImage().GetImage() != "" || m.GetImageSubPath() != "" {
-		return "", "", fmt.Errorf("image volume: %w", errs.Unsupported)
-	}
 	source = m.GetHostPath()
 	if resolved, ok := b.Sources[source]; ok {
 		source = resolved
 	}
-	destination = path.Clean("/" + m.GetContainerPath())
-	switch {
-	case !path.IsAbs(source) || strings.ContainsRune(source, 0):
+	if !path.IsAbs(source) || strings.ContainsRune(source, 0) {
 		return "", "", fmt.Errorf("host path %q is not absolute: %w", m.GetHostPath(), errs.Invalid)
-	case destination == "/" || strings.ContainsRune(destination, 0):
-		return "", "", fmt.Errorf("container path: %w", errs.Invalid)
 	}
-	return source, destination, nil
+	destination, err = containerPath(m)
+	return source, destination, err
+}
+
+func containerPath(m *cri.Mount) (string, error) {
+	p := path.Clean("/" + m.GetContainerPath())
+	if p == "/" || strings.ContainsRune(p, 0) {
+		return "", fmt.Errorf("container path: %w", errs.Invalid)
+	}
+	return p, nil
 }
 
 // propagation checks that the host's mount can give what is asked for, and

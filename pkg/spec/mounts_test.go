@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
@@ -108,6 +109,31 @@ func TestRecursiveReadOnly(t *testing.T) {
 	}
 }
 
+func TestImagesAreMountedReadOnly(t *testing.T) {
+	x := &cri.ImageSpec{Image: "x"}
+	in := mounting(
+		&cri.Mount{ContainerPath: "/h", HostPath: "/h"},
+		&cri.Mount{ContainerPath: "/m", Image: x, UidMappings: []*cri.IDMapping{{Length: 1}}, MountOptions: []string{"noexec"}},
+		&cri.Mount{ContainerPath: "/n", Image: x, ImageSubPath: "sub"},
+	)
+	in.ImageMounts = map[int]string{1: "/run/v/0", 2: "/run/v/1"}
+	s := build(t, in)
+	want := []specs.Mount{
+		{Destination: "/m", Type: "bind", Source: "/run/v/0", Options: []string{"rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"}},
+		{Destination: "/n", Type: "bind", Source: "/run/v/1", Options: []string{"rbind", "rprivate", "ro", "nosuid", "nodev"}},
+	}
+	if diff := cmp.Diff(want, []specs.Mount{mountAt(t, s, "/m"), mountAt(t, s, "/n")}); diff != "" {
+		t.Error(diff)
+	}
+	if missing := spec.MissingHostPaths(in.Container); !slices.Equal(missing, []string{"/h"}) {
+		t.Errorf("host paths %v", missing)
+	}
+	in.Container.Mounts[1].HostPath = "/h"
+	refused(t, in, errs.Invalid)
+	in.Container.Mounts[1].HostPath, in.Container.Mounts[1].ContainerPath = "", "/"
+	refused(t, in, errs.Invalid)
+}
+
 func TestMountsThatAreRefused(t *testing.T) {
 	one := []*cri.IDMapping{{Length: 1}}
 	for _, c := range []struct {
@@ -119,7 +145,8 @@ func TestMountsThatAreRefused(t *testing.T) {
 		{"no host path", &cri.Mount{ContainerPath: "/m"}, errs.Invalid},
 		{"the root", &cri.Mount{ContainerPath: "/x/..", HostPath: "/h"}, errs.Invalid},
 		{"zero byte", &cri.Mount{ContainerPath: "/m\x00", HostPath: "/h"}, errs.Invalid},
-		{"image", &cri.Mount{ContainerPath: "/m", Image: &cri.ImageSpec{Image: "x"}}, errs.Unsupported},
+		{"image that is not mounted", &cri.Mount{ContainerPath: "/m", Image: &cri.ImageSpec{Image: "x"}}, errs.Invalid},
+		{"sub path of no image", &cri.Mount{ContainerPath: "/m", HostPath: "/h", ImageSubPath: "x"}, errs.Invalid},
 		{"option", &cri.Mount{ContainerPath: "/m", HostPath: "/h", MountOptions: []string{"suid"}}, errs.Unsupported},
 		{"half a mapping", &cri.Mount{ContainerPath: "/m", HostPath: "/h", UidMappings: one}, errs.Invalid},
 	} {

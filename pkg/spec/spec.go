@@ -49,7 +49,10 @@ type Input struct {
 	// Sources replaces the host paths of mounts by resolved ones
 	// (host.EnsureSource); a path that is absent is taken as it is.
 	Sources map[string]string
-	Host    host.Facts
+	// ImageMounts are the host paths of mounted images, by the place of the mount
+	// in Container.
+	ImageMounts map[int]string
+	Host        host.Facts
 	// System looks at paths of the host; nil is the real host.
 	System  System
 	Options Options

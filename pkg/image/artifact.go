@@ -1,0 +1,114 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/layer"
+)
+
+// addArtifact brings an artifact here as add does an image.
+func (s *Service) addArtifact(ctx context.Context, m document, manifest ispec.Manifest, src source, refs []string, report *reporter) (Image, error) {
+	files, err := artifact.Files(manifest)
+	if err != nil {
+		return Image{}, fmt.Errorf("manifest %s: %w", m.desc.Digest, err)
+	}
+	r := record{
+		Version: recordVersion, ID: m.desc.Digest, Manifest: m.desc, Notes: manifest.Annotations, Created: time.Now().UTC(),
+		Artifact: &artifactRecord{Type: artifact.Type(manifest), Config: manifest.Config},
+	}
+	for _, f := range files {
+		r.Layers = append(r.Layers, layerRecord{Blob: f.Blob})
+	}
+	lease := s.lease(r.content()...)
+	defer lease.release()
+	s.mu.Lock()
+	old := s.records[r.ID].Artifact
+	s.mu.Unlock()
+	if old != nil {
+		r.Artifact.Tree = old.Tree
+	}
+	tree, err := s.artifacts.Add(ctx, r.ID, files, r.Artifact.Tree, blobs{s, src, report})
+	if err != nil {
+		return Image{}, mismatch(err)
+	}
+	r.Artifact.Tree, r.Size = tree.Name, m.desc.Size+manifest.Config.Size+tree.Size
+	if err := s.mend(ctx, manifest.Config.Digest); err != nil {
+		return Image{}, err
+	}
+	if err := s.artifacts.Fetch(ctx, manifest.Config, blobs{s, src, nil}); err != nil {
+		return Image{}, fmt.Errorf("config: %w", mismatch(err))
+	}
+	if err := s.mend(ctx, m.desc.Digest); err != nil {
+		return Image{}, err
+	}
+	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
+		return Image{}, err
+	}
+	return s.save(r, refs)
+}
+
+// content is every blob that a record names.
+func (r record) content() []digest.Digest {
+	all := []digest.Digest{r.ID, r.Manifest.Digest}
+	if r.Artifact != nil {
+		all = append(all, r.Artifact.Config.Digest)
+	}
+	for _, l := range r.Layers {
+		all = append(all, l.Blob.Digest)
+	}
+	return all
+}
+
+// blobs gives an artifact's content, and tells how much of it has come.
+type blobs struct {
+	service *Service
+	src     source
+	report  *reporter
+}
+
+// Blob implements artifact.Source.
+func (b blobs) Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
+	body, err := b.src.Blob(ctx, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &reportedStream{Reader: b.report.reader(body, d, 0), Closer: body}, nil
+}
+
+// Archive implements artifact.Source.
+func (b blobs) Archive(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
+	return b.service.stream(ctx, d, layer.Mark{}, b.src, b.report)
+}
+
+// Done implements artifact.Source.
+func (b blobs) Done(d ispec.Descriptor, fetched bool) {
+	phase := PhaseExists
+	if fetched {
+		phase = PhaseDone
+	}
+	b.report.layer(d, d.Size, phase)
+}
+
+// reportedStream is a body that is counted.
+type reportedStream struct {
+	io.Reader
+	io.Closer
+}
+
+// Runnable returns nil for an image, and for an artifact why no container can be
+// made of it, as an error of kind Invalid.
+func (i Image) Runnable() error {
+	if i.ArtifactType == "" {
+		return nil
+	}
+	return fmt.Errorf("%s is an artifact of type %.100q and not an image that runs: mount it as an image volume of a container: %w", i.ID, i.ArtifactType, errs.Invalid)
+}

@@ -1,0 +1,104 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/idmap"
+	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/volume"
+)
+
+// ErrVolume says that an image could not be mounted as a volume.
+var ErrVolume = volume.ErrMount
+
+// VolumeSource is an image or an artifact that a container mounts.
+type VolumeSource struct {
+	Ref     string // a name or an id
+	SubPath string // what of it; "" for all
+	Path    string // where the container sees it, for messages
+}
+
+// VolumesRequest asks for all image volumes of a container.
+type VolumesRequest struct {
+	ContainerID string
+	Sources     []VolumeSource
+	// UIDMappings and GIDMappings are those of the container's user namespace;
+	// empty without one.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
+}
+
+// Volume is a mounted image or artifact: a directory or a file that nobody writes
+// to.
+type Volume struct {
+	Path  string
+	Image digest.Digest // its id
+}
+
+// MountVolumes mounts the volumes of a container, in the order of their sources.
+// They stay as they are until Unmount, also where their images are removed. The
+// error is ErrVolume.
+func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume, error) {
+	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}}
+	lease := s.lease()
+	defer lease.release()
+	for _, source := range r.Sources {
+		if err := lease.source(source, &v); err != nil {
+			return nil, fmt.Errorf("%w at %s: %w", ErrVolume, source.Path, err)
+		}
+	}
+	mounted, err := s.volumes.Mount(ctx, v)
+	if err != nil && !errors.Is(err, ErrVolume) {
+		err = fmt.Errorf("%w: %w", ErrVolume, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Volume
+	for _, m := range mounted {
+		all = append(all, Volume{Path: m.HostPath, Image: m.Image})
+	}
+	return all, nil
+}
+
+// source adds to v what a source is made of, and keeps it until v is recorded.
+func (l *lease) source(source VolumeSource, v *volume.Record) error {
+	s := l.service
+	s.mu.Lock()
+	i, err := s.Get(source.Ref)
+	r, ok := s.records[i.ID]
+	if err == nil && ok {
+		l.addLocked(append(r.content(), r.Stack...)...)
+	}
+	s.mu.Unlock()
+	if errors.Is(err, errs.NotFound) {
+		return fmt.Errorf("%w: pull it first, as kubelet does", err)
+	}
+	if err != nil {
+		return err
+	}
+	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: r.Stack, SubPath: source.SubPath}
+	if r.Artifact != nil {
+		one.Tree = r.Artifact.Tree
+		v.Blobs = append(v.Blobs, r.content()...)
+	}
+	v.Volumes = append(v.Volumes, one)
+	return nil
+}
+
+// content is what volumes show.
+type content struct {
+	*artifact.Store
+	roots *layer.Roots
+}
+
+// View implements volume.Content.
+func (c content) View(id string, layers []digest.Digest, m idmap.Mappings, target string) error {
+	return c.roots.View(layer.Root{ID: "volume-" + id, Layers: layers, UIDMappings: m.UIDs, GIDMappings: m.GIDs}, target)
+}
