@@ -9,7 +9,7 @@
 //	<root>/images/blobs/…                         manifests, configs, layers as pulled, artifacts' files
 //	<root>/layers/…                               layers unpacked, see package layer
 //	<root>/artifacts/…                            what artifacts show, see package artifact
-//	<root>/volumes/<container>.json               what containers mount, see package volume
+//	<root>/images/volumes/<container>.json        what containers mount, see package volume
 //	<root>/writable/<container>/…                 what containers write
 //	<state>/rootfs/<container>/fs                 mounts
 //	<state>/volumes/<container>/<n>               likewise
@@ -163,7 +163,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	s.artifacts, err = artifact.Open(filepath.Join(o.Root, "artifacts"), s.blobs, o.Limits)
 	if err == nil {
-		s.volumes, err = volume.Open(filepath.Join(o.Root, "volumes"), filepath.Join(o.State, "volumes"), content{s.artifacts, s.roots})
+		s.volumes, err = volume.Open(filepath.Join(o.Root, "images", "volumes"), filepath.Join(o.State, "volumes"), content{s.artifacts, s.roots})
 	}
 	if err == nil {
 		err = s.load(ctx)
