@@ -24,7 +24,8 @@ func runCommand(a *app) *cobra.Command {
 			"runs it in the foreground: its output is shown, signals are passed on, and its exit\n" +
 			"code becomes this program's. With -d it runs in the background.",
 		Example: "  berth run --rm -it busybox\n" +
-			"  berth run -d --name web -p 8080:80 -v $PWD/site:/usr/share/nginx/html:ro nginx",
+			"  berth run -d --name web -p 8080:80 -v $PWD/site:/usr/share/nginx/html:ro nginx\n" +
+			"  berth run --rm --mount type=image,source=ghcr.io/org/model:1,target=/model busybox ls /model",
 		DisableFlagsInUseLine: true, // what follows the image is the container's
 		Args:                  cobra.MinimumNArgs(1),
 		ValidArgsFunction:     a.completeImages(),
@@ -54,12 +55,12 @@ func (a *app) runImage(ctx context.Context, c *client.Client, f *runFlags, args 
 		return err
 	}
 	p := a.newProgress(f.quiet)
-	imageID, err := c.EnsureImage(ctx, o.Image, client.PullPolicy(f.pull), p.show)
+	images, err := c.EnsureImages(ctx, o, client.PullPolicy(f.pull), p.show)
 	p.end()
 	if err != nil {
 		return err
 	}
-	created, err := c.Create(ctx, o, imageID)
+	created, err := c.Create(ctx, o, images)
 	if err != nil {
 		return err
 	}

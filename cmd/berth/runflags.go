@@ -20,7 +20,7 @@ type runFlags struct {
 	readOnly, privileged, quiet           bool
 	name, user, workdir, entrypoint       string
 	hostname, network, memory, cpus, pull string
-	ports, volumes, env, envFiles         []string
+	ports, volumes, mounts, env, envFiles []string
 	labels, capAdd, capDrop               []string
 	workingDir                            string // of the person, for relative volumes
 	flags                                 *pflag.FlagSet
@@ -39,6 +39,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.name, "name", "", "name of the container and its pod (default made from the image's)")
 	fl.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a port: `[[IP:]HOSTPORT:]PORT[/PROTOCOL]`")
 	fl.StringArrayVarP(&f.volumes, "volume", "v", nil, "mount a path or a named volume: `SOURCE:PATH[:ro,rshared]`")
+	fl.StringArrayVar(&f.mounts, "mount", nil, "mount a path, a named volume, or an image or artifact read-only:\n`type=bind|volume|image,source=SOURCE,target=PATH[,readonly][,subpath=PATH]`")
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable: `NAME[=VALUE]`")
 	fl.StringArrayVar(&f.envFiles, "env-file", nil, "set those of a file, one a line")
 	fl.StringVarP(&f.workdir, "workdir", "w", "", "working directory in the container")
@@ -105,6 +106,13 @@ func (f *runFlags) readPorts(o *client.RunOptions) error {
 func (f *runFlags) readVolumes(o *client.RunOptions) error {
 	for _, s := range f.volumes {
 		v, err := client.ParseVolume(s, f.workingDir)
+		if err != nil {
+			return err
+		}
+		o.Volumes = append(o.Volumes, v)
+	}
+	for _, s := range f.mounts {
+		v, err := client.ParseMount(s, f.workingDir)
 		if err != nil {
 			return err
 		}

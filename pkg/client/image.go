@@ -56,9 +56,27 @@ const (
 	PullNever   PullPolicy = "never"
 )
 
-// EnsureImage returns the id of an image that is here, after a pull where the
-// policy wants one.
-func (c *Client) EnsureImage(ctx context.Context, ref string, policy PullPolicy, progress func(*apiv1.PullProgress)) (string, error) {
+// EnsureImages returns the ids of the images that o needs, by their names, after
+// pulls where the policy wants them.
+func (c *Client) EnsureImages(ctx context.Context, o *RunOptions, policy PullPolicy, progress func(*apiv1.PullProgress)) (map[string]string, error) {
+	names := []string{o.Image}
+	for _, v := range o.Volumes {
+		if v.Image != "" && !slices.Contains(names, v.Image) {
+			names = append(names, v.Image)
+		}
+	}
+	ids := map[string]string{}
+	for _, name := range names {
+		id, err := ensureImage(ctx, c, name, policy, progress)
+		if err != nil {
+			return nil, err
+		}
+		ids[name] = id
+	}
+	return ids, nil
+}
+
+func ensureImage(ctx context.Context, c *Client, ref string, policy PullPolicy, progress func(*apiv1.PullProgress)) (string, error) {
 	if policy != PullAlways {
 		image, err := c.FindImage(ctx, ref)
 		if err == nil {

@@ -48,16 +48,16 @@ func newUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// Create makes the pod and the container of o, whose image is here already
-// under imageID. Where it fails nothing is left.
-func (c *Client) Create(ctx context.Context, o *RunOptions, imageID string) (Created, error) {
+// Create makes the pod and the container of o, whose images are here already:
+// images maps their names to ids. Where it fails nothing is left.
+func (c *Client) Create(ctx context.Context, o *RunOptions, images map[string]string) (Created, error) {
 	if err := o.Check(); err != nil {
 		return Created{}, err
 	}
 	if err := c.nameIsFree(ctx, o.Name); err != nil {
 		return Created{}, err
 	}
-	p := place{uid: newUID(), imageID: imageID, volumes: map[string]string{}}
+	p := place{uid: newUID(), imageID: images[o.Image], images: images, volumes: map[string]string{}}
 	if err := c.openVolumes(ctx, o.Volumes, p.volumes); err != nil {
 		return Created{}, err
 	}

@@ -90,8 +90,9 @@ func (o *RunOptions) Check() error {
 // place is what the daemon and chance add to the options.
 type place struct {
 	uid, logs, imageID string
-	// volumes maps named volumes to their directories.
-	volumes map[string]string
+	// volumes maps named volumes to their directories, images those of volumes to
+	// their ids.
+	volumes, images map[string]string
 }
 
 // configs turns the options into CRI's terms.
@@ -132,7 +133,7 @@ func (o *RunOptions) container(p place) (*runtimeapi.ContainerConfig, error) {
 		Args:        o.Command,
 		WorkingDir:  o.WorkDir,
 		Envs:        o.Env,
-		Mounts:      o.mounts(p.volumes),
+		Mounts:      o.mounts(p),
 		Labels:      o.labels(p),
 		Annotations: map[string]string{},
 		LogPath:     filepath.Base(o.Name) + ".log",
@@ -180,12 +181,15 @@ func (o *RunOptions) labels(p place) map[string]string {
 	return labels
 }
 
-func (o *RunOptions) mounts(directories map[string]string) []*runtimeapi.Mount {
+func (o *RunOptions) mounts(p place) []*runtimeapi.Mount {
 	var mounts []*runtimeapi.Mount
 	for _, v := range o.Volumes {
 		source := v.HostPath
-		if v.Name != "" {
-			source = directories[v.Name]
+		switch {
+		case v.Name != "":
+			source = p.volumes[v.Name]
+		case v.Image != "":
+			source = p.images[v.Image]
 		}
 		mounts = append(mounts, v.Mount(source))
 	}

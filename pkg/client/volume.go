@@ -11,15 +11,18 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// Volume is one -v: a host path or a named volume, where it is mounted, how.
+// Volume is one -v or --mount: a host path, a named volume or an image, where it is
+// mounted, how.
 type Volume struct {
-	// Name is that of a named volume, whose directory the daemon owns; else
-	// HostPath is set.
-	Name        string
-	HostPath    string
-	Path        string
-	ReadOnly    bool
-	Propagation runtimeapi.MountPropagation
+	// Name is that of a named volume, whose directory the daemon owns. Image is that
+	// of an image or artifact, of which SubPath is mounted, or all. Else HostPath is
+	// set.
+	Name           string
+	Image, SubPath string
+	HostPath       string
+	Path           string
+	ReadOnly       bool
+	Propagation    runtimeapi.MountPropagation
 }
 
 var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
@@ -80,7 +83,14 @@ func (v *Volume) setOptions(s string) (why string) {
 	return ""
 }
 
-// Mount is the volume as CRI says it; hostPath is the directory of a named one.
-func (v Volume) Mount(hostPath string) *runtimeapi.Mount {
-	return &runtimeapi.Mount{ContainerPath: v.Path, HostPath: hostPath, Readonly: v.ReadOnly, Propagation: v.Propagation}
+// Mount is the volume as CRI says it; source is the directory of a named one, and
+// the id of an image.
+func (v Volume) Mount(source string) *runtimeapi.Mount {
+	m := &runtimeapi.Mount{ContainerPath: v.Path, Readonly: v.ReadOnly, Propagation: v.Propagation}
+	if v.Image == "" {
+		m.HostPath = source
+		return m
+	}
+	m.Image, m.ImageSubPath = &runtimeapi.ImageSpec{Image: source, UserSpecifiedImage: v.Image}, v.SubPath
+	return m
 }
