@@ -3,8 +3,12 @@ package image
 import (
 	"context"
 	"fmt"
+	"sync"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/image/layer"
 )
 
 // FsInfo is what images take of their file system.
@@ -15,18 +19,17 @@ type FsInfo struct {
 	TotalBytes, FreeBytes uint64
 }
 
-// FsInfo adds up the records of layers and blobs; no layer is walked.
+// FsInfo adds up the records of layers, of which each is read once, of artifacts
+// and of blobs. Each counts once, however many images have it; no layer is walked.
 func (s *Service) FsInfo(context.Context) (FsInfo, error) {
 	info := FsInfo{Mountpoint: s.options.Root}
 	layers, err := s.layers.List()
 	if err != nil {
 		return info, fmt.Errorf("image file system: %w", err)
 	}
-	for _, d := range layers {
-		if l, err := s.layers.Info(d); err == nil {
-			info.UsedBytes += uint64(l.Bytes)
-			info.InodesUsed += uint64(l.Inodes) + 3 // its two directories and its record
-		}
+	for _, size := range s.sizes.of(layers, s.layers) {
+		info.UsedBytes += uint64(size.bytes)
+		info.InodesUsed += uint64(size.inodes) + 3 // its two directories and its record
 	}
 	trees, err := s.artifacts.List()
 	if err != nil {
@@ -53,4 +56,29 @@ func (s *Service) FsInfo(context.Context) (FsInfo, error) {
 	info.TotalBytes = st.Blocks * uint64(st.Bsize)
 	info.FreeBytes = st.Bavail * uint64(st.Bsize)
 	return info, nil
+}
+
+// layerSizes remembers what layers take, for kubelet asks every few seconds. The
+// zero value is ready.
+type layerSizes struct {
+	mu    sync.Mutex
+	known map[digest.Digest]layerSize
+}
+
+type layerSize struct{ bytes, inodes int64 }
+
+// of returns the sizes of layers that are whole, and forgets all others.
+func (l *layerSizes) of(layers []digest.Digest, store *layer.Store) map[digest.Digest]layerSize {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := map[digest.Digest]layerSize{}
+	for _, d := range layers {
+		if size, ok := l.known[d]; ok {
+			now[d] = size
+		} else if info, err := store.Info(d); err == nil {
+			now[d] = layerSize{info.Bytes, info.Inodes}
+		}
+	}
+	l.known = now
+	return now
 }

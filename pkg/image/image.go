@@ -111,6 +111,7 @@ type Service struct {
 	layers  *layer.Store
 	roots   *layer.Roots
 	flights flights
+	sizes   layerSizes
 	buffers *buffer.Pool
 
 	memory, connections *fetch.Budget // of all pulls
