@@ -94,6 +94,12 @@ type Image struct {
 	Proxy     Proxy    `toml:"proxy"`
 	// Pinned are names, or patterns with *, of images that are never garbage.
 	Pinned []string `toml:"pinned"`
+	// SignaturePolicy is a policy.json that must be there; empty: that of
+	// /etc/containers, where there is one.
+	SignaturePolicy string `toml:"signature_policy"`
+	// SignaturePolicyDir has policies of single namespaces; empty: none.
+	SignaturePolicyDir string   `toml:"signature_policy_dir"`
+	RegistriesD        []string `toml:"registries_d"`
 }
 
 // Proxy is what stands between berthd and registries. The zero value means what
@@ -201,6 +207,7 @@ func Default() Config {
 			CertsDirs:      []string{"/etc/containerd/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"},
 			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},
 			AuthFiles:      []string{}, Pinned: []string{},
+			SignaturePolicyDir: "/etc/crio/policies", RegistriesD: []string{"/etc/containers/registries.d"},
 		},
 	}
 }

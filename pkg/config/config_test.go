@@ -137,6 +137,9 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"relative registries.conf", "[image]\nregistries_conf = [\"registries.conf\"]\n", "image.registries_conf"},
 		{"relative credentials", "[image]\nauth_files = [\"~/auth.json\"]\n", "image.auth_files"},
 		{"proxy without a scheme", "[image.proxy]\nhttps = \"proxy:3128\"\n", "image.proxy.https: is not the URL of a proxy"},
+		{"signature policy", "[image]\nsignature_policy = \"policy.json\"\n", "image.signature_policy"},
+		{"signature policies", "[image]\nsignature_policy_dir = \"policies\"\n", "image.signature_policy_dir"},
+		{"registries.d", "[image]\nregistries_d = [\"/a\", \"b\"]\n", "image.registries_d"},
 		{"socket length", "listen = \"/" + strings.Repeat("x", 107) + "\"\n", "listen"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -27,7 +27,20 @@ func (c Config) Validate() error {
 	c.Runtime.validate(&v)
 	c.Network.validate(&v)
 	c.Image.validate(&v)
+	c.Image.validateSignatures(&v)
 	return errors.Join(v...)
+}
+
+func (i Image) validateSignatures(v *validation) {
+	if i.SignaturePolicy != "" {
+		v.absolute("image.signature_policy", i.SignaturePolicy)
+	}
+	if i.SignaturePolicyDir != "" {
+		v.absolute("image.signature_policy_dir", i.SignaturePolicyDir)
+	}
+	for _, dir := range i.RegistriesD {
+		v.absolute("image.registries_d", dir)
+	}
 }
 
 func (r Runtime) validate(v *validation) {

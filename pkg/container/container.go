@@ -75,6 +75,7 @@ type Container struct {
 // Images is what containers need of the image service.
 type Images interface {
 	Get(ref string) (image.Image, error)
+	Admit(ctx context.Context, i image.Image, asked, namespace string) error
 	Mount(ctx context.Context, r image.MountRequest) (string, error)
 	// MountVolumes mounts images as volumes; Unmount unmounts these too.
 	MountVolumes(ctx context.Context, r image.VolumesRequest) ([]image.Volume, error)

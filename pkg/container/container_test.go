@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image"
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
@@ -112,6 +113,31 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 	}
 	n.runtime.Fail = nil
 	n.create(testConfig("c")) // the name is free again
+}
+
+func TestAnImageThatThePolicyRefusesIsNotUsed(t *testing.T) {
+	n := newNode(t)
+	var asked, namespace string
+	n.images.refuse = func(a, ns string) error {
+		asked, namespace = a, ns
+		return image.ErrRefused
+	}
+	c, p := testConfig("c"), testPod()
+	c.Image.UserSpecifiedImage, p.Config.Metadata.Namespace = "example.test/app:1", "team"
+	if _, err := n.Create(t.Context(), p, c); !errors.Is(err, image.ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+	if asked != "example.test/app:1" || namespace != "team" {
+		t.Errorf("judged as %q in %q", asked, namespace)
+	}
+	c.Image.UserSpecifiedImage = ""
+	if _, err := n.Create(t.Context(), p, c); !errors.Is(err, image.ErrRefused) || asked != "app" {
+		t.Errorf("judged as %q, %v", asked, err)
+	}
+	left, _ := os.ReadDir(filepath.Join(n.root, "containers"))
+	if len(left) != 0 || n.images.mounts() != 0 {
+		t.Errorf("left over: %v, %d mounts", left, n.images.mounts())
+	}
 }
 
 func TestBadInputIsRefused(t *testing.T) {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -42,7 +43,8 @@ type Pod struct {
 // Create makes a container in a pod and returns its id. One of an equal
 // configuration that waits for its start is returned again: its caller may not
 // have heard of it. The error is errs.Exists where another container of the pod
-// has the name and attempt, errs.NotFound without the image. The caller keeps
+// has the name and attempt, errs.NotFound without the image, image.ErrRefused for
+// one that the signature policy does not accept. The caller keeps
 // the pod from ending meanwhile, and ctx alive: it ends the work half-way.
 func (s *Service) Create(ctx context.Context, p Pod, c *cri.ContainerConfig) (string, error) {
 	name := c.GetMetadata().GetName()
@@ -126,6 +128,10 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		err = img.Runnable()
 	}
 	if err != nil {
+		return fail(err)
+	}
+	asked := cmp.Or(c.GetImage().GetUserSpecifiedImage(), c.GetImage().GetImage())
+	if err := s.d.Images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace()); err != nil {
 		return fail(err)
 	}
 	logPath, err := logPath(p.Config, c)

@@ -26,6 +26,8 @@ type fakeImages struct {
 	config ispec.ImageConfig
 	fill   func(rootfs string) error
 
+	refuse func(asked, namespace string) error
+
 	mu      sync.Mutex
 	mounted map[string]bool
 }
@@ -40,6 +42,13 @@ func (f *fakeImages) Get(ref string) (image.Image, error) {
 		return image.Image{}, fmt.Errorf("image %s: %w", ref, errs.NotFound)
 	}
 	return image.Image{ID: imageID, Config: ispec.Image{Config: f.config}}, nil
+}
+
+func (f *fakeImages) Admit(_ context.Context, _ image.Image, asked, namespace string) error {
+	if f.refuse == nil {
+		return nil
+	}
+	return f.refuse(asked, namespace)
 }
 
 func (f *fakeImages) Mount(_ context.Context, r image.MountRequest) (string, error) {

@@ -34,7 +34,7 @@ func (c *Containers) CreateContainer(ctx context.Context, r *runtimeapi.CreateCo
 		err = fmt.Errorf("%w: %w", crierrors.ErrImageVolumeMountFailed, err) // CRI wants it at the beginning
 	}
 	if err != nil {
-		return nil, err
+		return nil, sentinel(err)
 	}
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }

@@ -31,10 +31,13 @@ func (i *Images) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 		return nil, err
 	}
 	a := r.GetAuth()
-	pulled, err := i.Service.Pull(ctx, image.PullRequest{Ref: r.GetImage().GetImage(), Handler: r.GetImage().GetRuntimeHandler(), Auth: image.Auth{
-		Username: a.GetUsername(), Password: a.GetPassword(), Auth: a.GetAuth(), ServerAddress: a.GetServerAddress(),
-		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(),
-	}})
+	pulled, err := i.Service.Pull(ctx, image.PullRequest{
+		Ref: r.GetImage().GetImage(), Handler: r.GetImage().GetRuntimeHandler(),
+		Namespace: r.GetSandboxConfig().GetMetadata().GetNamespace(), Auth: image.Auth{
+			Username: a.GetUsername(), Password: a.GetPassword(), Auth: a.GetAuth(), ServerAddress: a.GetServerAddress(),
+			IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(),
+		},
+	})
 	if err != nil {
 		return nil, pullError(err)
 	}
@@ -46,6 +49,21 @@ func (i *Images) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 func pullError(err error) error {
 	if errors.Is(err, errs.Unavailable) {
 		return fmt.Errorf("%w: %w", crierrors.ErrRegistryUnavailable, notUs(err))
+	}
+	return sentinel(err)
+}
+
+// sentinel puts the word that CRI has for a failure at the beginning of the text,
+// where kubelet looks. A refused image loses its kind: of a pull, kubelet looks
+// only into errors without a gRPC code.
+func sentinel(err error) error {
+	if errors.Is(err, image.ErrRefused) {
+		return fmt.Errorf("%w: %s", crierrors.ErrSignatureValidationFailed, err.Error())
+	}
+	for _, word := range []error{crierrors.ErrRROUnsupported, crierrors.ErrImageVolumeMountFailed} {
+		if errors.Is(err, word) {
+			return fmt.Errorf("%w: %w", word, err)
+		}
 	}
 	return err
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/edge"
 	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/network"
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
@@ -52,6 +53,7 @@ type kubelet struct {
 	network *plugins
 	image   string // the id of appName
 	logs    string
+	policy  string // the file that decides on images
 }
 
 func newKubelet(t *testing.T) *kubelet {
@@ -59,7 +61,9 @@ func newKubelet(t *testing.T) *kubelet {
 	testutil.Root(t) // root file systems and shm are mounts
 	root, state := t.TempDir(), t.TempDir()
 	k := &kubelet{t: t, runtime: &runtimetest.Fake{}, network: &plugins{}, logs: t.TempDir()}
-	store, err := image.Open(t.Context(), image.Options{Root: root, State: state})
+	k.policy = filepath.Join(t.TempDir(), "policy.json")
+	k.decide("insecureAcceptAnything")
+	store, err := image.Open(t.Context(), image.Options{Root: root, State: state, Signatures: trust.Options{Policy: k.policy}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +156,14 @@ func (k *kubelet) connect(server *grpc.Server) {
 			k.t.Error(err)
 		}
 	})
+}
+
+// decide writes a policy with one requirement.
+func (k *kubelet) decide(requirement string) {
+	k.t.Helper()
+	if err := os.WriteFile(k.policy, []byte(`{"default": [{"type": "`+requirement+`"}]}`), 0o600); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 func (k *kubelet) podConfig(name string) *runtimeapi.PodSandboxConfig {

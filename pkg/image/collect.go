@@ -168,7 +168,8 @@ func (s *Service) unusedTreesLocked(h held, before time.Time) ([]string, error) 
 	return unused, nil
 }
 
-// collect removes what nothing uses and what has been here for age. Each is looked
+// collect removes what nothing uses and what has been here for age, and the
+// signatures of manifests that are not here. Each is looked
 // up again under mu just before it goes, so that a pull that begins now is safe.
 func (s *Service) collect(ctx context.Context, age time.Duration) error {
 	g, err := s.unused(age)
@@ -190,6 +191,11 @@ func (s *Service) collect(ctx context.Context, age time.Duration) error {
 	}
 	for _, d := range g.blobs {
 		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return func() error { return nil }, s.blobs.Remove(d) }))
+	}
+	signed, err := s.trust.List()
+	failed = append(failed, err)
+	for _, d := range signed {
+		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return func() error { return nil }, s.trust.Remove(d) }))
 	}
 	return errors.Join(failed...)
 }

@@ -7,6 +7,7 @@
 //	<root>/images/records/<algorithm>-<id>.json   one per image
 //	<root>/images/refs/<sha256 of the name>.json  one per reference
 //	<root>/images/blobs/…                         manifests, configs, layers as pulled, artifacts' files
+//	<root>/images/signatures/…                    what a signature policy was met with, see package trust
 //	<root>/layers/…                               layers unpacked, see package layer
 //	<root>/artifacts/…                            what artifacts show, see package artifact
 //	<root>/images/volumes/<container>.json        what containers mount, see package volume
@@ -47,6 +48,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
+	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/image/volume"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
@@ -70,6 +72,7 @@ type Options struct {
 	MaxConnections int
 	Limits         layer.Limits // of each layer
 	Pinned         []string     // see SetPinned
+	Signatures     trust.Options
 }
 
 func (o Options) withDefaults() Options {
@@ -110,6 +113,7 @@ type Service struct {
 	blobs   *blob.Store
 	layers  *layer.Store
 	roots   *layer.Roots
+	trust   *trust.Gate
 	flights flights
 	sizes   layerSizes
 	buffers *buffer.Pool
@@ -155,6 +159,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.blobs, err = blob.Open(filepath.Join(o.Root, "images", "blobs")); err != nil {
 		return nil, err
 	}
+	if s.trust, err = trust.Open(o.Signatures, filepath.Join(o.Root, "images", "signatures")); err != nil {
+		return nil, err
+	}
 	if s.layers, err = layer.Open(filepath.Join(o.Root, "layers"), o.Limits); err != nil {
 		return nil, err
 	}
@@ -179,6 +186,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 // Close ends running pulls and waits for them. Root file systems stay mounted.
 func (s *Service) Close() error {
 	s.flights.close()
+	s.trust.Close()
 	return s.roots.Close()
 }
 

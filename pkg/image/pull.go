@@ -11,8 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/policy"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
+	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -23,6 +25,9 @@ type Auth = registry.Auth
 type PullRequest struct {
 	Ref  string // as users write it
 	Auth Auth
+	// Namespace is the Kubernetes one of the pod that the image is for: it may have
+	// a signature policy of its own.
+	Namespace string
 	// Platform chooses from an index; nil means this machine.
 	Platform *ispec.Platform
 	// Handler is the runtime handler that it is for, "" for the default. All share
@@ -37,7 +42,8 @@ type PullRequest struct {
 // one pull, which ends when the last of them is gone. The error is of kind
 // Denied for credentials, NotFound for what the registry does not have,
 // Unavailable where it does not answer, Invalid for content that is not what was
-// promised, Exhausted where the disk is full.
+// promised, Exhausted where the disk is full; it is ErrRefused for what the
+// signature policy does not accept, of which nothing stays.
 func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 	names, err := s.downloads.Load().registry.Hosts().Candidates(r.Ref)
 	if err != nil {
@@ -47,11 +53,15 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 	if r.Platform != nil {
 		platform = *r.Platform
 	}
+	rules, err := s.trust.Policy(r.Namespace)
+	if err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", r.Ref, err)
+	}
 	told := ""
 	for n := 0; ; n++ { // there is one at least
 		ref := names[n]
-		i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
-			return s.pull(ctx, ref, r.Auth, platform, report)
+		i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform, rules), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
+			return s.pull(ctx, ref, r.Auth, platform, rules, report)
 		})
 		if err == nil && i.Handler != r.Handler {
 			return s.setHandler(i, r.Handler)
@@ -89,16 +99,19 @@ func (s *Service) setHandler(i Image, handler string) (Image, error) {
 	return s.imageLocked(r), nil
 }
 
-// flightKey tells requests apart, credentials included: one user's answer is not
-// another's.
-func flightKey(ref reference.Name, a Auth, p ispec.Platform) string {
+// flightKey tells requests apart, credentials and policy included: one user's
+// answer is not another's.
+func flightKey(ref reference.Name, a Auth, p ispec.Platform, rules *policy.Policy) string {
 	return digest.FromString(strings.Join([]string{
-		ref.String(), p.OS, p.Architecture, p.Variant,
+		ref.String(), p.OS, p.Architecture, p.Variant, rules.Digest().String(),
 		a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken,
 	}, "\x00")).String()
 }
 
-func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, report *reporter) (Image, error) {
+func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, rules *policy.Policy, report *reporter) (Image, error) {
+	if err := rules.Foregone(ref); err != nil {
+		return Image{}, err
+	}
 	repository, err := s.downloads.Load().registry.Repository(ref, a)
 	if err != nil {
 		return Image{}, err
@@ -122,6 +135,11 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 	}
 	m, err := descend(ispec.Descriptor{Digest: ref.Digest}, platform, get)
 	if err != nil {
+		return Image{}, err
+	}
+	lease := s.lease(m.desc.Digest) // its signatures are kept before it is
+	defer lease.release()
+	if err := s.trust.Pull(ctx, rules, trust.Image{Name: ref, Manifest: m.desc.Digest, Indexes: []digest.Digest{top}}, repository); err != nil {
 		return Image{}, err
 	}
 	refs := []string{reference.Name{Domain: ref.Domain, Path: ref.Path, Digest: top}.String()}

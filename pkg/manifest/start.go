@@ -102,7 +102,10 @@ func (w *worker) ensureImage(ctx context.Context, c *corev1.Container) (*runtime
 		return nil, reasonNeverPull, fmt.Errorf("image %q is not on this node, and may not be pulled: %w", c.Image, errs.NotFound)
 	}
 	w.publish(map[string]waiting{c.Name: {"Pulling", "pulling image " + c.Image}}, "")
-	if _, err := w.deps.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec}); err != nil {
+	p := w.record.Pod
+	if _, err := w.deps.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, SandboxConfig: &runtimeapi.PodSandboxConfig{
+		Metadata: &runtimeapi.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID)},
+	}}); err != nil {
 		return nil, reasonPull, err
 	}
 	status, err = w.deps.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})

@@ -62,6 +62,8 @@ func (f fakeImages) Get(string) (image.Image, error) {
 	return image.Image{ID: "sha256:00", Config: ispec.Image{Config: ispec.ImageConfig{Cmd: []string{"/app"}}}}, nil
 }
 
+func (f fakeImages) Admit(context.Context, image.Image, string, string) error { return nil }
+
 func (f fakeImages) Mount(context.Context, image.MountRequest) (string, error) { return f.dir, nil }
 func (f fakeImages) Unmount(context.Context, string) error                     { return nil }
 func (f fakeImages) MountVolumes(context.Context, image.VolumesRequest) ([]image.Volume, error) {
