@@ -8,12 +8,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
 	"testing"
 	"time"
 
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/image/signature"
@@ -97,8 +99,8 @@ func TestCompressedSignaturesAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const size = 256 << 20
-	header := []byte{0xca, 0xff, 0, 0, 0, 0} // a marker packet, which readers skip
+	const size = 64 << 20
+	header := []byte{0xfc, 0xff, 0, 0, 0, 0} // a packet of a private type, which readers skip
 	header[2], header[3] = size>>24, size>>16&0xff
 	_, _ = w.Write(header)
 	zeroes := make([]byte, 1<<20)
@@ -110,12 +112,8 @@ func TestCompressedSignaturesAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
-	if _, err := (signedBy{keys: keys}).open(b.Bytes()); err == nil {
-		t.Error("accepted")
-	}
-	if took := time.Since(begun); took > 500*time.Millisecond {
-		t.Errorf("took %s", took)
+	if _, err := (signedBy{keys: keys}).open(b.Bytes()); !errors.Is(err, pgperrors.ErrMessageTooLarge) {
+		t.Errorf("got %v", err)
 	}
 }
 
