@@ -35,6 +35,12 @@ privileged_without_host_devices = true
 pinned = ["*/pinned/*"]
 `
 
+// signatures are where the shared node looks for the policies of namespaces and
+// for what they need.
+func signatures(dir string) string {
+	return fmt.Sprintf("\n[image]\nsignature_policy_dir = %q\nregistries_d = [%q]\n", dir+"/policies", dir+"/registries.d")
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	inside, code, err := testnode.Isolate(prepare)
@@ -89,7 +95,7 @@ func fail(err error) int {
 
 // start starts the shared node and gives it an image.
 func start(dir string) (err error) {
-	berth, err = testnode.New(dir, testnode.Options{Config: config, Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"})
+	berth, err = testnode.New(dir, testnode.Options{Config: config + signatures(dir), Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"})
 	if err != nil {
 		return err
 	}
