@@ -32,7 +32,13 @@ func (r signedBy) check(s Subject, all []signature.Signature) error {
 }
 
 // open verifies an OpenPGP message and returns what is signed in it.
-func (r signedBy) open(message []byte) ([]byte, error) {
+func (r signedBy) open(message []byte) (data []byte, err error) {
+	defer func() {
+		// go-crypto 1.4.1 dereferences the issuer of a signature that names none.
+		if p := recover(); p != nil {
+			data, err = nil, fmt.Errorf("it is no OpenPGP message that can be read: %v", p)
+		}
+	}()
 	limit := int64(maxPayload)
 	config := &packet.Config{MaxDecompressedMessageSize: &limit}
 	md, err := openpgp.ReadMessage(bytes.NewReader(message), r.keys, nil, config)
@@ -42,7 +48,7 @@ func (r signedBy) open(message []byte) ([]byte, error) {
 	if !md.IsSigned {
 		return nil, errors.New("the OpenPGP message is not signed")
 	}
-	data, err := io.ReadAll(io.LimitReader(md.UnverifiedBody, maxPayload+1)) // the signature is verified at the end
+	data, err = io.ReadAll(io.LimitReader(md.UnverifiedBody, maxPayload+1)) // the signature is verified at the end
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("it is no whole OpenPGP message: %w", err)
