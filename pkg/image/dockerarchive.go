@@ -84,8 +84,9 @@ func (s *Service) loadDockerEntry(ctx context.Context, sp *spool, e dockerEntry)
 	}
 	var refs []string
 	for _, t := range e.RepoTags {
-		if name, err := reference.Normalize(t); err == nil {
-			refs = append(refs, name)
+		// A digest would be that of a manifest which is not here.
+		if r, err := reference.Parse(t); err == nil && r.Digest == "" {
+			refs = append(refs, r.String())
 		}
 	}
 	desc := ispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}

@@ -132,6 +132,31 @@ func TestASignedIndexServesForItsImages(t *testing.T) {
 	}
 }
 
+// An archive may claim any name. A signature of what it claims to be is none of
+// what it holds.
+func TestAnArchiveCannotBorrowASignature(t *testing.T) {
+	g := guard(t, nil)
+	signed := build(t, sample("good"))
+	name := g.registry.Host + "/app"
+	ref := g.registry.Put("app", "v1", signed)
+	g.attach(signed.Root.Digest, g.sign(g.cosign, name, signed.Root.Digest))
+	var archive bytes.Buffer
+	if err := images.DockerArchive(&archive, sample("evil"), ref, name+"@"+signed.Root.Digest.String()); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := g.Load(t.Context(), &archive)
+	if err != nil || len(loaded) != 1 {
+		t.Fatalf("%v, %v", loaded, err)
+	}
+	if len(loaded[0].RepoDigests) != 0 {
+		t.Errorf("it has the digests %q", loaded[0].RepoDigests)
+	}
+	g.require(g.byCosign())
+	if err := g.Admit(t.Context(), loaded[0], ref, ""); !errors.Is(err, image.ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestWhatIsRejectedAsksNoRegistry(t *testing.T) {
 	asked := 0
 	g := guard(t, &testregistry.Registry{Hook: func(http.ResponseWriter, *http.Request) bool { asked++; return false }})
