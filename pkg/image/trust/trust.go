@@ -7,9 +7,9 @@
 //
 //	<dir>/<algorithm>-<digest of the manifest>.json
 //
-// An image that has been accepted by a policy is remembered under the policy's
-// digest, keys included, and is not judged again until one of them changes or the
-// daemon restarts. mu guards that memory, and nothing slow runs under it.
+// An image that has been accepted by a policy is remembered for an hour under the
+// policy's digest, keys included, and is not judged again until one of them changes.
+// mu guards that memory, and nothing slow runs under it.
 package trust
 
 import (
@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -31,6 +32,9 @@ import (
 
 // defaultPolicy is the policy that a host shares with other programs.
 const defaultPolicy = "/etc/containers/policy.json"
+
+// verdictLife is how long an acceptance is believed: keys and certificates expire.
+const verdictLife = time.Hour
 
 // maxVerdicts bounds what is remembered; it begins anew then.
 const maxVerdicts = 10_000
@@ -55,7 +59,7 @@ type Gate struct {
 	files   policy.Files
 
 	mu       sync.Mutex
-	accepted map[verdict]struct{}
+	accepted map[verdict]time.Time // when
 }
 
 // verdict is that a policy accepts a manifest under a name.
@@ -91,7 +95,7 @@ func Open(o Options, dir string) (*Gate, error) {
 	if err := statefile.Sweep(dir); err != nil {
 		return nil, fmt.Errorf("sweep signature store: %w", err)
 	}
-	return &Gate{options: o, dir: dir, finder: signature.NewFinder(o.RegistriesD), accepted: map[verdict]struct{}{}}, nil
+	return &Gate{options: o, dir: dir, finder: signature.NewFinder(o.RegistriesD), accepted: map[verdict]time.Time{}}, nil
 }
 
 // Close closes idle connections.
@@ -158,6 +162,6 @@ func (g *Gate) judge(p *policy.Policy, i Image, found []signature.Signature, kee
 	if len(g.accepted) >= maxVerdicts {
 		clear(g.accepted)
 	}
-	g.accepted[verdict{p.Digest(), i.Manifest, i.Name}] = struct{}{}
+	g.accepted[verdict{p.Digest(), i.Manifest, i.Name}] = time.Now()
 	return nil
 }

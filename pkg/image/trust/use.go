@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -47,9 +48,9 @@ func (g *Gate) Use(ctx context.Context, h Held, asked, namespace string, open Re
 
 func (g *Gate) use(ctx context.Context, p *policy.Policy, i Image, open Repositories) error {
 	g.mu.Lock()
-	_, ok := g.accepted[verdict{p.Digest(), i.Manifest, i.Name}]
+	at, ok := g.accepted[verdict{p.Digest(), i.Manifest, i.Name}]
 	g.mu.Unlock()
-	if ok {
+	if ok && time.Since(at) < verdictLife {
 		return nil
 	}
 	err := g.judge(p, i, g.kept(i.Manifest), false)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -89,6 +90,21 @@ func TestOneNameThatIsAcceptedIsEnoughForAnID(t *testing.T) {
 	for asked, accepted := range map[string]bool{string(id): true, "quay.io/good:1": true, "quay.io/bad:1": false} {
 		if err := g.Use(t.Context(), held, asked, "", noRepository); (err == nil) != accepted {
 			t.Errorf("%s: %v", asked, err)
+		}
+	}
+}
+
+func TestAnAcceptanceIsNotBelievedForever(t *testing.T) {
+	g := gate(t, `{"default": [{"type": "reject"}]}`)
+	held := Held{ID: id, Manifest: other, Names: []string{"quay.io/a:1"}}
+	p, err := g.Policy("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for age, accepted := range map[time.Duration]bool{verdictLife / 2: true, 2 * verdictLife: false} {
+		g.accepted[verdict{p.Digest(), other, held.names("quay.io/a:1")[0]}] = time.Now().Add(-age)
+		if err := g.Use(t.Context(), held, "quay.io/a:1", "", noRepository); (err == nil) != accepted {
+			t.Errorf("after %s: %v", age, err)
 		}
 	}
 }
