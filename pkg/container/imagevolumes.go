@@ -14,12 +14,14 @@ func imageVolumes(ctx context.Context, images Images, in *spec.Input) (map[int]s
 	if err != nil {
 		return nil, err
 	}
-	r := image.VolumesRequest{ContainerID: in.ID, UIDMappings: uid, GIDMappings: gid}
+	r := image.VolumesRequest{ContainerID: in.ID, Namespace: in.Pod.GetMetadata().GetNamespace(), UIDMappings: uid, GIDMappings: gid}
 	var places []int
 	for n, m := range in.Container.GetMounts() {
 		if spec.IsImageMount(m) {
 			places = append(places, n)
-			r.Sources = append(r.Sources, image.VolumeSource{Ref: m.GetImage().GetImage(), SubPath: m.GetImageSubPath(), Path: m.GetContainerPath()})
+			r.Sources = append(r.Sources, image.VolumeSource{
+				Ref: m.GetImage().GetImage(), Asked: m.GetImage().GetUserSpecifiedImage(), SubPath: m.GetImageSubPath(), Path: m.GetContainerPath(),
+			})
 		}
 	}
 	if len(places) == 0 {

@@ -265,3 +265,24 @@ func TestARegistryThatIsDownIsNoRefusal(t *testing.T) {
 	}
 	nothing(t, g.Service)
 }
+
+func TestVolumesAreMountedAsThePolicyOfTheirNamespaceSays(t *testing.T) {
+	g := guard(t, nil)
+	ref := g.registry.Put("app", "v1", build(t, sample("x")))
+	i, err := g.pull(ref, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.write("namespaces/strict.json", `{"default": [{"type": "reject"}]}`)
+	r := image.VolumesRequest{ContainerID: "c1", Namespace: "strict", Sources: []image.VolumeSource{{Ref: i.ID.String(), Asked: ref, Path: "/v"}}}
+	if _, err := g.MountVolumes(t.Context(), r); !errors.Is(err, image.ErrRefused) || !errors.Is(err, image.ErrVolume) {
+		t.Errorf("where it is refused: %v", err)
+	}
+	r.Namespace = "other"
+	if _, err := g.MountVolumes(t.Context(), r); err != nil {
+		t.Errorf("where it is accepted: %v", err)
+	}
+	if err := g.Unmount(t.Context(), "c1"); err != nil {
+		t.Error(err)
+	}
+}

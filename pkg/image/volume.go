@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ var ErrVolume = volume.ErrMount
 // VolumeSource is an image or an artifact that a container mounts.
 type VolumeSource struct {
 	Ref     string // a name or an id
+	Asked   string // the name that the user asked for; "" for Ref
 	SubPath string // what of it; "" for all
 	Path    string // where the container sees it, for messages
 }
@@ -28,6 +30,7 @@ type VolumeSource struct {
 // VolumesRequest asks for all image volumes of a container.
 type VolumesRequest struct {
 	ContainerID string
+	Namespace   string // the Kubernetes one, whose signature policy counts
 	Sources     []VolumeSource
 	// UIDMappings and GIDMappings are those of the container's user namespace;
 	// empty without one.
@@ -43,13 +46,18 @@ type Volume struct {
 
 // MountVolumes mounts the volumes of a container, in the order of their sources.
 // They stay as they are until Unmount, also where their images are removed. The
-// error is ErrVolume.
+// error is ErrVolume, and ErrRefused too for what the signature policy does not
+// accept.
 func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume, error) {
 	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}}
 	lease := s.lease()
 	defer lease.release()
 	for _, source := range r.Sources {
-		if err := lease.source(source, &v); err != nil {
+		i, err := lease.source(source, &v)
+		if err == nil {
+			err = s.Admit(ctx, i, cmp.Or(source.Asked, source.Ref), r.Namespace)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%w at %s: %w", ErrVolume, source.Path, err)
 		}
 	}
@@ -68,7 +76,7 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 }
 
 // source adds to v what a source is made of, and keeps it until v is recorded.
-func (l *lease) source(source VolumeSource, v *volume.Record) error {
+func (l *lease) source(source VolumeSource, v *volume.Record) (Image, error) {
 	s := l.service
 	s.mu.Lock()
 	i, err := s.Get(source.Ref)
@@ -78,10 +86,10 @@ func (l *lease) source(source VolumeSource, v *volume.Record) error {
 	}
 	s.mu.Unlock()
 	if errors.Is(err, errs.NotFound) {
-		return fmt.Errorf("%w: pull it first, as kubelet does", err)
+		return i, fmt.Errorf("%w: pull it first, as kubelet does", err)
 	}
 	if err != nil {
-		return err
+		return i, err
 	}
 	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: r.Stack, SubPath: source.SubPath}
 	if r.Artifact != nil {
@@ -89,7 +97,7 @@ func (l *lease) source(source VolumeSource, v *volume.Record) error {
 		v.Blobs = append(v.Blobs, r.content()...)
 	}
 	v.Volumes = append(v.Volumes, one)
-	return nil
+	return i, nil
 }
 
 // content is what volumes show.
