@@ -35,10 +35,10 @@ privileged_without_host_devices = true
 pinned = ["*/pinned/*"]
 `
 
-// signatures are where the shared node looks for the policies of namespaces and
-// for what they need.
+// signatures end the table of images: where the shared node looks for the policies
+// of namespaces and for what they need.
 func signatures(dir string) string {
-	return fmt.Sprintf("\n[image]\nsignature_policy_dir = %q\nregistries_d = [%q]\n", dir+"/policies", dir+"/registries.d")
+	return fmt.Sprintf("\nsignature_policy_dir = %q\nregistries_d = [%q]\n", dir+"/policies", dir+"/registries.d")
 }
 
 func TestMain(m *testing.M) {
