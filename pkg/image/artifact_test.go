@@ -16,7 +16,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image"
-	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/images"
 	testregistry "github.com/berth-run/berth/test/registry"
 )
@@ -296,7 +296,7 @@ func TestHostileArtifactsLeaveNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s, err := image.Open(t.Context(), image.Options{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Limits: layer.Limits{Entries: 100}})
+			s, err := image.Open(t.Context(), image.Options{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Limits: entry.Limits{Entries: 100}})
 			if err != nil {
 				t.Fatal(err)
 			}

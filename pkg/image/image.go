@@ -44,6 +44,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/buffer"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/fetch"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/reference"
@@ -70,7 +71,7 @@ type Options struct {
 	MemoryBudget int64
 	// MaxConnections bounds the connections of all pulls; default 24.
 	MaxConnections int
-	Limits         layer.Limits // of each layer
+	Limits         entry.Limits // of each layer
 	Pinned         []string     // see SetPinned
 	Signatures     trust.Options
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -44,13 +45,13 @@ type Info struct {
 type Store struct {
 	dir    string
 	blobs  *blob.Store
-	limits layer.Limits
+	limits entry.Limits
 	locks  keylock.Locks // artifacts and blobs, while they come here
 }
 
 // Open returns the store at dir, which it makes if need be, and removes what
 // unfinished work has left. Archives are held to limits.
-func Open(dir string, blobs *blob.Store, limits layer.Limits) (*Store, error) {
+func Open(dir string, blobs *blob.Store, limits entry.Limits) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make artifact store: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path"
 	"strings"
@@ -14,24 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/entry"
 )
-
-const xattrRecord = "SCHILY.xattr."
 
 // apply puts one entry of the stream into the tree. content is read only for a
 // regular file.
 func (t *tree) apply(h *tar.Header, content io.Reader) error {
-	p, err := cleanName(h.Name)
+	p, err := entry.Name(h.Name)
 	if err != nil {
 		return err
 	}
-	if err := checkOwner(h); err != nil {
+	if err := entry.CheckOwner(h); err != nil {
 		return err
 	}
 	if p == "." {
 		return t.applyRoot(h)
 	}
-	if t.plain && strings.Contains("/"+p, "/"+whiteoutPrefix) {
+	if t.plain && strings.Contains("/"+p, "/"+entry.WhiteoutPrefix) {
 		return errWhiteout
 	}
 	if t.skips(p, h) {
@@ -42,7 +40,7 @@ func (t *tree) apply(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	base := path.Base(p)
-	if strings.HasPrefix(base, whiteoutPrefix) {
+	if strings.HasPrefix(base, entry.WhiteoutPrefix) {
 		return t.whiteout(fd, p, base)
 	}
 	delete(t.links, p)
@@ -59,16 +57,6 @@ func (t *tree) apply(h *tar.Header, content io.Reader) error {
 		return t.node(fd, base, h)
 	}
 	return fmt.Errorf("entry type %q: %w", h.Typeflag, errs.Unsupported)
-}
-
-// checkOwner refuses numbers that the kernel would cut.
-func checkOwner(h *tar.Header) error {
-	for _, id := range [...]int{h.Uid, h.Gid} {
-		if id < 0 || int64(id) >= math.MaxUint32 {
-			return fmt.Errorf("owner %d:%d: %w", h.Uid, h.Gid, errs.Invalid)
-		}
-	}
-	return nil
 }
 
 func (t *tree) applyRoot(h *tar.Header) error {
@@ -111,7 +99,7 @@ func (t *tree) directory(fd int, base string, h *tar.Header) error {
 
 // reparent opens the entry's parent again after forget.
 func (t *tree) reparent(h *tar.Header) (int, error) {
-	p, err := cleanName(h.Name)
+	p, err := entry.Name(h.Name)
 	if err != nil {
 		return -1, err
 	}
@@ -199,7 +187,7 @@ func (t *tree) symlink(fd int, base string, h *tar.Header) error {
 
 // link makes a hard link, or notes it where the target is not of this layer.
 func (t *tree) link(fd int, p string, h *tar.Header) error {
-	target, err := cleanName(h.Linkname)
+	target, err := entry.Name(h.Linkname)
 	if err != nil {
 		return err
 	}
@@ -224,7 +212,7 @@ func (t *tree) link(fd int, p string, h *tar.Header) error {
 		}
 	}
 	t.links[p] = target
-	return t.budget.note(p, target)
+	return t.budget.Note(p, target)
 }
 
 // node makes a device or FIFO. A character device 0/0 is overlay's whiteout,
@@ -237,8 +225,8 @@ func (t *tree) node(fd int, base string, h *tar.Header) error {
 	case tar.TypeBlock:
 		kind = unix.S_IFBLK
 	}
-	if h.Devmajor < 0 || h.Devmajor > 0xfff || h.Devminor < 0 || h.Devminor > 0xfffff {
-		return fmt.Errorf("device %d:%d: %w", h.Devmajor, h.Devminor, errs.Invalid)
+	if err := entry.CheckDevice(h); err != nil {
+		return err
 	}
 	fd, err := t.replace(fd, base, h)
 	if err != nil {
@@ -266,8 +254,8 @@ func attributes(fd int, h *tar.Header) error {
 		return fmt.Errorf("owner %d:%d: %w", h.Uid, h.Gid, err)
 	}
 	for k, v := range h.PAXRecords {
-		key, ok := strings.CutPrefix(k, xattrRecord)
-		if !ok || !allowedXattr(key) {
+		key, ok := strings.CutPrefix(k, entry.XattrRecord)
+		if !ok || !entry.AllowedXattr(key) {
 			continue
 		}
 		err := unix.Fsetxattr(fd, key, []byte(v), 0)
@@ -279,16 +267,6 @@ func attributes(fd int, h *tar.Header) error {
 		}
 	}
 	return unix.Fchmod(fd, uint32(h.Mode&0o7777))
-}
-
-// allowedXattr says which extended attributes an image may set. Those of
-// overlay would let a layer redirect into others; labels are the host's.
-func allowedXattr(key string) bool {
-	switch key {
-	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
-		return true
-	}
-	return strings.HasPrefix(key, "user.") && !strings.HasPrefix(key, "user.overlay.")
 }
 
 func setTime(fd int, base string, h *tar.Header) error {

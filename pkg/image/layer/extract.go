@@ -7,6 +7,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 var errWhiteout = fmt.Errorf("archive has whiteouts, which only layers of images may have: %w", errs.Invalid)
@@ -15,8 +16,8 @@ var errWhiteout = fmt.Errorf("archive has whiteouts, which only layers of images
 // which nobody else changes meanwhile, and reads the stream to its end. It is as
 // careful as Unpack: nothing outside of dir is touched. A whiteout has nothing to
 // hide here and is refused. What it made before it failed stays.
-func Extract(ctx context.Context, dir string, limits Limits, r io.Reader) (bytes, inodes int64, err error) {
-	t, err := openTree(dir, limits.withDefaults())
+func Extract(ctx context.Context, dir string, limits entry.Limits, r io.Reader) (bytes, inodes int64, err error) {
+	t, err := openTree(dir, limits.WithDefaults())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -34,5 +35,5 @@ func Extract(ctx context.Context, dir string, limits Limits, r io.Reader) (bytes
 	if err == nil && n == maxTail {
 		err = fmt.Errorf("more than %d bytes after the archive's end: %w", maxTail, errs.Invalid)
 	}
-	return t.budget.bytes, t.budget.entries, err
+	return t.budget.Bytes, t.budget.Entries, err
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -34,7 +35,7 @@ func TestExtractStaysBelowItsDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := t.TempDir()
-		_, _, err = Extract(t.Context(), dir, Limits{}, bytes.NewReader(stream))
+		_, _, err = Extract(t.Context(), dir, entry.Limits{}, bytes.NewReader(stream))
 		if c.bad != errors.Is(err, errs.Invalid) || !c.bad && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -51,11 +52,11 @@ func TestExtractCountsAndReadsToTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := bytes.NewReader(append(stream, make([]byte, 3000)...))
-	size, inodes, err := Extract(t.Context(), t.TempDir(), Limits{}, r)
+	size, inodes, err := Extract(t.Context(), t.TempDir(), entry.Limits{}, r)
 	if err != nil || size != 100 || inodes != 3 || r.Len() != 0 {
 		t.Errorf("%d bytes, %d inodes, %d unread, %v", size, inodes, r.Len(), err)
 	}
-	if _, _, err := Extract(t.Context(), t.TempDir(), Limits{Bytes: 99}, bytes.NewReader(stream)); !errors.Is(err, errs.Invalid) {
+	if _, _, err := Extract(t.Context(), t.TempDir(), entry.Limits{Bytes: 99}, bytes.NewReader(stream)); !errors.Is(err, errs.Invalid) {
 		t.Errorf("too large: %v", err)
 	}
 }
@@ -63,12 +64,12 @@ func TestExtractCountsAndReadsToTheEnd(t *testing.T) {
 // TestViewsShowStacksOfEverySize mounts as many layers as an image may have, or
 // none.
 func TestViewsShowStacksOfEverySize(t *testing.T) {
-	s := store(t, Limits{})
-	one, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	s := store(t, entry.Limits{})
+	one, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := unpack(t, s, stream(t, entry{name: "b", data: "y"}))
+	two, err := unpack(t, s, stream(t, item{name: "b", data: "y"}))
 	if err != nil {
 		t.Fatal(err)
 	}

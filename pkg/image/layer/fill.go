@@ -5,8 +5,9 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"strings"
 	"sync"
+
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 const (
@@ -19,19 +20,6 @@ var (
 	zeros   [holeSize]byte
 )
 
-// sparse reports whether the archive describes the file by its holes.
-func sparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for k := range h.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
-}
-
 // fill writes a file's content. Holes of a sparse file stay holes, so that a few
 // bytes of archive do not become gigabytes of zeros on disk.
 func fill(f *os.File, h *tar.Header, content io.Reader) error {
@@ -39,7 +27,7 @@ func fill(f *os.File, h *tar.Header, content io.Reader) error {
 	defer buffers.Put(buf)
 	// Hiding ReadFrom and WriteTo makes io.CopyBuffer use the buffer.
 	src := struct{ io.Reader }{content}
-	if !sparse(h) {
+	if !entry.Sparse(h) {
 		_, err := io.CopyBuffer(struct{ io.Writer }{f}, src, *buf)
 		return err
 	}

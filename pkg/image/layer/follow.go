@@ -6,6 +6,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 // follow settles a directory of own in whose place the view has a symbolic link:
@@ -260,7 +262,7 @@ func xattrs(fd int) ([]string, error) {
 	start := 0
 	for i, b := range buf[:n] {
 		if b == 0 {
-			if name := string(buf[start:i]); allowedXattr(name) {
+			if name := string(buf[start:i]); entry.AllowedXattr(name) {
 				names = append(names, name)
 			}
 			start = i + 1

@@ -9,18 +9,19 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/testutil"
 )
 
 // FuzzUnpack holds that no stream makes a panic or writes outside its tree.
 func FuzzUnpack(f *testing.F) {
-	f.Add(stream(f, entry{name: "a/", mode: 0o755}, entry{name: "a/b", data: "x"}, entry{name: "c", kind: tar.TypeSymlink, link: "../.."}, entry{name: "c/d", data: "y"}))
-	f.Add(stream(f, entry{name: "a/.wh.b"}, entry{name: "a/.wh..wh..opq"}, entry{name: "h", kind: tar.TypeLink, link: "a/b"}))
-	f.Add(stream(f, entry{name: "dev/null", kind: tar.TypeChar, major: 1, minor: 3}, entry{name: "x", data: "x", xattrs: map[string]string{"user.a": "b"}}))
+	f.Add(stream(f, item{name: "a/", mode: 0o755}, item{name: "a/b", data: "x"}, item{name: "c", kind: tar.TypeSymlink, link: "../.."}, item{name: "c/d", data: "y"}))
+	f.Add(stream(f, item{name: "a/.wh.b"}, item{name: "a/.wh..wh..opq"}, item{name: "h", kind: tar.TypeLink, link: "a/b"}))
+	f.Add(stream(f, item{name: "dev/null", kind: tar.TypeChar, major: 1, minor: 3}, item{name: "x", data: "x", xattrs: map[string]string{"user.a": "b"}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		testutil.Root(t)
 		dir := t.TempDir()
-		s, err := Open(filepath.Join(dir, "layers"), Limits{Bytes: 1 << 20, Entries: 200, Names: 1 << 16})
+		s, err := Open(filepath.Join(dir, "layers"), entry.Limits{Bytes: 1 << 20, Entries: 200, Names: 1 << 16})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,6 +34,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
@@ -44,31 +45,11 @@ const (
 	treeDir     = "fs"
 )
 
-// Limits bounds what one layer may unpack to. A zero field means the default.
-type Limits struct {
-	Bytes   int64 // of file content, sparse or not; default 512 GiB
-	Entries int64 // of the tar stream, and directories that it implies; default 16 million
-	Names   int64 // bytes of memory for what is remembered of entries until the end; default 32 MiB
-}
-
-func (l Limits) withDefaults() Limits {
-	if l.Bytes == 0 {
-		l.Bytes = 512 << 30
-	}
-	if l.Entries == 0 {
-		l.Entries = 16 << 20
-	}
-	if l.Names == 0 {
-		l.Names = 32 << 20 // some 200,000 directories
-	}
-	return l
-}
-
 // Store is a directory of unpacked layers. Its methods are safe for concurrent
 // use.
 type Store struct {
 	dir    string
-	limits Limits
+	limits entry.Limits
 	locks  keylock.Locks // by layer name, held while it is made
 	sync   groupSync
 }
@@ -107,11 +88,11 @@ func sweepIngest(path string) error {
 
 // Open returns the store at dir, which it makes if need be, and removes what
 // unfinished unpacking has left.
-func Open(dir string, limits Limits) (*Store, error) {
+func Open(dir string, limits entry.Limits) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make layer store: %w", err)
 	}
-	s := &Store{dir: dir, limits: limits.withDefaults()}
+	s := &Store{dir: dir, limits: limits.WithDefaults()}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)

@@ -11,12 +11,14 @@ import (
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 // reference applies layers in order to a plain directory: what Stack must equal.
 type reference struct {
 	root string
-	own  []entry // of the layer that is being applied
+	own  []item // of the layer that is being applied
 }
 
 // errAmbiguous says that a layer leads through a link of the layers below to
@@ -29,7 +31,7 @@ var errAmbiguous = errors.New("ambiguous")
 func (r reference) ambiguous(link, target string) bool {
 	for _, e := range r.own {
 		p := strings.TrimSuffix(e.name, "/")
-		if hidden, ok := strings.CutPrefix(filepath.Base(p), whiteoutPrefix); ok {
+		if hidden, ok := strings.CutPrefix(filepath.Base(p), entry.WhiteoutPrefix); ok {
 			p = filepath.Join(filepath.Dir(p), hidden)
 		}
 		if p == link || p == target || target == "." || strings.HasPrefix(p, target+"/") || strings.HasPrefix(target, p+"/") {
@@ -89,18 +91,18 @@ func (r reference) dir(rel string) (string, error) {
 }
 
 // layer applies one layer: whiteouts hide what is below, so they come first.
-func (r reference) layer(entries []entry) error {
+func (r reference) layer(entries []item) error {
 	for _, e := range entries {
 		base := filepath.Base(e.name)
-		if !strings.HasPrefix(base, whiteoutPrefix) {
+		if !strings.HasPrefix(base, entry.WhiteoutPrefix) {
 			continue
 		}
 		dir, err := r.dir(filepath.Dir(e.name))
 		if err != nil {
 			return err
 		}
-		if base != whiteoutOpaque {
-			if err := os.RemoveAll(filepath.Join(dir, strings.TrimPrefix(base, whiteoutPrefix))); err != nil {
+		if base != entry.WhiteoutOpaque {
+			if err := os.RemoveAll(filepath.Join(dir, strings.TrimPrefix(base, entry.WhiteoutPrefix))); err != nil {
 				return err
 			}
 			continue
@@ -123,9 +125,9 @@ func (r reference) layer(entries []entry) error {
 	return nil
 }
 
-func (r reference) entry(e entry) error {
+func (r reference) entry(e item) error {
 	base := filepath.Base(e.name)
-	if strings.HasPrefix(base, whiteoutPrefix) {
+	if strings.HasPrefix(base, entry.WhiteoutPrefix) {
 		return nil
 	}
 	dir, err := r.dir(filepath.Dir(strings.TrimSuffix(e.name, "/")))

@@ -13,14 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/testutil"
 )
 
 // TestRootSurvivesAReboot holds that a mount whose record is there comes back
 // with what was written.
 func TestRootSurvivesAReboot(t *testing.T) {
-	s := store(t, Limits{})
-	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	s := store(t, entry.Limits{})
+	info, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,8 +62,8 @@ func TestRootSurvivesAReboot(t *testing.T) {
 }
 
 func TestMountThatFailsKeepsWhatWasWritten(t *testing.T) {
-	s := store(t, Limits{})
-	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	s := store(t, entry.Limits{})
+	info, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func TestMountThatFailsKeepsWhatWasWritten(t *testing.T) {
 func TestOnlyRootOfTheUserNamespacePassesToARootFileSystem(t *testing.T) {
 	testutil.Root(t)
 	dir := t.TempDir()
-	r, err := OpenRoots(store(t, Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	r, err := OpenRoots(store(t, entry.Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestOnlyRootOfTheUserNamespacePassesToARootFileSystem(t *testing.T) {
 }
 
 func TestRootIDsAreNoPaths(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	dir := t.TempDir()
 	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
@@ -155,7 +156,7 @@ func TestRootIDsAreNoPaths(t *testing.T) {
 }
 
 func TestImageWithoutLayersShowsWhatIsWrittenAlsoAfterARestart(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	dir := t.TempDir()
 	open := func() *Roots {
 		r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
@@ -212,7 +213,7 @@ func TestTheStoreOpensAfterAKillInTheMiddleOfSettling(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(view, "of a layer below"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir, Limits{}); err != nil {
+	if _, err := Open(dir, entry.Limits{}); err != nil {
 		_ = unix.Unmount(view, unix.MNT_DETACH)
 		t.Fatal(err)
 	}

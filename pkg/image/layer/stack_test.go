@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 // describe lists a tree: what each path is and whose.
@@ -62,7 +63,7 @@ func describe(t testing.TB, root string) map[string]string {
 
 // compare unpacks layers alone, stacks and mounts them, and compares with the
 // reference.
-func compare(t testing.TB, layers ...[]entry) {
+func compare(t testing.TB, layers ...[]item) {
 	t.Helper()
 	ref := reference{root: t.TempDir()}
 	if err := os.Chmod(ref.root, 0o755); err != nil {
@@ -79,7 +80,7 @@ func compare(t testing.TB, layers ...[]entry) {
 			t.Fatal(err)
 		}
 	}
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	var diffIDs []digest.Digest
 	for _, l := range layers {
 		info, err := unpack(t, s, stream(t, l...))
@@ -100,7 +101,7 @@ func compare(t testing.TB, layers ...[]entry) {
 }
 
 // text shows layers, one a line.
-func text(layers [][]entry) string {
+func text(layers [][]item) string {
 	b := strings.Builder{}
 	for n, l := range layers {
 		fmt.Fprintf(&b, "%d:", n)
@@ -137,7 +138,7 @@ func stacked(t testing.TB, s *Store, diffIDs []digest.Digest) string {
 }
 
 func TestStackEqualsInOrder(t *testing.T) {
-	base := []entry{
+	base := []item{
 		{name: "a/", mode: 0o700, uid: 1, gid: 2},
 		{name: "a/b/", mode: 0o2775, uid: 3},
 		{name: "a/b/f", data: "low", mode: 0o600, uid: 9},
@@ -147,7 +148,7 @@ func TestStackEqualsInOrder(t *testing.T) {
 		{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
 		{name: "f", data: "f", mode: 0o640},
 	}
-	for name, upper := range map[string][]entry{
+	for name, upper := range map[string][]item{
 		"implied directories":               {{name: "a/b/g", data: "new", mode: 0o644}},
 		"implied directory of a whiteout":   {{name: "a/b/.wh.f"}},
 		"implied and hidden":                {{name: "a/.wh.b"}, {name: "a/b/g", data: "new", mode: 0o644}},
@@ -174,7 +175,7 @@ func TestStackEqualsInOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			compare(t, base, upper)
-			compare(t, base, upper, []entry{{name: "a/c/d", data: "top", mode: 0o644}, {name: "usr/lib/t", data: "t", mode: 0o644}})
+			compare(t, base, upper, []item{{name: "a/c/d", data: "top", mode: 0o644}, {name: "usr/lib/t", data: "t", mode: 0o644}})
 		})
 	}
 }
@@ -183,7 +184,7 @@ func TestStackEqualsInOrder(t *testing.T) {
 // there more than once: builders put the layer of no files wherever an
 // instruction has changed none.
 func TestStackEqualsInOrderWhereLayersRepeat(t *testing.T) {
-	layers := map[string][]entry{
+	layers := map[string][]item{
 		"empty": {},
 		"base": {
 			{name: "a/", mode: 0o700, uid: 1, gid: 2},
@@ -210,7 +211,7 @@ func TestStackEqualsInOrderWhereLayersRepeat(t *testing.T) {
 		}
 	}
 	t.Run("hard links", func(t *testing.T) {
-		link := []entry{{name: "h", kind: tar.TypeLink, link: "a/b/f"}, {name: "lib/h", kind: tar.TypeLink, link: "f"}}
+		link := []item{{name: "h", kind: tar.TypeLink, link: "a/b/f"}, {name: "lib/h", kind: tar.TypeLink, link: "f"}}
 		compare(t, layers["base"], link, layers["base"], link)
 		compare(t, layers["base"], link, layers["removes"], layers["base"])
 		compare(t, layers["empty"], layers["base"], layers["empty"], link, link, layers["empty"])
@@ -236,24 +237,24 @@ func TestStackEqualsInOrderOfGeneratedLayers(t *testing.T) {
 type generator struct{ *rand.Rand }
 
 // layer makes the entries of one directory, no name twice, and of those below.
-func (g generator) layer(dir string, depth int) []entry {
-	var all []entry
+func (g generator) layer(dir string, depth int) []item {
+	var all []item
 	if depth > 0 && g.IntN(8) == 0 {
-		all = append(all, entry{name: dir + whiteoutOpaque})
+		all = append(all, item{name: dir + entry.WhiteoutOpaque})
 	}
 	for _, n := range []string{"a", "b", "c"} {
 		p := dir + n
 		mode := int64(0o700 | g.IntN(0o100))
 		switch g.IntN(9) {
 		case 0, 1:
-			all = append(all, entry{name: p, data: fmt.Sprint(g.IntN(100)), mode: mode, uid: g.IntN(4)})
+			all = append(all, item{name: p, data: fmt.Sprint(g.IntN(100)), mode: mode, uid: g.IntN(4)})
 		case 2:
-			all = append(all, entry{name: p, kind: tar.TypeSymlink, link: []string{"a", "/b", "../c", "/a/b", "none"}[g.IntN(5)], uid: g.IntN(3)})
+			all = append(all, item{name: p, kind: tar.TypeSymlink, link: []string{"a", "/b", "../c", "/a/b", "none"}[g.IntN(5)], uid: g.IntN(3)})
 		case 3:
-			all = append(all, entry{name: dir + whiteoutPrefix + n})
+			all = append(all, item{name: dir + entry.WhiteoutPrefix + n})
 		case 4:
 			if depth < 2 {
-				all = append(all, entry{name: p + "/", mode: mode, uid: g.IntN(4)})
+				all = append(all, item{name: p + "/", mode: mode, uid: g.IntN(4)})
 				all = append(all, g.layer(p+"/", depth+1)...)
 			}
 		case 5, 6:
@@ -266,9 +267,9 @@ func (g generator) layer(dir string, depth int) []entry {
 }
 
 func TestHardLinkToNothingIsRefused(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	var diffIDs []digest.Digest
-	for _, l := range [][]entry{{{name: "a", data: "x"}}, {{name: "h", kind: tar.TypeLink, link: "b"}}} {
+	for _, l := range [][]item{{{name: "a", data: "x"}}, {{name: "h", kind: tar.TypeLink, link: "b"}}} {
 		info, err := unpack(t, s, stream(t, l...))
 		if err != nil {
 			t.Fatal(err)
@@ -283,12 +284,12 @@ func TestHardLinkToNothingIsRefused(t *testing.T) {
 }
 
 func TestManyLayersMount(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	var diffIDs []digest.Digest
 	var want []string
 	for n := range 200 {
 		f := fmt.Sprintf("f%03d", n)
-		info, err := unpack(t, s, stream(t, entry{name: f, data: f}))
+		info, err := unpack(t, s, stream(t, item{name: f, data: f}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,14 +310,14 @@ func TestManyLayersMount(t *testing.T) {
 
 // TestStackOfMoreThanTheKernelTakesIsRefused has layers that each need one more.
 func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
-	s := store(t, Limits{})
-	info, err := unpack(t, s, stream(t, entry{name: "a", data: "x"}))
+	s := store(t, entry.Limits{})
+	info, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	diffIDs := []digest.Digest{info.DiffID}
 	for n := range 251 {
-		info, err := unpack(t, s, stream(t, entry{name: fmt.Sprint("l", n), kind: tar.TypeLink, link: "a"}))
+		info, err := unpack(t, s, stream(t, item{name: fmt.Sprint("l", n), kind: tar.TypeLink, link: "a"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,8 +334,8 @@ func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
 }
 
 func BenchmarkMountUnmount(b *testing.B) {
-	s := store(b, Limits{})
-	info, err := unpack(b, s, stream(b, entry{name: "a", data: "x"}))
+	s := store(b, entry.Limits{})
+	info, err := unpack(b, s, stream(b, item{name: "a", data: "x"}))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 const (
-	maxSymlinks   = 40  // in one path, as the kernel's MAXSYMLINKS
 	maxCachedDirs = 256 // descriptors kept for parents of entries
 	opaqueXattr   = "trusted.overlay.opaque"
 )
@@ -31,16 +31,16 @@ type tree struct {
 	targets   bool // there are linkTargets
 	plain     bool // it is not a layer: see Extract
 	dir       string
-	budget    budget
+	budget    entry.Budget
 }
 
-func openTree(dir string, limits Limits) (*tree, error) {
+func openTree(dir string, limits entry.Limits) (*tree, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	t := &tree{
-		root: fd, dir: dir, budget: budget{limits: limits},
+		root: fd, dir: dir, budget: entry.Budget{Limits: limits},
 		parents: map[string]int{}, implied: map[uint64]string{}, links: map[string]string{}, whiteouts: map[string]bool{},
 	}
 	st, err := statAt(fd, "")
@@ -63,16 +63,6 @@ func (t *tree) forget() {
 		_ = unix.Close(fd)
 	}
 	clear(t.parents)
-}
-
-// cleanName turns an entry's name into a path below the root, "." for the root
-// itself. It refuses names that climb.
-func cleanName(name string) (string, error) {
-	p := path.Clean(strings.TrimLeft(name, "/"))
-	if p == ".." || strings.HasPrefix(p, "../") || strings.ContainsRune(p, 0) || len(p) >= unix.PathMax {
-		return "", fmt.Errorf("path %.200q leaves the layer or is too long: %w", name, errs.Invalid)
-	}
-	return p, nil
 }
 
 // openBelow opens a path below dirfd, wherever its links point.
@@ -149,7 +139,7 @@ func (t *tree) imply(dir string) (int, error) {
 			done = append(done, c)
 			continue
 		}
-		if links++; links > maxSymlinks {
+		if links++; links > entry.MaxSymlinks {
 			return -1, unix.ELOOP
 		}
 		if path.IsAbs(target) {
@@ -179,7 +169,7 @@ func (t *tree) step(dir, c string) (target string, err error) {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		return readlinkAt(fd, c)
 	case isWhiteout(st): // it hides the directory below: this one is new
-		if err := errors.Join(t.budget.entry(), unix.Unlinkat(fd, c, 0)); err != nil {
+		if err := errors.Join(t.budget.Entry(), unix.Unlinkat(fd, c, 0)); err != nil {
 			return "", err
 		}
 		return "", t.makeOpaque(fd, c)
@@ -188,7 +178,7 @@ func (t *tree) step(dir, c string) (target string, err error) {
 }
 
 func (t *tree) makeImplied(fd int, full, c string) error {
-	if err := errors.Join(t.budget.entry(), t.budget.note(full)); err != nil {
+	if err := errors.Join(t.budget.Entry(), t.budget.Note(full)); err != nil {
 		return err
 	}
 	if err := makeDir(fd, c); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -126,7 +127,7 @@ func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Diges
 	if err := v.Drain(maxTail); err != nil {
 		return Info{}, err
 	}
-	info := Info{Version: infoVersion, DiffID: diffID, Bytes: t.budget.bytes, Inodes: t.budget.entries}
+	info := Info{Version: infoVersion, DiffID: diffID, Bytes: t.budget.Bytes, Inodes: t.budget.Entries}
 	info.Implied, info.Links = t.open()
 	info.Whiteouts = slices.Sorted(maps.Keys(t.whiteouts))
 	return info, nil
@@ -154,12 +155,12 @@ func (u *unpacker) run(r io.Reader) error {
 			return errors.Join(u.tree.dropTargets(), u.finish())
 		}
 		if err != nil {
-			return fmt.Errorf("read tar stream: %w", kindOf(err))
+			return fmt.Errorf("read tar stream: %w", entry.KindOf(err))
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := u.tree.budget.count(h); err != nil {
+		if err := u.tree.budget.Count(h); err != nil {
 			return err
 		}
 		if err := u.tree.apply(h, stream); err != nil {
@@ -173,17 +174,9 @@ func (u *unpacker) run(r io.Reader) error {
 	}
 }
 
-// kindOf marks what the tar reader refuses as the stream's fault.
-func kindOf(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: %w", err, errs.Invalid)
-	}
-	return err
-}
-
 // note remembers a directory's time.
 func (u *unpacker) note(h *tar.Header) error {
-	p, err := cleanName(h.Name)
+	p, err := entry.Name(h.Name)
 	if err != nil {
 		return err
 	}
@@ -197,7 +190,7 @@ func (u *unpacker) note(h *tar.Header) error {
 		return err
 	}
 	u.dirs = append(u.dirs, dirTime{path: p, ino: st.Ino, time: h.ModTime})
-	return u.tree.budget.note(p)
+	return u.tree.budget.Note(p)
 }
 
 // finish sets the times of directories, the last made first.

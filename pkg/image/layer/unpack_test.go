@@ -17,12 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/testutil"
 )
 
-// entry is one entry of a test's tar stream; a name that ends in a slash is a
+// item is one entry of a test's tar stream; a name that ends in a slash is a
 // directory.
-type entry struct {
+type item struct {
 	name, link, data string
 	kind             byte
 	mode             int64
@@ -31,7 +32,7 @@ type entry struct {
 	xattrs           map[string]string
 }
 
-func (e entry) header() *tar.Header {
+func (e item) header() *tar.Header {
 	h := &tar.Header{
 		Name: e.name, Linkname: e.link, Typeflag: e.kind, Mode: e.mode, Uid: e.uid, Gid: e.gid, Size: int64(len(e.data)),
 		Devmajor: e.major, Devminor: e.minor, ModTime: time.Unix(1_500_000_000, 0), Format: tar.FormatPAX, PAXRecords: map[string]string{},
@@ -46,12 +47,12 @@ func (e entry) header() *tar.Header {
 		h.Mode = 0o644
 	}
 	for k, v := range e.xattrs {
-		h.PAXRecords[xattrRecord+k] = v
+		h.PAXRecords[entry.XattrRecord+k] = v
 	}
 	return h
 }
 
-func stream(t testing.TB, entries ...entry) []byte {
+func stream(t testing.TB, entries ...item) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -69,7 +70,7 @@ func stream(t testing.TB, entries ...entry) []byte {
 	return buf.Bytes()
 }
 
-func store(t testing.TB, limits Limits) *Store {
+func store(t testing.TB, limits entry.Limits) *Store {
 	t.Helper()
 	testutil.Root(t)
 	s, err := Open(filepath.Join(t.TempDir(), "layers"), limits)
@@ -91,19 +92,19 @@ func unpack(t testing.TB, s *Store, data []byte) (Info, error) {
 }
 
 func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	data := stream(t,
-		entry{name: "bin/", mode: 0o755},
-		entry{name: "bin/su", data: "su", mode: 0o4755, uid: 0},
-		entry{name: "bin/ping", data: "p", mode: 0o755, uid: 5, gid: 6, xattrs: map[string]string{
+		item{name: "bin/", mode: 0o755},
+		item{name: "bin/su", data: "su", mode: 0o4755, uid: 0},
+		item{name: "bin/ping", data: "p", mode: 0o755, uid: 5, gid: 6, xattrs: map[string]string{
 			"security.capability": capability, "user.note": "n", "trusted.overlay.opaque": "y", "security.selinux": "x", "user.overlay.redirect": "/",
 		}},
-		entry{name: "bin/p2", kind: tar.TypeLink, link: "bin/ping"},
-		entry{name: "bin/sh", kind: tar.TypeSymlink, link: "/bin/su"},
-		entry{name: "dev/null", kind: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
-		entry{name: "run/fifo", kind: tar.TypeFifo, mode: 0o600},
-		entry{name: strings.Repeat("long/", 60) + "name", data: "pax"},
+		item{name: "bin/p2", kind: tar.TypeLink, link: "bin/ping"},
+		item{name: "bin/sh", kind: tar.TypeSymlink, link: "/bin/su"},
+		item{name: "dev/null", kind: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
+		item{name: "run/fifo", kind: tar.TypeFifo, mode: 0o600},
+		item{name: strings.Repeat("long/", 60) + "name", data: "pax"},
 	)
 	info, err := unpack(t, s, data)
 	if err != nil {
@@ -133,49 +134,49 @@ func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
 
 // hostile is a stream and what becomes of it.
 type hostile struct {
-	entries []entry
+	entries []item
 	kind    errs.Kind // of the error; "" where the stream is taken
 }
 
 func hostileStreams(outside, victim string) map[string]hostile {
 	return map[string]hostile{
-		"climbs":                    {[]entry{{name: "../victim", data: "x"}}, errs.Invalid},
-		"climbs in the middle":      {[]entry{{name: "a/../../victim", data: "x"}}, errs.Invalid},
-		"absolute":                  {[]entry{{name: victim, data: "x"}}, ""},
-		"through a link out":        {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/victim", data: "x"}}, ""},
-		"through dots":              {[]entry{{name: "a", kind: tar.TypeSymlink, link: "../../../../../../.." + outside}, {name: "a/victim", data: "x"}}, ""},
-		"over a link":               {[]entry{{name: "a", kind: tar.TypeSymlink, link: victim}, {name: "a", data: "x"}}, ""},
-		"whiteout through a link":   {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh.victim"}}, ""},
-		"opaque through a link":     {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh..wh..opq"}}, ""},
-		"mode through a link":       {[]entry{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/", mode: 0o777}}, ""},
-		"hard link out":             {[]entry{{name: "a", kind: tar.TypeLink, link: "../../../.." + victim}}, errs.Invalid},
-		"hard link, absolute":       {[]entry{{name: "a", kind: tar.TypeLink, link: victim}}, ""},
-		"hard link through a link":  {[]entry{{name: "d", kind: tar.TypeSymlink, link: outside}, {name: "a", kind: tar.TypeLink, link: "d/victim"}, {name: "a", data: "x"}}, ""},
-		"hard link to itself":       {[]entry{{name: "a", kind: tar.TypeLink, link: "a"}}, errs.Invalid},
-		"hard link to a directory":  {[]entry{{name: "d/"}, {name: "a", kind: tar.TypeLink, link: "d"}}, errs.Invalid},
-		"link loop":                 {[]entry{{name: "a", kind: tar.TypeSymlink, link: "a"}, {name: "a/b", data: "x"}}, "any"},
-		"magic link":                {[]entry{{name: "a", kind: tar.TypeSymlink, link: "/proc/self/root"}, {name: "a" + victim, data: "x"}}, ""},
-		"whiteout of nothing":       {[]entry{{name: "a/.wh."}}, errs.Invalid},
-		"whiteout of dot":           {[]entry{{name: "a/.wh.."}}, errs.Invalid},
-		"whiteout of dot dot":       {[]entry{{name: "a/.wh..."}}, errs.Invalid},
-		"root is a file":            {[]entry{{name: ".", data: "x"}}, errs.Invalid},
-		"below a file":              {[]entry{{name: "a", data: "x"}, {name: "a/b", data: "x"}}, errs.Invalid},
-		"negative owner":            {[]entry{{name: "a", uid: -1}}, errs.Invalid},
-		"owner of more than 32 bit": {[]entry{{name: "a", uid: 1 << 33}}, errs.Invalid},
-		"many bytes":                {[]entry{{name: "a", data: strings.Repeat("x", 3000)}, {name: "b", data: strings.Repeat("x", 3000)}}, errs.Invalid},
-		"many entries":              {make([]entry, 200), errs.Invalid},
-		"implies many entries":      {[]entry{{name: strings.Repeat("d/", 60), mode: 0o755}, {name: strings.Repeat("e/", 60), mode: 0o755}}, errs.Invalid},
-		"implies long names":        {[]entry{{name: strings.Repeat(strings.Repeat("d", 200)+"/", 15)}}, errs.Invalid},
-		"lists long names":          {longNames(15, entry{name: "/", mode: 0o755}), errs.Invalid},
-		"links by long names":       {longNames(15, entry{kind: tar.TypeLink, link: "below"}), errs.Invalid},
-		"hides by long names":       {longNames(15, entry{name: "/.wh.x"}), errs.Invalid},
-		"too deep":                  {[]entry{{name: strings.Repeat("d/", 2100)}}, errs.Invalid},
+		"climbs":                    {[]item{{name: "../victim", data: "x"}}, errs.Invalid},
+		"climbs in the middle":      {[]item{{name: "a/../../victim", data: "x"}}, errs.Invalid},
+		"absolute":                  {[]item{{name: victim, data: "x"}}, ""},
+		"through a link out":        {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/victim", data: "x"}}, ""},
+		"through dots":              {[]item{{name: "a", kind: tar.TypeSymlink, link: "../../../../../../.." + outside}, {name: "a/victim", data: "x"}}, ""},
+		"over a link":               {[]item{{name: "a", kind: tar.TypeSymlink, link: victim}, {name: "a", data: "x"}}, ""},
+		"whiteout through a link":   {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh.victim"}}, ""},
+		"opaque through a link":     {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh..wh..opq"}}, ""},
+		"mode through a link":       {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/", mode: 0o777}}, ""},
+		"hard link out":             {[]item{{name: "a", kind: tar.TypeLink, link: "../../../.." + victim}}, errs.Invalid},
+		"hard link, absolute":       {[]item{{name: "a", kind: tar.TypeLink, link: victim}}, ""},
+		"hard link through a link":  {[]item{{name: "d", kind: tar.TypeSymlink, link: outside}, {name: "a", kind: tar.TypeLink, link: "d/victim"}, {name: "a", data: "x"}}, ""},
+		"hard link to itself":       {[]item{{name: "a", kind: tar.TypeLink, link: "a"}}, errs.Invalid},
+		"hard link to a directory":  {[]item{{name: "d/"}, {name: "a", kind: tar.TypeLink, link: "d"}}, errs.Invalid},
+		"link loop":                 {[]item{{name: "a", kind: tar.TypeSymlink, link: "a"}, {name: "a/b", data: "x"}}, "any"},
+		"magic link":                {[]item{{name: "a", kind: tar.TypeSymlink, link: "/proc/self/root"}, {name: "a" + victim, data: "x"}}, ""},
+		"whiteout of nothing":       {[]item{{name: "a/.wh."}}, errs.Invalid},
+		"whiteout of dot":           {[]item{{name: "a/.wh.."}}, errs.Invalid},
+		"whiteout of dot dot":       {[]item{{name: "a/.wh..."}}, errs.Invalid},
+		"root is a file":            {[]item{{name: ".", data: "x"}}, errs.Invalid},
+		"below a file":              {[]item{{name: "a", data: "x"}, {name: "a/b", data: "x"}}, errs.Invalid},
+		"negative owner":            {[]item{{name: "a", uid: -1}}, errs.Invalid},
+		"owner of more than 32 bit": {[]item{{name: "a", uid: 1 << 33}}, errs.Invalid},
+		"many bytes":                {[]item{{name: "a", data: strings.Repeat("x", 3000)}, {name: "b", data: strings.Repeat("x", 3000)}}, errs.Invalid},
+		"many entries":              {make([]item, 200), errs.Invalid},
+		"implies many entries":      {[]item{{name: strings.Repeat("d/", 60), mode: 0o755}, {name: strings.Repeat("e/", 60), mode: 0o755}}, errs.Invalid},
+		"implies long names":        {[]item{{name: strings.Repeat(strings.Repeat("d", 200)+"/", 15)}}, errs.Invalid},
+		"lists long names":          {longNames(15, item{name: "/", mode: 0o755}), errs.Invalid},
+		"links by long names":       {longNames(15, item{kind: tar.TypeLink, link: "below"}), errs.Invalid},
+		"hides by long names":       {longNames(15, item{name: "/.wh.x"}), errs.Invalid},
+		"too deep":                  {[]item{{name: strings.Repeat("d/", 2100)}}, errs.Invalid},
 	}
 }
 
 // longNames repeats an entry, below other names of 240 bytes.
-func longNames(n int, e entry) []entry {
-	var all []entry
+func longNames(n int, e item) []item {
+	var all []item
 	for i := range n {
 		next := e
 		next.name = strings.Repeat(string(rune('a'+i)), 240) + e.name
@@ -187,10 +188,10 @@ func longNames(n int, e entry) []entry {
 // TestLayerThatNobodyCouldReadAgainIsRefused has names that JSON makes six times
 // as long.
 func TestLayerThatNobodyCouldReadAgainIsRefused(t *testing.T) {
-	s := store(t, Limits{})
-	var links []entry
+	s := store(t, entry.Limits{})
+	var links []item
 	for n := range 14_000 {
-		links = append(links, entry{name: itoa(int64(n)), kind: tar.TypeLink, link: strings.Repeat("\x01", 240)})
+		links = append(links, item{name: itoa(int64(n)), kind: tar.TypeLink, link: strings.Repeat("\x01", 240)})
 	}
 	if info, err := unpack(t, s, stream(t, links...)); !errors.Is(err, errs.Invalid) {
 		t.Errorf("%d links, %v", len(info.Links), err)
@@ -206,7 +207,7 @@ func TestHostileStreams(t *testing.T) {
 	}
 	for name, c := range hostileStreams(outside, victim) {
 		t.Run(name, func(t *testing.T) {
-			s := store(t, Limits{Bytes: 5000, Entries: 100, Names: 4096})
+			s := store(t, entry.Limits{Bytes: 5000, Entries: 100, Names: 4096})
 			for n := range c.entries {
 				if c.entries[n].name == "" {
 					c.entries[n].name = "file"
@@ -238,17 +239,17 @@ func TestHostileStreams(t *testing.T) {
 
 // TestAufsKeepsNothingOfItsOwn unpacks a layer as Docker saved it on aufs.
 func TestAufsKeepsNothingOfItsOwn(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	info, err := unpack(t, s, stream(t,
-		entry{name: ".wh..wh.aufs", data: ""},
-		entry{name: ".wh..wh.orph/", mode: 0o700},
-		entry{name: ".wh..wh.orph/x", data: "x"},
-		entry{name: ".wh..wh.plnk/", mode: 0o700},
-		entry{name: ".wh..wh.plnk/12.34", data: "shared", mode: 0o640, uid: 3},
-		entry{name: ".wh..wh.plnk/l", kind: tar.TypeLink, link: "elsewhere"},
-		entry{name: ".wh..wh.plnk/.wh.y"},
-		entry{name: "a", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
-		entry{name: "d/b", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
+		item{name: ".wh..wh.aufs", data: ""},
+		item{name: ".wh..wh.orph/", mode: 0o700},
+		item{name: ".wh..wh.orph/x", data: "x"},
+		item{name: ".wh..wh.plnk/", mode: 0o700},
+		item{name: ".wh..wh.plnk/12.34", data: "shared", mode: 0o640, uid: 3},
+		item{name: ".wh..wh.plnk/l", kind: tar.TypeLink, link: "elsewhere"},
+		item{name: ".wh..wh.plnk/.wh.y"},
+		item{name: "a", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
+		item{name: "d/b", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -264,8 +265,8 @@ func TestAufsKeepsNothingOfItsOwn(t *testing.T) {
 }
 
 func TestUnpackVerifiesTheDigest(t *testing.T) {
-	s := store(t, Limits{})
-	data := stream(t, entry{name: "a", data: "x"})
+	s := store(t, entry.Limits{})
+	data := stream(t, item{name: "a", data: "x"})
 	want := digest.FromString("something else")
 	_, err := s.Unpack(t.Context(), want, func(Mark) (Stream, error) { return plain{bytes.NewReader(data)}, nil })
 	if err == nil || s.Has(want) {
@@ -274,7 +275,7 @@ func TestUnpackVerifiesTheDigest(t *testing.T) {
 }
 
 func TestSparseFileStaysSparse(t *testing.T) {
-	s := store(t, Limits{})
+	s := store(t, entry.Limits{})
 	info, err := unpack(t, s, sparseStream(t, 1<<30))
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +284,7 @@ func TestSparseFileStaysSparse(t *testing.T) {
 	if err := unix.Stat(filepath.Join(s.Tree(info.DiffID), "big"), &st); err != nil || st.Size != 1<<30 || st.Blocks > 64 {
 		t.Errorf("size %d, blocks %d, %v", st.Size, st.Blocks, err)
 	}
-	if _, err := unpack(t, store(t, Limits{Bytes: 1 << 20}), sparseStream(t, 1<<30)); !errors.Is(err, errs.Invalid) {
+	if _, err := unpack(t, store(t, entry.Limits{Bytes: 1 << 20}), sparseStream(t, 1<<30)); !errors.Is(err, errs.Invalid) {
 		t.Errorf("bomb: %v", err)
 	}
 }

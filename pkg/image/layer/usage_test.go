@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/testutil"
 )
 
@@ -18,7 +19,7 @@ func written(t *testing.T, id string) (r *Roots, upper string) {
 	t.Helper()
 	testutil.Root(t)
 	dir := t.TempDir()
-	r, err := OpenRoots(store(t, Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	r, err := OpenRoots(store(t, entry.Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}

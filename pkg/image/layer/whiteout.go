@@ -10,28 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
-)
-
-const (
-	whiteoutPrefix = ".wh."
-	whiteoutMeta   = ".wh..wh." // names of aufs itself, and the opaque marker
-	whiteoutOpaque = ".wh..wh..opq"
-	linkTargets    = ".wh..wh.plnk" // aufs's directory of files with several names
+	"github.com/berth-run/berth/pkg/image/entry"
 )
 
 // skips reports whether an entry is of aufs itself and is to be passed over. Of
 // its directories only files that hard links point to are taken, for as long as
 // the stream lasts.
 func (t *tree) skips(p string, h *tar.Header) bool {
-	top, below, found := strings.Cut(p, "/")
-	if !found || !strings.HasPrefix(top, whiteoutMeta) {
-		return false
-	}
-	if top != linkTargets || h.Typeflag != tar.TypeReg || strings.HasPrefix(path.Base(below), whiteoutPrefix) {
-		return true
-	}
-	t.targets = true
-	return false
+	aufs, target := entry.OfAufs(p, h)
+	t.targets = t.targets || target
+	return aufs && !target
 }
 
 // dropTargets removes aufs's link targets; the links stay.
@@ -40,14 +28,14 @@ func (t *tree) dropTargets() error {
 		return nil
 	}
 	t.forget()
-	return removeTree(t.root, linkTargets)
+	return removeTree(t.root, entry.LinkTargets)
 }
 
 // whiteout hides a name, or all names of a directory, of the layers below. What
 // this layer itself has under the name stays, in whatever order the stream lists
 // the two.
 func (t *tree) whiteout(fd int, p, base string) error {
-	if base == whiteoutOpaque {
+	if base == entry.WhiteoutOpaque {
 		d, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -55,12 +43,9 @@ func (t *tree) whiteout(fd int, p, base string) error {
 		defer unix.Close(d)
 		return unix.Fsetxattr(d, opaqueXattr, []byte("y"), 0)
 	}
-	if strings.HasPrefix(base, whiteoutMeta) {
-		return nil
-	}
-	hidden := strings.TrimPrefix(base, whiteoutPrefix)
-	if hidden == "" || hidden == "." || hidden == ".." {
-		return fmt.Errorf("whiteout %.200q names nothing: %w", p, errs.Invalid)
+	hidden, err := entry.Hidden(p)
+	if err != nil || hidden == "" {
+		return err
 	}
 	if _, ok := t.links[path.Join(path.Dir(p), hidden)]; ok {
 		return nil // the link, made later, hides it
@@ -86,7 +71,7 @@ func (t *tree) noteWhiteout(dir int) error {
 		return err
 	}
 	t.whiteouts[p] = true
-	return t.budget.note(p)
+	return t.budget.Note(p)
 }
 
 // pathBelow returns the path below dir, where nothing is a link, of a directory
