@@ -49,6 +49,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
+	"github.com/berth-run/berth/pkg/image/rootfs"
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/image/volume"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -113,7 +114,7 @@ type Service struct {
 	options Options
 	blobs   *blob.Store
 	layers  *layer.Store
-	roots   *layer.Roots
+	roots   *rootfs.Roots
 	trust   *trust.Gate
 	flights flights
 	sizes   layerSizes
@@ -166,7 +167,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.layers, err = layer.Open(filepath.Join(o.Root, "layers"), o.Limits); err != nil {
 		return nil, err
 	}
-	s.roots, err = layer.OpenRoots(s.layers, filepath.Join(o.Root, "writable"), filepath.Join(o.State, "rootfs"))
+	s.roots, err = rootfs.Open(s.layers, filepath.Join(o.Root, "writable"), filepath.Join(o.State, "rootfs"))
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/rootfs"
 )
 
 // MountRequest asks for the root file system of a container.
@@ -33,7 +33,7 @@ func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
 		return "", fmt.Errorf("mount root file system of %s: %w", r.ContainerID, err)
 	}
 	defer lease.release()
-	return s.roots.Mount(ctx, layer.Root{
+	return s.roots.Mount(ctx, rootfs.Root{
 		ID: r.ContainerID, Layers: stack, UIDMappings: r.UIDMappings, GIDMappings: r.GIDMappings, SELinuxLabel: r.SELinuxLabel,
 	})
 }

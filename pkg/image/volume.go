@@ -12,7 +12,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/idmap"
-	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/rootfs"
 	"github.com/berth-run/berth/pkg/image/volume"
 )
 
@@ -103,10 +103,10 @@ func (l *lease) source(source VolumeSource, v *volume.Record) (Image, error) {
 // content is what volumes show.
 type content struct {
 	*artifact.Store
-	roots *layer.Roots
+	roots *rootfs.Roots
 }
 
 // View implements volume.Content.
-func (c content) View(id string, layers []digest.Digest, m idmap.Mappings, target string) error {
-	return c.roots.View(layer.Root{ID: "volume-" + id, Layers: layers, UIDMappings: m.UIDs, GIDMappings: m.GIDs}, target)
+func (c content) View(ctx context.Context, id string, layers []digest.Digest, m idmap.Mappings, target string) error {
+	return c.roots.View(ctx, rootfs.Root{ID: "volume-" + id, Layers: layers, UIDMappings: m.UIDs, GIDMappings: m.GIDs}, target)
 }

@@ -26,7 +26,7 @@ func Extract(ctx context.Context, dir string, limits entry.Limits, r io.Reader) 
 	r = blob.ContextReader(ctx, r)
 	u := unpacker{tree: t}
 	if err := u.run(r); err != nil {
-		return 0, 0, full(err)
+		return 0, 0, Full(err)
 	}
 	if _, links := t.open(); len(links) > 0 {
 		return 0, 0, fmt.Errorf("hard link %.200q leads to %.200q, which the archive does not have: %w", links[0].Path, links[0].Target, errs.Invalid)

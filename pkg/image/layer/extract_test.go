@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
-
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
@@ -58,41 +54,5 @@ func TestExtractCountsAndReadsToTheEnd(t *testing.T) {
 	}
 	if _, _, err := Extract(t.Context(), t.TempDir(), entry.Limits{Bytes: 99}, bytes.NewReader(stream)); !errors.Is(err, errs.Invalid) {
 		t.Errorf("too large: %v", err)
-	}
-}
-
-// TestViewsShowStacksOfEverySize mounts as many layers as an image may have, or
-// none.
-func TestViewsShowStacksOfEverySize(t *testing.T) {
-	s := store(t, entry.Limits{})
-	one, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := unpack(t, s, stream(t, item{name: "b", data: "y"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for _, layers := range [][]digest.Digest{nil, {one.DiffID}, {one.DiffID, two.DiffID}} {
-		target := t.TempDir()
-		if err := r.View(Root{ID: "v", Layers: layers}, target); err != nil {
-			t.Fatalf("%d layers: %v", len(layers), err)
-		}
-		names, err := os.ReadDir(target)
-		if err != nil || len(names) != len(layers) {
-			t.Errorf("%d layers: %v, %v", len(layers), names, err)
-		}
-		if err := os.WriteFile(filepath.Join(target, "new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
-			t.Errorf("%d layers: write: %v", len(layers), err)
-		}
-		if err := unix.Unmount(target, 0); err != nil {
-			t.Error(err)
-		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package layer keeps image layers as unpacked directories and mounts them,
-// stacked by overlay, as root file systems.
+// Package layer keeps image layers as unpacked directories, to be stacked by
+// overlay.
 //
 // A layer is unpacked alone, without the layers below it, so that layers unpack
 // in parallel and are shared by every image that has them. It lives in
@@ -14,9 +14,7 @@
 // descriptor by openat2 with RESOLVE_IN_ROOT, sizes and counts are bounded, and
 // only attributes on a short list are set.
 //
-// Roots mounts and unmounts root file systems; its writable directories lie
-// below <root>, its mounts below <state>. One goroutine per Roots finishes
-// unmounts in the background. There are no nested locks.
+// There are no nested locks.
 package layer
 
 import (

@@ -118,7 +118,7 @@ func (s *Store) settle(ctx context.Context, id digest.Digest, below []digest.Dig
 		err = closeErr
 	}
 	if err != nil || made == 0 {
-		return false, full(err)
+		return false, Full(err)
 	}
 	for _, d := range []string{viewDir, emptyDir, emptyDir2} {
 		if err := os.Remove(filepath.Join(temp, d)); err != nil {

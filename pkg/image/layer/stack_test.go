@@ -2,7 +2,6 @@ package layer
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/overlay"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // describe lists a tree: what each path is and whose.
@@ -120,17 +121,20 @@ func stacked(t testing.TB, s *Store, diffIDs []digest.Digest) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	lower, err := s.Lower(t.Context(), stack)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := r.Mount(t.Context(), Root{ID: "c", Layers: stack})
-	if err != nil {
+	o := overlay.Mount{Lower: []string{t.TempDir()}}
+	for _, d := range lower.Dirs {
+		o.Lower = append(o.Lower, filepath.Join(lower.Base, d))
+	}
+	path := t.TempDir()
+	if err := o.Attach(path); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(r.Unmount(context.Background(), "c"), r.Close()); err != nil {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
@@ -333,25 +337,24 @@ func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
 	}
 }
 
-func BenchmarkMountUnmount(b *testing.B) {
-	s := store(b, entry.Limits{})
-	info, err := unpack(b, s, stream(b, item{name: "a", data: "x"}))
-	if err != nil {
-		b.Fatal(err)
+func TestTheStoreOpensAfterAKillInTheMiddleOfSettling(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	view := filepath.Join(dir, ingestPrefix+"1", viewDir)
+	if err := os.MkdirAll(view, 0o700); err != nil {
+		t.Fatal(err)
 	}
-	dir := b.TempDir()
-	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
-	if err != nil {
-		b.Fatal(err)
+	if err := unix.Mount("tmpfs", view, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
 	}
-	defer r.Close()
-	for n := 0; b.Loop(); n++ {
-		id := fmt.Sprint("c", n)
-		if _, err := r.Mount(b.Context(), Root{ID: id, Layers: []digest.Digest{info.DiffID}}); err != nil {
-			b.Fatal(err)
-		}
-		if err := r.Unmount(b.Context(), id); err != nil {
-			b.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(view, "of a layer below"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, entry.Limits{}); err != nil {
+		_ = unix.Unmount(view, unix.MNT_DETACH)
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ingestPrefix+"*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

@@ -68,13 +68,13 @@ func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from
 	defer os.RemoveAll(temp) // renamed away where it succeeds
 	info, err := s.unpackInto(ctx, temp, diffID, r)
 	if err != nil {
-		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, full(err))
+		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, Full(err))
 	}
 	return info, s.commit(temp, p, info)
 }
 
-// full marks the errors of a disk that has no room.
-func full(err error) error {
+// Full marks the errors of a disk that has no room.
+func Full(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", err, errs.Exhausted)
 	}
@@ -85,13 +85,13 @@ func full(err error) error {
 // name.
 func (s *Store) commit(temp, p string, info Info) error {
 	if err := s.sync.do(s.dir); err != nil {
-		return full(err)
+		return Full(err)
 	}
 	if err := statefile.WriteDurable(filepath.Join(temp, infoFile), info); err != nil {
 		if errors.Is(err, statefile.ErrTooLarge) {
 			return fmt.Errorf("layer leaves too much to the layers below: %w: %w", err, errs.Invalid)
 		}
-		return full(err)
+		return Full(err)
 	}
 	if _, err := os.Lstat(p); err == nil { // a damaged layer of that name
 		aside, err := s.setAside(p)

@@ -63,7 +63,7 @@ type Record struct {
 type Content interface {
 	// View mounts layers, the lowest first, at target, read-only and as a user
 	// namespace of the mappings sees them. id names the call.
-	View(id string, layers []digest.Digest, m idmap.Mappings, target string) error
+	View(ctx context.Context, id string, layers []digest.Digest, m idmap.Mappings, target string) error
 	// Tree is the directory of an artifact's tree.
 	Tree(name string) string
 }
@@ -153,7 +153,7 @@ func (s *Store) mountAll(ctx context.Context, r Record) ([]Mounted, error) {
 		err := ctx.Err()
 		target := s.target(r.ID, n)
 		if err == nil && !mounted(target) {
-			err = s.mount(r, v, target)
+			err = s.mount(ctx, r, v, target)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w at %s: %w", ErrMount, v.Path, err)
@@ -167,7 +167,7 @@ func (s *Store) mountAll(ctx context.Context, r Record) ([]Mounted, error) {
 var ErrMount = errors.New("image volume")
 
 // mount mounts one volume at target.
-func (s *Store) mount(r Record, v Volume, target string) error {
+func (s *Store) mount(ctx context.Context, r Record, v Volume, target string) error {
 	if v.Tree != "" {
 		return attach(s.content.Tree(v.Tree), v.SubPath, r.Mappings, target)
 	}
@@ -176,7 +176,7 @@ func (s *Store) mount(r Record, v Volume, target string) error {
 	if err := os.Mkdir(view, 0o700); err != nil {
 		return err
 	}
-	if err := s.content.View(r.ID, v.Layers, r.Mappings, view); err != nil {
+	if err := s.content.View(ctx, r.ID, v.Layers, r.Mappings, view); err != nil {
 		return err
 	}
 	return attach(view, v.SubPath, idmap.Mappings{}, target) // mapped already

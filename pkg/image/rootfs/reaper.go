@@ -1,4 +1,4 @@
-package layer
+package rootfs
 
 import (
 	"os"

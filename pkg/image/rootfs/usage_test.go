@@ -1,4 +1,4 @@
-package layer
+package rootfs
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/testutil"
 )
 
@@ -19,7 +18,7 @@ func written(t *testing.T, id string) (r *Roots, upper string) {
 	t.Helper()
 	testutil.Root(t)
 	dir := t.TempDir()
-	r, err := OpenRoots(store(t, entry.Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	r, err := Open(store(t), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +47,7 @@ func TestUsageAddsUpWhatIsThereAndFollowsNoLink(t *testing.T) {
 // bottom of.
 func TestUsageOfDeepDirectoriesIsALowerBound(t *testing.T) {
 	r, upper := written(t, "c")
-	at, err := openPath(upper)
+	at, err := unix.Open(upper, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package layer
+package rootfs
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/idmap"
 )
 
-// mappedLayers is the store of layers as a user namespace sees it, mounted for
+// mappedLayers is what holds layers as a user namespace sees it, mounted for
 // as long as it takes to mount an overlay over it: overlay keeps private clones.
 // Files of layers keep their numbers on disk, so layers are shared and nothing is
 // copied to change its owner. The writable directory is not mapped: overlay makes
@@ -20,10 +20,10 @@ type mappedLayers struct {
 	dir string
 }
 
-// mapped mounts the store for root's mappings; the caller closes it.
-func (r *Roots) mapped(root Root) (*mappedLayers, error) {
-	m := &mappedLayers{dir: filepath.Join(r.mounts, ingestPrefix+root.ID)}
-	if err := m.mount(r.layers.dir, root.mappings()); err != nil {
+// mapped mounts base for root's mappings; the caller closes it.
+func (r *Roots) mapped(root Root, base string) (*mappedLayers, error) {
+	m := &mappedLayers{dir: filepath.Join(r.mounts, trashPrefix+root.ID)}
+	if err := m.mount(base, root.mappings()); err != nil {
 		m.close()
 		return nil, err
 	}
@@ -38,9 +38,9 @@ func (m *mappedLayers) mount(dir string, mappings idmap.Mappings) error {
 	if err := os.Mkdir(m.dir, 0o700); err != nil {
 		return err
 	}
-	fd, err := openPath(dir)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
 	clone, err := idmap.Clone(fd, 0, mappings)
@@ -51,7 +51,7 @@ func (m *mappedLayers) mount(dir string, mappings idmap.Mappings) error {
 	return idmap.Attach(clone, m.dir)
 }
 
-// close takes the mount away again; OpenRoots sweeps what cannot be.
+// close takes the mount away again; Open sweeps what cannot be.
 func (m *mappedLayers) close() {
 	_ = unix.Unmount(m.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // not mounted yet, where mount failed
 	_ = os.Remove(m.dir)

@@ -1,8 +1,9 @@
-package layer
+package rootfs
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -13,28 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/test/testutil"
 )
 
 // TestRootSurvivesAReboot holds that a mount whose record is there comes back
 // with what was written.
 func TestRootSurvivesAReboot(t *testing.T) {
-	s := store(t, entry.Limits{})
-	info, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, diffID := layered(t)
 	dir := t.TempDir()
 	open := func() *Roots {
-		r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+		r, err := Open(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return r
 	}
 	r := open()
-	path, err := r.Mount(t.Context(), Root{ID: "c", Layers: []digest.Digest{info.DiffID}})
+	path, err := r.Mount(t.Context(), Root{ID: "c", Layers: []digest.Digest{diffID}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,18 +58,14 @@ func TestRootSurvivesAReboot(t *testing.T) {
 }
 
 func TestMountThatFailsKeepsWhatWasWritten(t *testing.T) {
-	s := store(t, entry.Limits{})
-	info, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, diffID := layered(t)
 	dir := t.TempDir()
-	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	r, err := Open(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	root := Root{ID: "c", Layers: []digest.Digest{info.DiffID}}
+	root := Root{ID: "c", Layers: []digest.Digest{diffID}}
 	path, err := r.Mount(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +73,7 @@ func TestMountThatFailsKeepsWhatWasWritten(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(path, "b"), []byte("y"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(unix.Unmount(path, 0), os.Rename(s.Tree(info.DiffID), s.Tree(info.DiffID)+"-gone")); err != nil {
+	if err := errors.Join(unix.Unmount(path, 0), os.Rename(s.Tree(diffID), s.Tree(diffID)+"-gone")); err != nil {
 		t.Fatal(err)
 	}
 	for _, record := range []string{"whole", "damaged"} {
@@ -106,7 +98,7 @@ func TestMountThatFailsKeepsWhatWasWritten(t *testing.T) {
 func TestOnlyRootOfTheUserNamespacePassesToARootFileSystem(t *testing.T) {
 	testutil.Root(t)
 	dir := t.TempDir()
-	r, err := OpenRoots(store(t, entry.Limits{}), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	r, err := Open(store(t), filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,14 +130,14 @@ func TestOnlyRootOfTheUserNamespacePassesToARootFileSystem(t *testing.T) {
 }
 
 func TestRootIDsAreNoPaths(t *testing.T) {
-	s := store(t, entry.Limits{})
+	s := store(t)
 	dir := t.TempDir()
-	r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	r, err := Open(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for _, id := range []string{"", ".", "..", "../x", "a/b", "a\x00b", ingestPrefix + "x"} {
+	for _, id := range []string{"", ".", "..", "../x", "a/b", "a\x00b", trashPrefix + "x"} {
 		if _, err := r.Mount(t.Context(), Root{ID: id}); !errors.Is(err, errs.Invalid) {
 			t.Errorf("mount %q: %v", id, err)
 		}
@@ -156,10 +148,10 @@ func TestRootIDsAreNoPaths(t *testing.T) {
 }
 
 func TestImageWithoutLayersShowsWhatIsWrittenAlsoAfterARestart(t *testing.T) {
-	s := store(t, entry.Limits{})
+	s := store(t)
 	dir := t.TempDir()
 	open := func() *Roots {
-		r, err := OpenRoots(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+		r, err := Open(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,24 +192,21 @@ func TestImageWithoutLayersShowsWhatIsWrittenAlsoAfterARestart(t *testing.T) {
 	}
 }
 
-func TestTheStoreOpensAfterAKillInTheMiddleOfSettling(t *testing.T) {
-	testutil.Root(t)
-	dir := t.TempDir()
-	view := filepath.Join(dir, ingestPrefix+"1", viewDir)
-	if err := os.MkdirAll(view, 0o700); err != nil {
-		t.Fatal(err)
+func BenchmarkMountUnmount(b *testing.B) {
+	s, diffID := layered(b)
+	dir := b.TempDir()
+	r, err := Open(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		b.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", view, "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(view, "of a layer below"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(dir, entry.Limits{}); err != nil {
-		_ = unix.Unmount(view, unix.MNT_DETACH)
-		t.Fatal(err)
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, ingestPrefix+"*")); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+	defer r.Close()
+	for n := 0; b.Loop(); n++ {
+		id := fmt.Sprint("c", n)
+		if _, err := r.Mount(b.Context(), Root{ID: id, Layers: []digest.Digest{diffID}}); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Unmount(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package layer
+package rootfs
 
 import (
 	"context"
@@ -69,7 +69,7 @@ func (r *Roots) Usage(ctx context.Context, id string) (Usage, error) {
 	if u, ok := r.usage.get(id); ok {
 		return u, nil
 	}
-	upper, err := openPath(filepath.Join(r.writable, id, upperDir))
+	upper, err := unix.Open(filepath.Join(r.writable, id, upperDir), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Usage{}, fmt.Errorf("usage of root file system %s: %w", id, absent(err))
 	}
@@ -117,13 +117,13 @@ func (w *walk) dir(ctx context.Context, parent int, name string) error {
 }
 
 func (w *walk) entry(ctx context.Context, parent int, name string) error {
-	st, err := statAt(parent, name)
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil // removed meanwhile
 	}
 	w.usage.Inodes++
 	w.usage.Bytes += uint64(st.Blocks) * 512
-	if !isDir(st) || w.usage.Inodes >= maxWalked || w.depth >= maxDepth {
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || w.usage.Inodes >= maxWalked || w.depth >= maxDepth {
 		return nil
 	}
 	return w.dir(ctx, parent, name)

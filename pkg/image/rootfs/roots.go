@@ -1,4 +1,11 @@
-package layer
+// Package rootfs mounts the root file systems of containers: a writable directory
+// over the layers of an image, by overlay.
+//
+// Writable directories lie below <root>, mounts below <state>. A root file system
+// is known by an id; its record lies beside its writable directory and outlives a
+// reboot. One goroutine per Roots finishes unmounts in the background. Locks are
+// by id, and nothing else is locked under them but what package layer does.
+package rootfs
 
 import (
 	"context"
@@ -17,6 +24,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/idmap"
+	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/overlay"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -28,6 +36,8 @@ const (
 	upperDir    = "upper"
 	workDir     = "work"
 	emptyLayer  = ".empty" // begins the names of those that overlay needs where an image has too few
+	// trashPrefix begins the name of what is being removed.
+	trashPrefix = ".ingest-"
 )
 
 // Root is one root file system: a writable directory over a stack of layers.
@@ -57,7 +67,7 @@ type Root struct {
 // refuse the directory; what it saves, the sync of the whole file system by the
 // last unmount, happens here in the background instead.
 type Roots struct {
-	layers   *Store
+	layers   *layer.Store
 	writable string
 	mounts   string
 	locks    keylock.Locks
@@ -66,9 +76,9 @@ type Roots struct {
 	unmounts atomic.Uint64
 }
 
-// OpenRoots returns the root file systems over layers and starts the goroutine
+// Open returns the root file systems over layers and starts the goroutine
 // that Close ends. What a crash left half-made or half-removed goes.
-func OpenRoots(layers *Store, writable, mounts string) (*Roots, error) {
+func Open(layers *layer.Store, writable, mounts string) (*Roots, error) {
 	r := &Roots{layers: layers, writable: writable, mounts: mounts}
 	if err := errors.Join(os.MkdirAll(writable, 0o700), os.MkdirAll(mounts, 0o711)); err != nil {
 		return nil, fmt.Errorf("make root file systems: %w", err)
@@ -88,7 +98,7 @@ func (r *Roots) sweep() error {
 			return fmt.Errorf("sweep root file systems: %w", err)
 		}
 		for _, n := range names {
-			if !strings.HasPrefix(n.Name(), ingestPrefix) {
+			if !strings.HasPrefix(n.Name(), trashPrefix) {
 				continue
 			}
 			p := filepath.Join(dir, n.Name())
@@ -135,12 +145,12 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 	old, err := r.record(root.ID)
 	if err == nil {
 		root = old
-	} else if fresh, err = r.prepare(root); err != nil {
+	} else if fresh, err = r.prepare(ctx, root); err != nil {
 		r.abandon(root.ID, fresh)
-		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, full(err))
+		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, layer.Full(err))
 	}
 	if err = r.makeTarget(root); err == nil {
-		err = r.mount(root, target)
+		err = r.mount(ctx, root, target)
 	}
 	if err != nil {
 		_ = r.removeTarget(root.ID) // empty
@@ -159,8 +169,8 @@ func (r *Roots) abandon(id string, fresh bool) {
 }
 
 // mount mounts root at target.
-func (r *Roots) mount(root Root, target string) error {
-	lower, done, err := r.lower(root, 1)
+func (r *Roots) mount(ctx context.Context, root Root, target string) error {
+	lower, done, err := r.lower(ctx, root, 1)
 	if err != nil {
 		return err
 	}
@@ -172,8 +182,8 @@ func (r *Roots) mount(root Root, target string) error {
 
 // View mounts the layers of root at target for nobody to write to, and leaves no
 // record: the caller keeps the layers and unmounts them. root.ID names the call.
-func (r *Roots) View(root Root, target string) error {
-	lower, done, err := r.lower(root, 2)
+func (r *Roots) View(ctx context.Context, root Root, target string) error {
+	lower, done, err := r.lower(ctx, root, 2)
 	if err != nil {
 		return fmt.Errorf("mount layers: %w", err)
 	}
@@ -183,30 +193,28 @@ func (r *Roots) View(root Root, target string) error {
 
 // lower returns at least so many directories to mount for root's layers, the
 // lowest first, and what to call once they are mounted.
-func (r *Roots) lower(root Root, atLeast int) (dirs []string, done func(), err error) {
-	if len(root.Layers) > overlay.MaxStack {
-		return nil, nil, tooMany(len(root.Layers))
+func (r *Roots) lower(ctx context.Context, root Root, atLeast int) (dirs []string, done func(), err error) {
+	l, err := r.layers.Lower(ctx, root.Layers)
+	if err != nil {
+		return nil, nil, err
 	}
-	store, done := r.layers.dir, func() {}
-	var empty []string
-	for n := len(root.Layers); n < atLeast; n++ {
-		empty = append(empty, emptyLayer+strconv.Itoa(n))
-		if err := os.Mkdir(filepath.Join(store, empty[len(empty)-1]), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	for n := len(l.Dirs); n < atLeast; n++ {
+		empty := filepath.Join(r.mounts, emptyLayer+strconv.Itoa(n))
+		if err := os.Mkdir(empty, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, nil, err
 		}
+		dirs = append(dirs, empty)
 	}
+	base, done := l.Base, func() {}
 	if !root.mappings().Empty() {
-		m, err := r.mapped(root)
+		m, err := r.mapped(root, base)
 		if err != nil {
 			return nil, nil, err
 		}
-		store, done = m.dir, m.close
+		base, done = m.dir, m.close
 	}
-	for _, e := range empty {
-		dirs = append(dirs, filepath.Join(store, e))
-	}
-	for _, l := range root.Layers {
-		dirs = append(dirs, filepath.Join(store, name(l), treeDir))
+	for _, d := range l.Dirs {
+		dirs = append(dirs, filepath.Join(base, d))
 	}
 	return dirs, done, nil
 }
@@ -254,17 +262,17 @@ func (r *Roots) Remount(ctx context.Context, id string) (string, error) {
 }
 
 // prepare makes the writable directory and reports whether it was not there.
-func (r *Roots) prepare(root Root) (fresh bool, err error) {
+func (r *Roots) prepare(ctx context.Context, root Root) (fresh bool, err error) {
 	err = os.Mkdir(filepath.Join(r.writable, root.ID), 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
 	}
-	return err == nil, r.fill(root)
+	return err == nil, r.fill(ctx, root)
 }
 
 // fill makes what is in the writable directory. The root of what is written shows
 // as the container's root directory, so it takes owner and mode of the layers'.
-func (r *Roots) fill(root Root) error {
+func (r *Roots) fill(ctx context.Context, root Root) error {
 	root.Version = rootVersion
 	base := filepath.Join(r.writable, root.ID)
 	for _, d := range []string{upperDir, workDir} {
@@ -276,7 +284,11 @@ func (r *Roots) fill(root Root) error {
 	var st unix.Stat_t
 	st.Mode = 0o755
 	if n := len(root.Layers); n > 0 {
-		if err := unix.Lstat(r.layers.Tree(root.Layers[n-1]), &st); err != nil {
+		lower, err := r.layers.Lower(ctx, root.Layers)
+		if err != nil {
+			return err
+		}
+		if err := unix.Lstat(filepath.Join(lower.Base, lower.Dirs[len(lower.Dirs)-1]), &st); err != nil {
 			return fmt.Errorf("layer %s: %w", root.Layers[n-1], err)
 		}
 	}
@@ -336,7 +348,7 @@ func (r *Roots) Unmount(ctx context.Context, id string) error {
 		return err
 	}
 	// One of the same id may still be on its way out.
-	trash := filepath.Join(r.writable, ingestPrefix+id+"-"+strconv.FormatUint(r.unmounts.Add(1), 10))
+	trash := filepath.Join(r.writable, trashPrefix+id+"-"+strconv.FormatUint(r.unmounts.Add(1), 10))
 	err = os.Rename(filepath.Join(r.writable, id), trash)
 	if err == nil {
 		j.trash = trash
@@ -371,7 +383,7 @@ func (r *Roots) List() (all []Root, damaged []string, err error) {
 		return nil, nil, err
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n.Name(), ingestPrefix) {
+		if strings.HasPrefix(n.Name(), trashPrefix) {
 			continue
 		}
 		root, err := r.record(n.Name())

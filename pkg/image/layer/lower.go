@@ -1,0 +1,41 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/pkg/image/overlay"
+)
+
+const emptyLayer = ".empty" // in the store, where an image without layers is mounted
+
+// Lower is what overlay stacks.
+type Lower struct {
+	Base string   // a directory that is or lies on the one mount that holds all
+	Dirs []string // below Base, the lowest layer first; one at least
+}
+
+// Lower returns the directories of a stack that Stack has returned. They stay
+// where they are until one of its layers is discarded.
+func (s *Store) Lower(_ context.Context, stack []digest.Digest) (Lower, error) {
+	if len(stack) > overlay.MaxStack {
+		return Lower{}, tooMany(len(stack))
+	}
+	l := Lower{Base: s.dir}
+	for _, d := range stack {
+		l.Dirs = append(l.Dirs, filepath.Join(name(d), treeDir))
+	}
+	if len(l.Dirs) == 0 { // overlay needs one
+		if err := os.Mkdir(filepath.Join(s.dir, emptyLayer), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return Lower{}, fmt.Errorf("make empty layer: %w", err)
+		}
+		l.Dirs = []string{emptyLayer}
+	}
+	return l, nil
+}
