@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/internal/keylock"
@@ -140,7 +141,8 @@ func (s *Store) extract(ctx context.Context, dir string, f File, src Source) (by
 		return 0, 0, err
 	}
 	defer r.Close()
-	return layer.Extract(ctx, dir, s.limits, r)
+	bytes, inodes, err = directory.Extract(ctx, dir, s.limits, r)
+	return bytes, inodes, layer.Full(err)
 }
 
 // link makes the hard link of a file.

@@ -9,7 +9,7 @@
 // another generation takes its place, and containers keep what they have mounted.
 //
 // Manifests and archives are attackers' data: names are checked here, archives are
-// unpacked by package layer. Methods are safe for concurrent use; the package has
+// unpacked by package directory. Methods are safe for concurrent use; the package has
 // no goroutines.
 package artifact
 

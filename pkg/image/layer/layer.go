@@ -3,16 +3,10 @@
 //
 // A layer is unpacked alone, without the layers below it, so that layers unpack
 // in parallel and are shared by every image that has them. It lives in
-// <dir>/<algorithm>-<diffID>: fs/ is the tree in overlay's own form (whiteouts
-// are character devices 0/0, opaque directories carry trusted.overlay.opaque)
-// and layer.json, written last, says that the tree is whole and on disk. What a
-// tree cannot know alone (the owner of a directory that the stream implies but
-// does not list, the target of a hard link into a layer below) is noted in
-// layer.json; Stack settles it for one image in a small layer of its own, above.
-//
-// Layer streams are attackers' data. Every path is opened below the tree's
-// descriptor by openat2 with RESOLVE_IN_ROOT, sizes and counts are bounded, and
-// only attributes on a short list are set.
+// <dir>/<algorithm>-<diffID>: fs/ is the tree in overlay's own form and
+// layer.json, written last, says that the tree is whole and on disk. What a tree
+// cannot know alone is noted in layer.json; Stack settles it for one image in a
+// small layer of its own, above.
 //
 // There are no nested locks.
 package layer
@@ -28,10 +22,10 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -52,36 +46,11 @@ type Store struct {
 	sync   groupSync
 }
 
-// Link is a hard link whose target lies in a layer below.
-type Link struct {
-	Path   string `json:"path"`
-	Target string `json:"target"`
-}
-
 // Info describes an unpacked layer.
 type Info struct {
 	Version int           `json:"version"`
 	DiffID  digest.Digest `json:"diffID"`
-	Bytes   int64         `json:"bytes"`  // of file content
-	Inodes  int64         `json:"inodes"` // that it takes
-	// Implied lists the directories that the stream has not listed: their
-	// owner and mode are those of the layer below. "." is the root.
-	Implied []string `json:"implied,omitempty"`
-	// Whiteouts lists the directories that hold whiteouts: overlay shows these
-	// where it does not merge the directory with one below.
-	Whiteouts []string `json:"whiteouts,omitempty"`
-	// Links lists the hard links that only the layers below can settle.
-	Links []Link `json:"links,omitempty"`
-}
-
-// sweepIngest removes an unfinished unpacking, with the view of the layers below
-// that may be mounted in it: it is read only, and nothing of them goes.
-func sweepIngest(path string) error {
-	err := unix.Unmount(filepath.Join(path, viewDir), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return os.RemoveAll(path)
+	directory.Made
 }
 
 // Open returns the store at dir, which it makes if need be, and removes what
@@ -97,7 +66,7 @@ func Open(dir string, limits entry.Limits) (*Store, error) {
 	}
 	for _, n := range names {
 		if strings.HasPrefix(n.Name(), ingestPrefix) {
-			if err := sweepIngest(filepath.Join(dir, n.Name())); err != nil {
+			if err := directory.Sweep(filepath.Join(dir, n.Name())); err != nil {
 				return nil, fmt.Errorf("sweep layers: %w", err)
 			}
 		}

@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/entry/entrytest"
 )
 
 // reference applies layers in order to a plain directory: what Stack must equal.
 type reference struct {
 	root string
-	own  []item // of the layer that is being applied
+	own  []entrytest.Item // of the layer that is being applied
 }
 
 // errAmbiguous says that a layer leads through a link of the layers below to
@@ -30,7 +31,7 @@ var errAmbiguous = errors.New("ambiguous")
 // link leads to, or replaces the link.
 func (r reference) ambiguous(link, target string) bool {
 	for _, e := range r.own {
-		p := strings.TrimSuffix(e.name, "/")
+		p := strings.TrimSuffix(e.Name, "/")
 		if hidden, ok := strings.CutPrefix(filepath.Base(p), entry.WhiteoutPrefix); ok {
 			p = filepath.Join(filepath.Dir(p), hidden)
 		}
@@ -91,13 +92,13 @@ func (r reference) dir(rel string) (string, error) {
 }
 
 // layer applies one layer: whiteouts hide what is below, so they come first.
-func (r reference) layer(entries []item) error {
+func (r reference) layer(entries []entrytest.Item) error {
 	for _, e := range entries {
-		base := filepath.Base(e.name)
+		base := filepath.Base(e.Name)
 		if !strings.HasPrefix(base, entry.WhiteoutPrefix) {
 			continue
 		}
-		dir, err := r.dir(filepath.Dir(e.name))
+		dir, err := r.dir(filepath.Dir(e.Name))
 		if err != nil {
 			return err
 		}
@@ -119,41 +120,41 @@ func (r reference) layer(entries []item) error {
 	}
 	for _, e := range entries {
 		if err := r.entry(e); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
+			return fmt.Errorf("%s: %w", e.Name, err)
 		}
 	}
 	return nil
 }
 
-func (r reference) entry(e item) error {
-	base := filepath.Base(e.name)
+func (r reference) entry(e entrytest.Item) error {
+	base := filepath.Base(e.Name)
 	if strings.HasPrefix(base, entry.WhiteoutPrefix) {
 		return nil
 	}
-	dir, err := r.dir(filepath.Dir(strings.TrimSuffix(e.name, "/")))
+	dir, err := r.dir(filepath.Dir(strings.TrimSuffix(e.Name, "/")))
 	if err != nil {
 		return err
 	}
 	p := filepath.Join(dir, base)
 	info, err := os.Lstat(p)
-	if strings.HasSuffix(e.name, "/") {
+	if strings.HasSuffix(e.Name, "/") {
 		if err != nil || !info.IsDir() {
 			if err := errors.Join(os.RemoveAll(p), os.Mkdir(p, 0o700)); err != nil {
 				return err
 			}
 		}
-		return errors.Join(os.Chown(p, e.uid, e.gid), unix.Chmod(p, uint32(e.mode)))
+		return errors.Join(os.Chown(p, e.UID, e.GID), unix.Chmod(p, uint32(e.Mode)))
 	}
-	switch e.kind {
+	switch e.Kind {
 	case tar.TypeSymlink:
-		return errors.Join(os.RemoveAll(p), os.Symlink(e.link, p), os.Lchown(p, e.uid, e.gid))
+		return errors.Join(os.RemoveAll(p), os.Symlink(e.Link, p), os.Lchown(p, e.UID, e.GID))
 	case tar.TypeLink:
-		parent, err := r.dir(filepath.Dir(e.link))
+		parent, err := r.dir(filepath.Dir(e.Link))
 		if err != nil {
 			return err
 		}
-		target := filepath.Join(parent, filepath.Base(e.link))
+		target := filepath.Join(parent, filepath.Base(e.Link))
 		return errors.Join(os.RemoveAll(p), os.Link(target, p))
 	}
-	return errors.Join(os.RemoveAll(p), os.WriteFile(p, []byte(e.data), 0o600), os.Chown(p, e.uid, e.gid), unix.Chmod(p, uint32(e.mode)))
+	return errors.Join(os.RemoveAll(p), os.WriteFile(p, []byte(e.Data), 0o600), os.Chown(p, e.UID, e.GID), unix.Chmod(p, uint32(e.Mode)))
 }

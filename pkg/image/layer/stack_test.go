@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/entry/entrytest"
 	"github.com/berth-run/berth/pkg/image/overlay"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -64,7 +65,7 @@ func describe(t testing.TB, root string) map[string]string {
 
 // compare unpacks layers alone, stacks and mounts them, and compares with the
 // reference.
-func compare(t testing.TB, layers ...[]item) {
+func compare(t testing.TB, layers ...[]entrytest.Item) {
 	t.Helper()
 	ref := reference{root: t.TempDir()}
 	if err := os.Chmod(ref.root, 0o755); err != nil {
@@ -84,7 +85,7 @@ func compare(t testing.TB, layers ...[]item) {
 	s := store(t, entry.Limits{})
 	var diffIDs []digest.Digest
 	for _, l := range layers {
-		info, err := unpack(t, s, stream(t, l...))
+		info, err := unpack(t, s, entrytest.Stream(t, l...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,12 +103,12 @@ func compare(t testing.TB, layers ...[]item) {
 }
 
 // text shows layers, one a line.
-func text(layers [][]item) string {
+func text(layers [][]entrytest.Item) string {
 	b := strings.Builder{}
 	for n, l := range layers {
 		fmt.Fprintf(&b, "%d:", n)
 		for _, e := range l {
-			fmt.Fprintf(&b, " %s(%s%s %o %d)", e.name, e.link, e.data, e.mode, e.uid)
+			fmt.Fprintf(&b, " %s(%s%s %o %d)", e.Name, e.Link, e.Data, e.Mode, e.UID)
 		}
 		b.WriteString("\n")
 	}
@@ -142,44 +143,44 @@ func stacked(t testing.TB, s *Store, diffIDs []digest.Digest) string {
 }
 
 func TestStackEqualsInOrder(t *testing.T) {
-	base := []item{
-		{name: "a/", mode: 0o700, uid: 1, gid: 2},
-		{name: "a/b/", mode: 0o2775, uid: 3},
-		{name: "a/b/f", data: "low", mode: 0o600, uid: 9},
-		{name: "usr/", mode: 0o755},
-		{name: "usr/lib/", mode: 0o711},
-		{name: "usr/lib/l", data: "l", mode: 0o644},
-		{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
-		{name: "f", data: "f", mode: 0o640},
+	base := []entrytest.Item{
+		{Name: "a/", Mode: 0o700, UID: 1, GID: 2},
+		{Name: "a/b/", Mode: 0o2775, UID: 3},
+		{Name: "a/b/f", Data: "low", Mode: 0o600, UID: 9},
+		{Name: "usr/", Mode: 0o755},
+		{Name: "usr/lib/", Mode: 0o711},
+		{Name: "usr/lib/l", Data: "l", Mode: 0o644},
+		{Name: "lib", Kind: tar.TypeSymlink, Link: "usr/lib"},
+		{Name: "f", Data: "f", Mode: 0o640},
 	}
-	for name, upper := range map[string][]item{
-		"implied directories":               {{name: "a/b/g", data: "new", mode: 0o644}},
-		"implied directory of a whiteout":   {{name: "a/b/.wh.f"}},
-		"implied and hidden":                {{name: "a/.wh.b"}, {name: "a/b/g", data: "new", mode: 0o644}},
-		"hidden, in the other order":        {{name: "a/b/g", data: "new", mode: 0o644}, {name: "a/.wh.b"}},
-		"hidden directory made again":       {{name: ".wh.a"}, {name: "a/", mode: 0o755}, {name: "a/x", data: "x", mode: 0o644}},
-		"opaque":                            {{name: "a/b/.wh..wh..opq"}, {name: "a/b/n", data: "n", mode: 0o644}},
-		"opaque, later":                     {{name: "a/n", data: "n", mode: 0o644}, {name: "a/.wh..wh..opq"}},
-		"opaque root":                       {{name: ".wh..wh..opq"}, {name: "n", data: "n", mode: 0o644}},
-		"whiteout and the file itself":      {{name: ".wh.f"}, {name: "f", data: "new", mode: 0o644}},
-		"hard link into the layer below":    {{name: "h", kind: tar.TypeLink, link: "a/b/f"}},
-		"hard link to such a link":          {{name: "h", kind: tar.TypeLink, link: "a/b/f"}, {name: "a/i", kind: tar.TypeLink, link: "h"}},
-		"hard link through a link below":    {{name: "new/h", kind: tar.TypeLink, link: "lib/l"}},
-		"hard link over a directory":        {{name: "a", kind: tar.TypeLink, link: "f"}},
-		"hard link that is replaced":        {{name: "h", kind: tar.TypeLink, link: "f"}, {name: "h", data: "own", mode: 0o644}},
-		"through a link of the layer below": {{name: "lib/m", data: "m", mode: 0o644}, {name: "lib/sub/", mode: 0o700, uid: 4}, {name: "lib/sub/k", data: "k", mode: 0o644}},
-		"whiteout through such a link":      {{name: "lib/.wh.l"}},
-		"opaque through such a link":        {{name: "lib/.wh..wh..opq"}, {name: "lib/n", data: "n", mode: 0o644}},
-		"directory over a link":             {{name: "lib/", mode: 0o755}, {name: "lib/m", data: "m", mode: 0o644}},
-		"hard link below such a link":       {{name: "lib/h", kind: tar.TypeLink, link: "f"}},
-		"file over a directory":             {{name: "a", data: "file", mode: 0o644}},
-		"directory over a file":             {{name: "f/", mode: 0o755}, {name: "f/x", data: "x", mode: 0o644}},
-		"implied directory over a file":     {{name: "f/x", data: "x", mode: 0o644}},
-		"root listed":                       {{name: "./", mode: 0o751, uid: 6}},
+	for name, upper := range map[string][]entrytest.Item{
+		"implied directories":               {{Name: "a/b/g", Data: "new", Mode: 0o644}},
+		"implied directory of a whiteout":   {{Name: "a/b/.wh.f"}},
+		"implied and hidden":                {{Name: "a/.wh.b"}, {Name: "a/b/g", Data: "new", Mode: 0o644}},
+		"hidden, in the other order":        {{Name: "a/b/g", Data: "new", Mode: 0o644}, {Name: "a/.wh.b"}},
+		"hidden directory made again":       {{Name: ".wh.a"}, {Name: "a/", Mode: 0o755}, {Name: "a/x", Data: "x", Mode: 0o644}},
+		"opaque":                            {{Name: "a/b/.wh..wh..opq"}, {Name: "a/b/n", Data: "n", Mode: 0o644}},
+		"opaque, later":                     {{Name: "a/n", Data: "n", Mode: 0o644}, {Name: "a/.wh..wh..opq"}},
+		"opaque root":                       {{Name: ".wh..wh..opq"}, {Name: "n", Data: "n", Mode: 0o644}},
+		"whiteout and the file itself":      {{Name: ".wh.f"}, {Name: "f", Data: "new", Mode: 0o644}},
+		"hard link into the layer below":    {{Name: "h", Kind: tar.TypeLink, Link: "a/b/f"}},
+		"hard link to such a link":          {{Name: "h", Kind: tar.TypeLink, Link: "a/b/f"}, {Name: "a/i", Kind: tar.TypeLink, Link: "h"}},
+		"hard link through a link below":    {{Name: "new/h", Kind: tar.TypeLink, Link: "lib/l"}},
+		"hard link over a directory":        {{Name: "a", Kind: tar.TypeLink, Link: "f"}},
+		"hard link that is replaced":        {{Name: "h", Kind: tar.TypeLink, Link: "f"}, {Name: "h", Data: "own", Mode: 0o644}},
+		"through a link of the layer below": {{Name: "lib/m", Data: "m", Mode: 0o644}, {Name: "lib/sub/", Mode: 0o700, UID: 4}, {Name: "lib/sub/k", Data: "k", Mode: 0o644}},
+		"whiteout through such a link":      {{Name: "lib/.wh.l"}},
+		"opaque through such a link":        {{Name: "lib/.wh..wh..opq"}, {Name: "lib/n", Data: "n", Mode: 0o644}},
+		"directory over a link":             {{Name: "lib/", Mode: 0o755}, {Name: "lib/m", Data: "m", Mode: 0o644}},
+		"hard link below such a link":       {{Name: "lib/h", Kind: tar.TypeLink, Link: "f"}},
+		"file over a directory":             {{Name: "a", Data: "file", Mode: 0o644}},
+		"directory over a file":             {{Name: "f/", Mode: 0o755}, {Name: "f/x", Data: "x", Mode: 0o644}},
+		"implied directory over a file":     {{Name: "f/x", Data: "x", Mode: 0o644}},
+		"root listed":                       {{Name: "./", Mode: 0o751, UID: 6}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			compare(t, base, upper)
-			compare(t, base, upper, []item{{name: "a/c/d", data: "top", mode: 0o644}, {name: "usr/lib/t", data: "t", mode: 0o644}})
+			compare(t, base, upper, []entrytest.Item{{Name: "a/c/d", Data: "top", Mode: 0o644}, {Name: "usr/lib/t", Data: "t", Mode: 0o644}})
 		})
 	}
 }
@@ -188,23 +189,23 @@ func TestStackEqualsInOrder(t *testing.T) {
 // there more than once: builders put the layer of no files wherever an
 // instruction has changed none.
 func TestStackEqualsInOrderWhereLayersRepeat(t *testing.T) {
-	layers := map[string][]item{
+	layers := map[string][]entrytest.Item{
 		"empty": {},
 		"base": {
-			{name: "a/", mode: 0o700, uid: 1, gid: 2},
-			{name: "a/b/", mode: 0o2775, uid: 3},
-			{name: "a/b/f", data: "low", mode: 0o600, uid: 9},
-			{name: "f", data: "f", mode: 0o640},
-			{name: "usr/lib/l", data: "l", mode: 0o644},
-			{name: "lib", kind: tar.TypeSymlink, link: "usr/lib"},
+			{Name: "a/", Mode: 0o700, UID: 1, GID: 2},
+			{Name: "a/b/", Mode: 0o2775, UID: 3},
+			{Name: "a/b/f", Data: "low", Mode: 0o600, UID: 9},
+			{Name: "f", Data: "f", Mode: 0o640},
+			{Name: "usr/lib/l", Data: "l", Mode: 0o644},
+			{Name: "lib", Kind: tar.TypeSymlink, Link: "usr/lib"},
 		},
-		"implies":  {{name: "a/b/g", data: "g", mode: 0o644}, {name: "lib/m", data: "m", mode: 0o644}},
-		"removes":  {{name: "a/.wh.b"}, {name: ".wh.f"}, {name: "usr/lib/.wh.l"}},
-		"replaces": {{name: "a", data: "file", mode: 0o644}, {name: "f/", mode: 0o755}, {name: "f/x", data: "x", mode: 0o644}},
-		"hides":    {{name: "a/.wh..wh..opq"}, {name: "a/n", data: "n", mode: 0o644}, {name: ".wh.usr"}},
-		"alone":    {{name: ".wh..wh..opq"}, {name: "a/alone", data: "n", mode: 0o644}},
-		"new":      {{name: "new/.wh.x"}, {name: "new/.wh..wh..opq"}, {name: "new/y", data: "y", mode: 0o644}},
-		"lib":      {{name: "lib/", mode: 0o750}, {name: "lib/.wh.l"}, {name: "lib/o", data: "o", mode: 0o644}},
+		"implies":  {{Name: "a/b/g", Data: "g", Mode: 0o644}, {Name: "lib/m", Data: "m", Mode: 0o644}},
+		"removes":  {{Name: "a/.wh.b"}, {Name: ".wh.f"}, {Name: "usr/lib/.wh.l"}},
+		"replaces": {{Name: "a", Data: "file", Mode: 0o644}, {Name: "f/", Mode: 0o755}, {Name: "f/x", Data: "x", Mode: 0o644}},
+		"hides":    {{Name: "a/.wh..wh..opq"}, {Name: "a/n", Data: "n", Mode: 0o644}, {Name: ".wh.usr"}},
+		"alone":    {{Name: ".wh..wh..opq"}, {Name: "a/alone", Data: "n", Mode: 0o644}},
+		"new":      {{Name: "new/.wh.x"}, {Name: "new/.wh..wh..opq"}, {Name: "new/y", Data: "y", Mode: 0o644}},
+		"lib":      {{Name: "lib/", Mode: 0o750}, {Name: "lib/.wh.l"}, {Name: "lib/o", Data: "o", Mode: 0o644}},
 	}
 	for x := range layers {
 		for y := range layers {
@@ -215,7 +216,7 @@ func TestStackEqualsInOrderWhereLayersRepeat(t *testing.T) {
 		}
 	}
 	t.Run("hard links", func(t *testing.T) {
-		link := []item{{name: "h", kind: tar.TypeLink, link: "a/b/f"}, {name: "lib/h", kind: tar.TypeLink, link: "f"}}
+		link := []entrytest.Item{{Name: "h", Kind: tar.TypeLink, Link: "a/b/f"}, {Name: "lib/h", Kind: tar.TypeLink, Link: "f"}}
 		compare(t, layers["base"], link, layers["base"], link)
 		compare(t, layers["base"], link, layers["removes"], layers["base"])
 		compare(t, layers["empty"], layers["base"], layers["empty"], link, link, layers["empty"])
@@ -241,24 +242,24 @@ func TestStackEqualsInOrderOfGeneratedLayers(t *testing.T) {
 type generator struct{ *rand.Rand }
 
 // layer makes the entries of one directory, no name twice, and of those below.
-func (g generator) layer(dir string, depth int) []item {
-	var all []item
+func (g generator) layer(dir string, depth int) []entrytest.Item {
+	var all []entrytest.Item
 	if depth > 0 && g.IntN(8) == 0 {
-		all = append(all, item{name: dir + entry.WhiteoutOpaque})
+		all = append(all, entrytest.Item{Name: dir + entry.WhiteoutOpaque})
 	}
 	for _, n := range []string{"a", "b", "c"} {
 		p := dir + n
 		mode := int64(0o700 | g.IntN(0o100))
 		switch g.IntN(9) {
 		case 0, 1:
-			all = append(all, item{name: p, data: fmt.Sprint(g.IntN(100)), mode: mode, uid: g.IntN(4)})
+			all = append(all, entrytest.Item{Name: p, Data: fmt.Sprint(g.IntN(100)), Mode: mode, UID: g.IntN(4)})
 		case 2:
-			all = append(all, item{name: p, kind: tar.TypeSymlink, link: []string{"a", "/b", "../c", "/a/b", "none"}[g.IntN(5)], uid: g.IntN(3)})
+			all = append(all, entrytest.Item{Name: p, Kind: tar.TypeSymlink, Link: []string{"a", "/b", "../c", "/a/b", "none"}[g.IntN(5)], UID: g.IntN(3)})
 		case 3:
-			all = append(all, item{name: dir + entry.WhiteoutPrefix + n})
+			all = append(all, entrytest.Item{Name: dir + entry.WhiteoutPrefix + n})
 		case 4:
 			if depth < 2 {
-				all = append(all, item{name: p + "/", mode: mode, uid: g.IntN(4)})
+				all = append(all, entrytest.Item{Name: p + "/", Mode: mode, UID: g.IntN(4)})
 				all = append(all, g.layer(p+"/", depth+1)...)
 			}
 		case 5, 6:
@@ -273,8 +274,8 @@ func (g generator) layer(dir string, depth int) []item {
 func TestHardLinkToNothingIsRefused(t *testing.T) {
 	s := store(t, entry.Limits{})
 	var diffIDs []digest.Digest
-	for _, l := range [][]item{{{name: "a", data: "x"}}, {{name: "h", kind: tar.TypeLink, link: "b"}}} {
-		info, err := unpack(t, s, stream(t, l...))
+	for _, l := range [][]entrytest.Item{{{Name: "a", Data: "x"}}, {{Name: "h", Kind: tar.TypeLink, Link: "b"}}} {
+		info, err := unpack(t, s, entrytest.Stream(t, l...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,7 +294,7 @@ func TestManyLayersMount(t *testing.T) {
 	var want []string
 	for n := range 200 {
 		f := fmt.Sprintf("f%03d", n)
-		info, err := unpack(t, s, stream(t, item{name: f, data: f}))
+		info, err := unpack(t, s, entrytest.Stream(t, entrytest.Item{Name: f, Data: f}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -315,13 +316,13 @@ func TestManyLayersMount(t *testing.T) {
 // TestStackOfMoreThanTheKernelTakesIsRefused has layers that each need one more.
 func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
 	s := store(t, entry.Limits{})
-	info, err := unpack(t, s, stream(t, item{name: "a", data: "x"}))
+	info, err := unpack(t, s, entrytest.Stream(t, entrytest.Item{Name: "a", Data: "x"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	diffIDs := []digest.Digest{info.DiffID}
 	for n := range 251 {
-		info, err := unpack(t, s, stream(t, item{name: fmt.Sprint("l", n), kind: tar.TypeLink, link: "a"}))
+		info, err := unpack(t, s, entrytest.Stream(t, entrytest.Item{Name: fmt.Sprint("l", n), Kind: tar.TypeLink, Link: "a"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -340,7 +341,7 @@ func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
 func TestTheStoreOpensAfterAKillInTheMiddleOfSettling(t *testing.T) {
 	testutil.Root(t)
 	dir := t.TempDir()
-	view := filepath.Join(dir, ingestPrefix+"1", viewDir)
+	view := filepath.Join(dir, ingestPrefix+"1", "view")
 	if err := os.MkdirAll(view, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -18,57 +18,9 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/entry/entrytest"
 	"github.com/berth-run/berth/test/testutil"
 )
-
-// item is one entry of a test's tar stream; a name that ends in a slash is a
-// directory.
-type item struct {
-	name, link, data string
-	kind             byte
-	mode             int64
-	uid, gid         int
-	major, minor     int64
-	xattrs           map[string]string
-}
-
-func (e item) header() *tar.Header {
-	h := &tar.Header{
-		Name: e.name, Linkname: e.link, Typeflag: e.kind, Mode: e.mode, Uid: e.uid, Gid: e.gid, Size: int64(len(e.data)),
-		Devmajor: e.major, Devminor: e.minor, ModTime: time.Unix(1_500_000_000, 0), Format: tar.FormatPAX, PAXRecords: map[string]string{},
-	}
-	if e.kind == 0 {
-		h.Typeflag = tar.TypeReg
-		if strings.HasSuffix(e.name, "/") {
-			h.Typeflag = tar.TypeDir
-		}
-	}
-	if e.mode == 0 {
-		h.Mode = 0o644
-	}
-	for k, v := range e.xattrs {
-		h.PAXRecords[entry.XattrRecord+k] = v
-	}
-	return h
-}
-
-func stream(t testing.TB, entries ...item) []byte {
-	t.Helper()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	for _, e := range entries {
-		if err := w.WriteHeader(e.header()); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(w, e.data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
-}
 
 func store(t testing.TB, limits entry.Limits) *Store {
 	t.Helper()
@@ -94,17 +46,17 @@ func unpack(t testing.TB, s *Store, data []byte) (Info, error) {
 func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
 	s := store(t, entry.Limits{})
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-	data := stream(t,
-		item{name: "bin/", mode: 0o755},
-		item{name: "bin/su", data: "su", mode: 0o4755, uid: 0},
-		item{name: "bin/ping", data: "p", mode: 0o755, uid: 5, gid: 6, xattrs: map[string]string{
+	data := entrytest.Stream(t,
+		entrytest.Item{Name: "bin/", Mode: 0o755},
+		entrytest.Item{Name: "bin/su", Data: "su", Mode: 0o4755, UID: 0},
+		entrytest.Item{Name: "bin/ping", Data: "p", Mode: 0o755, UID: 5, GID: 6, Xattrs: map[string]string{
 			"security.capability": capability, "user.note": "n", "trusted.overlay.opaque": "y", "security.selinux": "x", "user.overlay.redirect": "/",
 		}},
-		item{name: "bin/p2", kind: tar.TypeLink, link: "bin/ping"},
-		item{name: "bin/sh", kind: tar.TypeSymlink, link: "/bin/su"},
-		item{name: "dev/null", kind: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
-		item{name: "run/fifo", kind: tar.TypeFifo, mode: 0o600},
-		item{name: strings.Repeat("long/", 60) + "name", data: "pax"},
+		entrytest.Item{Name: "bin/p2", Kind: tar.TypeLink, Link: "bin/ping"},
+		entrytest.Item{Name: "bin/sh", Kind: tar.TypeSymlink, Link: "/bin/su"},
+		entrytest.Item{Name: "dev/null", Kind: tar.TypeChar, Major: 1, Minor: 3, Mode: 0o666},
+		entrytest.Item{Name: "run/fifo", Kind: tar.TypeFifo, Mode: 0o600},
+		entrytest.Item{Name: strings.Repeat("long/", 60) + "name", Data: "pax"},
 	)
 	info, err := unpack(t, s, data)
 	if err != nil {
@@ -134,52 +86,52 @@ func TestUnpackSetsWhatTheStreamSays(t *testing.T) {
 
 // hostile is a stream and what becomes of it.
 type hostile struct {
-	entries []item
+	entries []entrytest.Item
 	kind    errs.Kind // of the error; "" where the stream is taken
 }
 
 func hostileStreams(outside, victim string) map[string]hostile {
 	return map[string]hostile{
-		"climbs":                    {[]item{{name: "../victim", data: "x"}}, errs.Invalid},
-		"climbs in the middle":      {[]item{{name: "a/../../victim", data: "x"}}, errs.Invalid},
-		"absolute":                  {[]item{{name: victim, data: "x"}}, ""},
-		"through a link out":        {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/victim", data: "x"}}, ""},
-		"through dots":              {[]item{{name: "a", kind: tar.TypeSymlink, link: "../../../../../../.." + outside}, {name: "a/victim", data: "x"}}, ""},
-		"over a link":               {[]item{{name: "a", kind: tar.TypeSymlink, link: victim}, {name: "a", data: "x"}}, ""},
-		"whiteout through a link":   {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh.victim"}}, ""},
-		"opaque through a link":     {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/.wh..wh..opq"}}, ""},
-		"mode through a link":       {[]item{{name: "a", kind: tar.TypeSymlink, link: outside}, {name: "a/", mode: 0o777}}, ""},
-		"hard link out":             {[]item{{name: "a", kind: tar.TypeLink, link: "../../../.." + victim}}, errs.Invalid},
-		"hard link, absolute":       {[]item{{name: "a", kind: tar.TypeLink, link: victim}}, ""},
-		"hard link through a link":  {[]item{{name: "d", kind: tar.TypeSymlink, link: outside}, {name: "a", kind: tar.TypeLink, link: "d/victim"}, {name: "a", data: "x"}}, ""},
-		"hard link to itself":       {[]item{{name: "a", kind: tar.TypeLink, link: "a"}}, errs.Invalid},
-		"hard link to a directory":  {[]item{{name: "d/"}, {name: "a", kind: tar.TypeLink, link: "d"}}, errs.Invalid},
-		"link loop":                 {[]item{{name: "a", kind: tar.TypeSymlink, link: "a"}, {name: "a/b", data: "x"}}, "any"},
-		"magic link":                {[]item{{name: "a", kind: tar.TypeSymlink, link: "/proc/self/root"}, {name: "a" + victim, data: "x"}}, ""},
-		"whiteout of nothing":       {[]item{{name: "a/.wh."}}, errs.Invalid},
-		"whiteout of dot":           {[]item{{name: "a/.wh.."}}, errs.Invalid},
-		"whiteout of dot dot":       {[]item{{name: "a/.wh..."}}, errs.Invalid},
-		"root is a file":            {[]item{{name: ".", data: "x"}}, errs.Invalid},
-		"below a file":              {[]item{{name: "a", data: "x"}, {name: "a/b", data: "x"}}, errs.Invalid},
-		"negative owner":            {[]item{{name: "a", uid: -1}}, errs.Invalid},
-		"owner of more than 32 bit": {[]item{{name: "a", uid: 1 << 33}}, errs.Invalid},
-		"many bytes":                {[]item{{name: "a", data: strings.Repeat("x", 3000)}, {name: "b", data: strings.Repeat("x", 3000)}}, errs.Invalid},
-		"many entries":              {make([]item, 200), errs.Invalid},
-		"implies many entries":      {[]item{{name: strings.Repeat("d/", 60), mode: 0o755}, {name: strings.Repeat("e/", 60), mode: 0o755}}, errs.Invalid},
-		"implies long names":        {[]item{{name: strings.Repeat(strings.Repeat("d", 200)+"/", 15)}}, errs.Invalid},
-		"lists long names":          {longNames(15, item{name: "/", mode: 0o755}), errs.Invalid},
-		"links by long names":       {longNames(15, item{kind: tar.TypeLink, link: "below"}), errs.Invalid},
-		"hides by long names":       {longNames(15, item{name: "/.wh.x"}), errs.Invalid},
-		"too deep":                  {[]item{{name: strings.Repeat("d/", 2100)}}, errs.Invalid},
+		"climbs":                    {[]entrytest.Item{{Name: "../victim", Data: "x"}}, errs.Invalid},
+		"climbs in the middle":      {[]entrytest.Item{{Name: "a/../../victim", Data: "x"}}, errs.Invalid},
+		"absolute":                  {[]entrytest.Item{{Name: victim, Data: "x"}}, ""},
+		"through a link out":        {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: outside}, {Name: "a/victim", Data: "x"}}, ""},
+		"through dots":              {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: "../../../../../../.." + outside}, {Name: "a/victim", Data: "x"}}, ""},
+		"over a link":               {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: victim}, {Name: "a", Data: "x"}}, ""},
+		"whiteout through a link":   {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: outside}, {Name: "a/.wh.victim"}}, ""},
+		"opaque through a link":     {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: outside}, {Name: "a/.wh..wh..opq"}}, ""},
+		"mode through a link":       {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: outside}, {Name: "a/", Mode: 0o777}}, ""},
+		"hard link out":             {[]entrytest.Item{{Name: "a", Kind: tar.TypeLink, Link: "../../../.." + victim}}, errs.Invalid},
+		"hard link, absolute":       {[]entrytest.Item{{Name: "a", Kind: tar.TypeLink, Link: victim}}, ""},
+		"hard link through a link":  {[]entrytest.Item{{Name: "d", Kind: tar.TypeSymlink, Link: outside}, {Name: "a", Kind: tar.TypeLink, Link: "d/victim"}, {Name: "a", Data: "x"}}, ""},
+		"hard link to itself":       {[]entrytest.Item{{Name: "a", Kind: tar.TypeLink, Link: "a"}}, errs.Invalid},
+		"hard link to a directory":  {[]entrytest.Item{{Name: "d/"}, {Name: "a", Kind: tar.TypeLink, Link: "d"}}, errs.Invalid},
+		"link loop":                 {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: "a"}, {Name: "a/b", Data: "x"}}, "any"},
+		"magic link":                {[]entrytest.Item{{Name: "a", Kind: tar.TypeSymlink, Link: "/proc/self/root"}, {Name: "a" + victim, Data: "x"}}, ""},
+		"whiteout of nothing":       {[]entrytest.Item{{Name: "a/.wh."}}, errs.Invalid},
+		"whiteout of dot":           {[]entrytest.Item{{Name: "a/.wh.."}}, errs.Invalid},
+		"whiteout of dot dot":       {[]entrytest.Item{{Name: "a/.wh..."}}, errs.Invalid},
+		"root is a file":            {[]entrytest.Item{{Name: ".", Data: "x"}}, errs.Invalid},
+		"below a file":              {[]entrytest.Item{{Name: "a", Data: "x"}, {Name: "a/b", Data: "x"}}, errs.Invalid},
+		"negative owner":            {[]entrytest.Item{{Name: "a", UID: -1}}, errs.Invalid},
+		"owner of more than 32 bit": {[]entrytest.Item{{Name: "a", UID: 1 << 33}}, errs.Invalid},
+		"many bytes":                {[]entrytest.Item{{Name: "a", Data: strings.Repeat("x", 3000)}, {Name: "b", Data: strings.Repeat("x", 3000)}}, errs.Invalid},
+		"many entries":              {make([]entrytest.Item, 200), errs.Invalid},
+		"implies many entries":      {[]entrytest.Item{{Name: strings.Repeat("d/", 60), Mode: 0o755}, {Name: strings.Repeat("e/", 60), Mode: 0o755}}, errs.Invalid},
+		"implies long names":        {[]entrytest.Item{{Name: strings.Repeat(strings.Repeat("d", 200)+"/", 15)}}, errs.Invalid},
+		"lists long names":          {longNames(15, entrytest.Item{Name: "/", Mode: 0o755}), errs.Invalid},
+		"links by long names":       {longNames(15, entrytest.Item{Kind: tar.TypeLink, Link: "below"}), errs.Invalid},
+		"hides by long names":       {longNames(15, entrytest.Item{Name: "/.wh.x"}), errs.Invalid},
+		"too deep":                  {[]entrytest.Item{{Name: strings.Repeat("d/", 2100)}}, errs.Invalid},
 	}
 }
 
 // longNames repeats an entry, below other names of 240 bytes.
-func longNames(n int, e item) []item {
-	var all []item
+func longNames(n int, e entrytest.Item) []entrytest.Item {
+	var all []entrytest.Item
 	for i := range n {
 		next := e
-		next.name = strings.Repeat(string(rune('a'+i)), 240) + e.name
+		next.Name = strings.Repeat(string(rune('a'+i)), 240) + e.Name
 		all = append(all, next)
 	}
 	return all
@@ -189,11 +141,11 @@ func longNames(n int, e item) []item {
 // as long.
 func TestLayerThatNobodyCouldReadAgainIsRefused(t *testing.T) {
 	s := store(t, entry.Limits{})
-	var links []item
+	var links []entrytest.Item
 	for n := range 14_000 {
-		links = append(links, item{name: itoa(int64(n)), kind: tar.TypeLink, link: strings.Repeat("\x01", 240)})
+		links = append(links, entrytest.Item{Name: fmt.Sprint(n), Kind: tar.TypeLink, Link: strings.Repeat("\x01", 240)})
 	}
-	if info, err := unpack(t, s, stream(t, links...)); !errors.Is(err, errs.Invalid) {
+	if info, err := unpack(t, s, entrytest.Stream(t, links...)); !errors.Is(err, errs.Invalid) {
 		t.Errorf("%d links, %v", len(info.Links), err)
 	}
 }
@@ -209,11 +161,11 @@ func TestHostileStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := store(t, entry.Limits{Bytes: 5000, Entries: 100, Names: 4096})
 			for n := range c.entries {
-				if c.entries[n].name == "" {
-					c.entries[n].name = "file"
+				if c.entries[n].Name == "" {
+					c.entries[n].Name = "file"
 				}
 			}
-			_, err := unpack(t, s, stream(t, c.entries...))
+			_, err := unpack(t, s, entrytest.Stream(t, c.entries...))
 			switch {
 			case c.kind == "any" && err == nil, c.kind == "" && err != nil, c.kind != "" && c.kind != "any" && errs.Of(err) != c.kind:
 				t.Errorf("got %v, want kind %q", err, c.kind)
@@ -240,16 +192,16 @@ func TestHostileStreams(t *testing.T) {
 // TestAufsKeepsNothingOfItsOwn unpacks a layer as Docker saved it on aufs.
 func TestAufsKeepsNothingOfItsOwn(t *testing.T) {
 	s := store(t, entry.Limits{})
-	info, err := unpack(t, s, stream(t,
-		item{name: ".wh..wh.aufs", data: ""},
-		item{name: ".wh..wh.orph/", mode: 0o700},
-		item{name: ".wh..wh.orph/x", data: "x"},
-		item{name: ".wh..wh.plnk/", mode: 0o700},
-		item{name: ".wh..wh.plnk/12.34", data: "shared", mode: 0o640, uid: 3},
-		item{name: ".wh..wh.plnk/l", kind: tar.TypeLink, link: "elsewhere"},
-		item{name: ".wh..wh.plnk/.wh.y"},
-		item{name: "a", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
-		item{name: "d/b", kind: tar.TypeLink, link: ".wh..wh.plnk/12.34"},
+	info, err := unpack(t, s, entrytest.Stream(t,
+		entrytest.Item{Name: ".wh..wh.aufs", Data: ""},
+		entrytest.Item{Name: ".wh..wh.orph/", Mode: 0o700},
+		entrytest.Item{Name: ".wh..wh.orph/x", Data: "x"},
+		entrytest.Item{Name: ".wh..wh.plnk/", Mode: 0o700},
+		entrytest.Item{Name: ".wh..wh.plnk/12.34", Data: "shared", Mode: 0o640, UID: 3},
+		entrytest.Item{Name: ".wh..wh.plnk/l", Kind: tar.TypeLink, Link: "elsewhere"},
+		entrytest.Item{Name: ".wh..wh.plnk/.wh.y"},
+		entrytest.Item{Name: "a", Kind: tar.TypeLink, Link: ".wh..wh.plnk/12.34"},
+		entrytest.Item{Name: "d/b", Kind: tar.TypeLink, Link: ".wh..wh.plnk/12.34"},
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +218,7 @@ func TestAufsKeepsNothingOfItsOwn(t *testing.T) {
 
 func TestUnpackVerifiesTheDigest(t *testing.T) {
 	s := store(t, entry.Limits{})
-	data := stream(t, item{name: "a", data: "x"})
+	data := entrytest.Stream(t, entrytest.Item{Name: "a", Data: "x"})
 	want := digest.FromString("something else")
 	_, err := s.Unpack(t.Context(), want, func(Mark) (Stream, error) { return plain{bytes.NewReader(data)}, nil })
 	if err == nil || s.Has(want) {
@@ -276,7 +228,7 @@ func TestUnpackVerifiesTheDigest(t *testing.T) {
 
 func TestSparseFileStaysSparse(t *testing.T) {
 	s := store(t, entry.Limits{})
-	info, err := unpack(t, s, sparseStream(t, 1<<30))
+	info, err := unpack(t, s, entrytest.Sparse(t, 1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,51 +236,7 @@ func TestSparseFileStaysSparse(t *testing.T) {
 	if err := unix.Stat(filepath.Join(s.Tree(info.DiffID), "big"), &st); err != nil || st.Size != 1<<30 || st.Blocks > 64 {
 		t.Errorf("size %d, blocks %d, %v", st.Size, st.Blocks, err)
 	}
-	if _, err := unpack(t, store(t, entry.Limits{Bytes: 1 << 20}), sparseStream(t, 1<<30)); !errors.Is(err, errs.Invalid) {
+	if _, err := unpack(t, store(t, entry.Limits{Bytes: 1 << 20}), entrytest.Sparse(t, 1<<30)); !errors.Is(err, errs.Invalid) {
 		t.Errorf("bomb: %v", err)
 	}
-}
-
-// sparseStream is a file of size bytes, in PAX 1.0 sparse form, with one byte of
-// data at its end.
-func sparseStream(t testing.TB, size int64) []byte {
-	t.Helper()
-	sparseMap := "1\n" + itoa(size-1) + "\n1\n"
-	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + "x"
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	// The writer refuses the reserved names, so the PAX header is made by hand.
-	records := record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") +
-		record("GNU.sparse.name", "big") + record("GNU.sparse.realsize", itoa(size))
-	for _, h := range []struct {
-		header tar.Header
-		data   string
-	}{
-		{tar.Header{Typeflag: tar.TypeReg, Name: "PaxHeaders.0/big", Size: int64(len(records)), Format: tar.FormatUSTAR}, records},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "GNUSparseFile.0/big", Mode: 0o644, Size: int64(len(body)), Format: tar.FormatUSTAR}, body},
-	} {
-		if err := w.WriteHeader(&h.header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(w, h.data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	out := buf.Bytes()
-	out[156] = tar.TypeXHeader
-	return rechecksum(out)
-}
-
-// rechecksum mends the first header's checksum.
-func rechecksum(b []byte) []byte {
-	copy(b[148:156], "        ")
-	sum := 0
-	for _, c := range b[:512] {
-		sum += int(c)
-	}
-	copy(b[148:156], []byte(octal(sum)))
-	return b
 }

@@ -1,7 +1,6 @@
 package rootfs
 
 import (
-	"archive/tar"
 	"bytes"
 	"io"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/entry/entrytest"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -47,19 +47,9 @@ func layered(t testing.TB) (*layer.Store, digest.Digest) {
 // addLayer adds a layer of one file.
 func addLayer(t testing.TB, s *layer.Store, name string) digest.Digest {
 	t.Helper()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: 1, Typeflag: tar.TypeReg}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(w, "x"); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	d := digest.FromBytes(buf.Bytes())
-	if _, err := s.Unpack(t.Context(), d, func(layer.Mark) (layer.Stream, error) { return plain{&buf}, nil }); err != nil {
+	data := entrytest.Stream(t, entrytest.Item{Name: name, Data: "x"})
+	d := digest.FromBytes(data)
+	if _, err := s.Unpack(t.Context(), d, func(layer.Mark) (layer.Stream, error) { return plain{bytes.NewReader(data)}, nil }); err != nil {
 		t.Fatal(err)
 	}
 	return d

@@ -1,4 +1,4 @@
-package layer
+package directory
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/entry"
 )
+
+// maxTail bounds what may follow the end of an archive: padding.
+const maxTail = 64 << 20
 
 var errWhiteout = fmt.Errorf("archive has whiteouts, which only layers of images may have: %w", errs.Invalid)
 
@@ -26,7 +29,7 @@ func Extract(ctx context.Context, dir string, limits entry.Limits, r io.Reader) 
 	r = blob.ContextReader(ctx, r)
 	u := unpacker{tree: t}
 	if err := u.run(r); err != nil {
-		return 0, 0, Full(err)
+		return 0, 0, err
 	}
 	if _, links := t.open(); len(links) > 0 {
 		return 0, 0, fmt.Errorf("hard link %.200q leads to %.200q, which the archive does not have: %w", links[0].Path, links[0].Target, errs.Invalid)

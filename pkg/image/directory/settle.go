@@ -1,4 +1,4 @@
-package layer
+package directory
 
 import (
 	"errors"
@@ -31,7 +31,7 @@ type settler struct {
 	made            int64
 }
 
-func (st *settler) run(info Info) error {
+func (st *settler) run(info Made) error {
 	err := st.settle(info)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		// The layer puts something through a link of the layers below to where it
@@ -41,7 +41,7 @@ func (st *settler) run(info Info) error {
 	return err
 }
 
-func (st *settler) settle(info Info) error {
+func (st *settler) settle(info Made) error {
 	if err := copyAttributes(st.source("."), st.out, "."); err != nil {
 		return err
 	}

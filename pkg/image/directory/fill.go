@@ -1,4 +1,4 @@
-package layer
+package directory
 
 import (
 	"archive/tar"
