@@ -67,8 +67,13 @@ func Stream(t testing.TB, items ...Item) []byte {
 // data at its end.
 func Sparse(t testing.TB, size int64) []byte {
 	t.Helper()
-	sparseMap := "1\n" + itoa(size-1) + "\n1\n"
-	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + "x"
+	return SparseStream(t, size, "1\n"+itoa(size-1)+"\n1\n", []byte("x"))
+}
+
+// SparseStream is a file, big, in PAX 1.0 sparse form, of a map and what it maps.
+func SparseStream(t testing.TB, size int64, sparseMap string, data []byte) []byte {
+	t.Helper()
+	body := sparseMap + strings.Repeat("\x00", 512-len(sparseMap)) + string(data)
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	// The writer refuses the reserved names, so the PAX header is made by hand.
@@ -119,4 +124,19 @@ func record(k, v string) string {
 		n = len(body) + len(strconv.Itoa(n))
 	}
 	return strconv.Itoa(n) + body
+}
+
+// GNU is one file of any name; archive/tar writes none that is not UTF-8.
+func GNU(name, data string) []byte {
+	var b [1024 + 1024]byte
+	copy(b[:], name)
+	copy(b[100:], "0000644\x000000000\x000000000\x00"+fmt.Sprintf("%011o\x00", len(data))+"00000000000\x00        0")
+	copy(b[257:], "ustar  \x00")
+	sum := 0
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+	copy(b[512:], data)
+	return b[:]
 }
