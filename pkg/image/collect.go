@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/layer"
 )
 
 const (
@@ -81,6 +82,14 @@ type held struct {
 	doubt   bool // somebody uses nobody knows what
 }
 
+// hold adds a layer, with what shows it.
+func (h held) hold(layers *layer.Store, d digest.Digest) {
+	h.digests[d] = true
+	for _, below := range layers.Needs(d) {
+		h.digests[below] = true
+	}
+}
+
 // heldLocked adds what containers use to what images need.
 func (s *Service) heldLocked() (held, error) {
 	h := held{digests: s.usedLocked(), trees: map[string]bool{}}
@@ -95,7 +104,7 @@ func (s *Service) heldLocked() (held, error) {
 	h.doubt = len(damaged)+len(unknown) > 0
 	for _, r := range roots {
 		for _, d := range r.Layers {
-			h.digests[d] = true
+			h.hold(s.layers, d)
 		}
 	}
 	for _, c := range volumes {
@@ -105,7 +114,7 @@ func (s *Service) heldLocked() (held, error) {
 		for _, v := range c.Volumes {
 			h.trees[v.Tree] = true
 			for _, d := range v.Layers {
-				h.digests[d] = true
+				h.hold(s.layers, d)
 			}
 		}
 	}
@@ -176,7 +185,7 @@ func (s *Service) collect(ctx context.Context, age time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	var failed []error
+	failed := []error{s.layers.Sweep(age)}
 	for _, name := range g.trees {
 		id, _ := artifact.ID(name)
 		inUse := func() bool {

@@ -29,7 +29,7 @@ func (s *Service) FsInfo(context.Context) (FsInfo, error) {
 	}
 	for _, size := range s.sizes.of(layers, s.layers) {
 		info.UsedBytes += uint64(size.bytes)
-		info.InodesUsed += uint64(size.inodes) + 3 // its two directories and its record
+		info.InodesUsed += uint64(size.inodes)
 	}
 	trees, err := s.artifacts.List()
 	if err != nil {
@@ -75,8 +75,8 @@ func (l *layerSizes) of(layers []digest.Digest, store *layer.Store) map[digest.D
 	for _, d := range layers {
 		if size, ok := l.known[d]; ok {
 			now[d] = size
-		} else if info, err := store.Info(d); err == nil {
-			now[d] = layerSize{info.Bytes, info.Inodes}
+		} else if bytes, inodes := store.Usage(d); inodes > 0 {
+			now[d] = layerSize{bytes, inodes}
 		}
 	}
 	l.known = now

@@ -12,6 +12,7 @@
 //	<root>/artifacts/…                            what artifacts show, see package artifact
 //	<root>/images/volumes/<container>.json        what containers mount, see package volume
 //	<root>/writable/<container>/…                 what containers write
+//	<state>/images/…                              EROFS images, mounted while needed
 //	<state>/rootfs/<container>/fs                 mounts
 //	<state>/volumes/<container>/<n>               likewise
 //
@@ -40,6 +41,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
@@ -75,6 +77,10 @@ type Options struct {
 	Limits         entry.Limits // of each layer
 	Pinned         []string     // see SetPinned
 	Signatures     trust.Options
+	// LayerBackend is the form that new layers are kept in; directories where it
+	// is empty. LayerVerity protects them by fs-verity, where the file system can.
+	LayerBackend layer.Backend
+	LayerVerity  bool
 }
 
 func (o Options) withDefaults() Options {
@@ -164,8 +170,13 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if s.trust, err = trust.Open(o.Signatures, filepath.Join(o.Root, "images", "signatures")); err != nil {
 		return nil, err
 	}
-	if s.layers, err = layer.Open(filepath.Join(o.Root, "layers"), o.Limits); err != nil {
+	if s.layers, err = layer.Open(filepath.Join(o.Root, "layers"), layer.Options{
+		Limits: o.Limits, Backend: o.LayerBackend, Verity: o.LayerVerity, Mounts: filepath.Join(o.State, "images"),
+	}); err != nil {
 		return nil, err
+	}
+	if used, err := s.layers.Backend(); err != nil {
+		klog.FromContext(ctx).Info("Layers are kept in another form than they would be", "form", used, "reason", err)
 	}
 	s.roots, err = rootfs.Open(s.layers, filepath.Join(o.Root, "writable"), filepath.Join(o.State, "rootfs"))
 	if err != nil {

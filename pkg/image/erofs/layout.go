@@ -25,8 +25,8 @@ const (
 
 // Device says which file an image's next device is: one of a layer's two.
 type Device struct {
-	Layer int
-	Spill bool
+	Layer int  `json:"layer"` // its number, from the lowest
+	Spill bool `json:"spill,omitempty"`
 }
 
 // placed is an inode and where it goes.

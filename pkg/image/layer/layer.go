@@ -1,65 +1,116 @@
-// Package layer keeps image layers as unpacked directories, to be stacked by
-// overlay.
+// Package layer keeps image layers and stacks them into what a root file system is
+// mounted from.
 //
-// A layer is unpacked alone, without the layers below it, so that layers unpack
-// in parallel and are shared by every image that has them. It lives in
-// <dir>/<algorithm>-<diffID>: fs/ is the tree in overlay's own form and
-// layer.json, written last, says that the tree is whole and on disk. What a tree
-// cannot know alone is noted in layer.json; Stack settles it for one image in a
-// small layer of its own, above.
+// A layer is brought here alone, without the layers below it, so that layers come in
+// parallel and are shared by every image that has them. It lives in
+// <dir>/<algorithm>-<diffID> in one of two forms, or in both:
 //
-// There are no nested locks.
+//	fs/ layer.json            a directory in overlay's own form
+//	tar spill index tar.json  the tar stream as it is, for EROFS
+//
+// The record, written last, says that all else is whole and on disk. Stack joins the
+// layers of one image in what lies beside them as if it were a layer: small
+// directories that settle what a directory cannot know alone, or, for tar streams,
+// one EROFS image (image, image.json), whatever the number of layers. Where an image
+// has layers of both forms, or EROFS cannot have it, its tar streams are unpacked
+// into directories too.
+//
+// An unpacking that is interrupted goes on in the next process: see ingest.
+//
+// A lock by layer is held while a layer is made or an image is mounted; composing,
+// which takes memory, waits for its turn under it. Nothing else nests.
 package layer
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/erofs"
 	"github.com/berth-run/berth/pkg/internal/keylock"
-	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 const (
 	infoVersion = 1
-	infoFile    = "layer.json"
 	treeDir     = "fs"
+	tarFile     = "tar"
+	spillFile   = "spill"
+	indexFile   = "index"
+	imageFile   = "image"
 )
 
-// Store is a directory of unpacked layers. Its methods are safe for concurrent
-// use.
-type Store struct {
-	dir    string
-	limits entry.Limits
-	locks  keylock.Locks // by layer name, held while it is made
-	sync   groupSync
+// The records of the forms, each written when all else of it is on disk.
+const (
+	treeRecord  = "layer.json"
+	tarRecord   = "tar.json"
+	imageRecord = "image.json"
+)
+
+// Backend is a form in which new layers are kept.
+type Backend string
+
+// The backends. Layers that are here in the other form go on working.
+const (
+	Auto      Backend = "auto"      // EROFS where the kernel has it
+	EROFS     Backend = "erofs"     // tar streams, mounted as EROFS
+	Directory Backend = "directory" // directories, stacked by overlay
+)
+
+// Options configures a Store. The zero value keeps directories.
+type Options struct {
+	Limits  entry.Limits
+	Backend Backend
+	// Mounts is where EROFS images are mounted, below <state>; without it there
+	// is no EROFS.
+	Mounts string
+	// Verity has the file system protect tar streams and images by fs-verity,
+	// where it can.
+	Verity bool
 }
 
-// Info describes an unpacked layer.
+// Store is a directory of layers. Its methods are safe for concurrent use.
+type Store struct {
+	shelf
+	mounts    mounts
+	options   Options
+	erofs     bool  // new layers are kept as tar streams
+	without   error // why there is no EROFS
+	locks     keylock.Locks
+	composing sync.Mutex
+	sync      groupSync
+}
+
+// Info describes a layer.
 type Info struct {
 	Version int           `json:"version"`
 	DiffID  digest.Digest `json:"diffID"`
 	directory.Made
+	// Tar is the size of the tar stream, and Stored what is on disk with it;
+	// zero for a directory.
+	Tar    int64 `json:"tar,omitempty"`
+	Stored int64 `json:"stored,omitempty"`
+	// Layers and Devices are those of a composed image, and Sum its digest.
+	Layers  []digest.Digest `json:"layers,omitempty"`
+	Devices []erofs.Device  `json:"devices,omitempty"`
+	Sum     digest.Digest   `json:"sum,omitempty"`
 }
 
 // Open returns the store at dir, which it makes if need be, and removes what
-// unfinished unpacking has left.
-func Open(dir string, limits entry.Limits) (*Store, error) {
+// unfinished work has left and nobody can go on from.
+func Open(dir string, o Options) (*Store, error) {
+	o.Limits = o.Limits.WithDefaults()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make layer store: %w", err)
 	}
-	s := &Store{dir: dir, limits: limits.WithDefaults()}
+	s := &Store{shelf: shelf{dir}, mounts: mounts{o.Mounts, shelf{dir}}, options: o}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
@@ -71,83 +122,29 @@ func Open(dir string, limits entry.Limits) (*Store, error) {
 			}
 		}
 	}
+	if err := s.mounts.sweep(); err != nil {
+		return nil, fmt.Errorf("sweep mounts of images: %w", err)
+	}
+	if o.Backend == Directory || o.Backend == "" {
+		return s, nil
+	}
+	s.without = s.mounts.probe()
+	s.erofs = s.without == nil
 	return s, nil
 }
 
-// ingestPrefix begins the name of a directory that is not a layer: one being
-// written, or one being removed.
-const ingestPrefix = ".ingest-"
-
-// name is the directory of a layer. The digest must be valid.
-func name(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
-
-func (s *Store) path(d digest.Digest) (string, error) {
-	if err := blob.Validate(d); err != nil {
-		return "", err
+// Backend returns the form in which new layers are kept, and, where it is not the
+// one that was asked for, why.
+func (s *Store) Backend() (Backend, error) {
+	if s.erofs {
+		return EROFS, nil
 	}
-	return filepath.Join(s.dir, name(d)), nil
-}
-
-// Info returns what the store knows of a layer. The error is of kind NotFound
-// where the layer is absent or not whole.
-func (s *Store) Info(diffID digest.Digest) (Info, error) {
-	p, err := s.path(diffID)
-	if err != nil {
-		return Info{}, err
-	}
-	var info Info
-	err = statefile.Read(filepath.Join(p, infoFile), &info)
-	if err == nil && (info.Version != infoVersion || info.DiffID != diffID) {
-		err = fmt.Errorf("record of version %d for %q: %w", info.Version, info.DiffID, statefile.ErrCorrupt)
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, statefile.ErrCorrupt):
-		return Info{}, fmt.Errorf("layer %s: %w: %w", diffID, err, errs.NotFound)
-	case err != nil:
-		return Info{}, err
-	}
-	return info, nil
-}
-
-// Has reports whether the store holds the whole layer.
-func (s *Store) Has(diffID digest.Digest) bool {
-	_, err := s.Info(diffID)
-	return err == nil
-}
-
-// Made returns when a layer was put here, whole or not.
-func (s *Store) Made(diffID digest.Digest) (time.Time, error) {
-	p, err := s.path(diffID)
-	if err != nil {
-		return time.Time{}, err
-	}
-	info, err := os.Lstat(p)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return info.ModTime(), nil
-}
-
-// List returns the diffIDs of all layers, stacking layers and damaged ones
-// included.
-func (s *Store) List() ([]digest.Digest, error) {
-	names, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	var all []digest.Digest
-	for _, n := range names {
-		algorithm, hex, _ := strings.Cut(n.Name(), "-")
-		if d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex); blob.Validate(d) == nil {
-			all = append(all, d)
-		}
-	}
-	return all, nil
+	return Directory, s.without
 }
 
 // Discard takes a layer away by name, quickly, and returns the function that
-// removes its files, to be called once. The caller knows that nothing mounts it.
-// That it is absent is no error.
+// removes its files, to be called once. The caller knows that no root file system
+// is made of it. That it is absent is no error.
 func (s *Store) Discard(ctx context.Context, diffID digest.Digest) (rest func() error, err error) {
 	p, err := s.path(diffID)
 	if err != nil {
@@ -162,32 +159,17 @@ func (s *Store) Discard(ctx context.Context, diffID digest.Digest) (rest func() 
 	if err != nil {
 		return nil, err
 	}
+	mount, err := s.mounts.drop(diffID)
+	if err != nil {
+		return nil, err
+	}
 	return func() error {
+		if mount >= 0 {
+			_ = unix.Close(mount) // the last reference: here the mount ends
+		}
 		if aside == "" {
 			return nil
 		}
 		return os.RemoveAll(aside)
 	}, nil
-}
-
-// setAside renames a layer so that it is no longer one; "" where it is absent.
-func (s *Store) setAside(p string) (string, error) {
-	trash, err := os.MkdirTemp(s.dir, ingestPrefix)
-	if err != nil {
-		return "", err
-	}
-	err = os.Rename(p, filepath.Join(trash, "layer"))
-	if err == nil {
-		return trash, nil
-	}
-	_ = os.Remove(trash) // empty; Open sweeps it
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return "", err
-}
-
-// Tree returns the directory that holds the layer's files in overlay's form.
-func (s *Store) Tree(diffID digest.Digest) string {
-	return filepath.Join(s.dir, name(diffID), treeDir)
 }

@@ -21,9 +21,16 @@ type Lower struct {
 	Dirs []string // below Base, the lowest layer first; one at least
 }
 
-// Lower returns the directories of a stack that Stack has returned. They stay
-// where they are until one of its layers is discarded.
-func (s *Store) Lower(_ context.Context, stack []digest.Digest) (Lower, error) {
+// Lower returns the directories of a stack that Stack has returned, and mounts what
+// is to be mounted for that. They stay where they are until one of the stack's
+// layers is discarded or mended.
+func (s *Store) Lower(ctx context.Context, stack []digest.Digest) (Lower, error) {
+	if len(stack) == 1 {
+		if info, err := s.read(stack[0], imageRecord); err == nil {
+			at, err := s.mounted(ctx, info)
+			return Lower{Base: at, Dirs: []string{"."}}, err
+		}
+	}
 	if len(stack) > overlay.MaxStack {
 		return Lower{}, tooMany(len(stack))
 	}

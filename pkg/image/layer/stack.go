@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,15 +16,30 @@ import (
 	"github.com/berth-run/berth/pkg/image/overlay"
 )
 
-// Stack returns what to mount for an image's layers, the lowest first: the layers
-// themselves, and above each that leaves something open a stacking layer that
-// settles it for the layers below. All layers must be present. keep is told of
-// each stacking layer before it is looked for or made. The error is of kind
-// Unsupported where the kernel does not stack as many.
+// Stack returns what to mount for an image's layers, the lowest first: one EROFS
+// image, or the layers themselves, and above each that leaves something open a
+// stacking layer that settles it for the layers below. All layers must be present.
+// keep is told of each image or stacking layer before it is looked for or made. The
+// error is of kind Invalid where the layers contradict each other, and of kind
+// Unsupported where the kernel does not stack as many directories.
 func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(...digest.Digest)) ([]digest.Digest, error) {
+	if s.erofs && len(diffIDs) > 0 && !slices.ContainsFunc(diffIDs, func(d digest.Digest) bool { return !s.has(d, tarRecord) }) {
+		id, err := s.compose(ctx, diffIDs, keep)
+		if err == nil || !errors.Is(err, errs.Unsupported) {
+			return []digest.Digest{id}, err
+		}
+	}
+	if err := s.deriveAll(ctx, diffIDs); err != nil {
+		return nil, err
+	}
+	return s.stack(ctx, diffIDs, keep)
+}
+
+// stack is Stack for layers that are directories.
+func (s *Store) stack(ctx context.Context, diffIDs []digest.Digest, keep func(...digest.Digest)) ([]digest.Digest, error) {
 	var stack []digest.Digest
 	for n, d := range diffIDs {
-		info, err := s.Info(d)
+		info, err := s.read(d, treeRecord)
 		if err != nil {
 			return nil, err
 		}
@@ -105,9 +121,5 @@ func (s *Store) settle(ctx context.Context, id digest.Digest, below []digest.Dig
 	if err != nil || made == 0 {
 		return false, Full(err)
 	}
-	p, err := s.path(id)
-	if err != nil {
-		return false, err
-	}
-	return true, s.commit(temp, p, Info{Version: infoVersion, DiffID: id, Made: directory.Made{Inodes: made}})
+	return true, s.commit(temp, Info{Version: infoVersion, DiffID: id, Made: directory.Made{Inodes: made}})
 }

@@ -82,7 +82,15 @@ func compare(t testing.TB, layers ...[]entrytest.Item) {
 			t.Fatal(err)
 		}
 	}
-	s := store(t, entry.Limits{})
+	for _, b := range []Backend{Directory, EROFS} {
+		compareWith(t, store(t, b, entry.Limits{}), ref.root, ambiguous, layers)
+	}
+}
+
+// compareWith compares layers in a store with the reference.
+func compareWith(t testing.TB, s *Store, want string, ambiguous bool, layers [][]entrytest.Item) {
+	t.Helper()
+	backend, _ := s.Backend()
 	var diffIDs []digest.Digest
 	for _, l := range layers {
 		info, err := unpack(t, s, entrytest.Stream(t, l...))
@@ -97,8 +105,8 @@ func compare(t testing.TB, layers ...[]entrytest.Item) {
 		}
 		return
 	}
-	if diff := cmp.Diff(describe(t, ref.root), describe(t, stacked(t, s, diffIDs))); diff != "" {
-		t.Errorf("layers:\n%s(-in order +stacked):\n%s", text(layers), diff)
+	if diff := cmp.Diff(describe(t, want), describe(t, stacked(t, s, diffIDs))); diff != "" {
+		t.Errorf("%s, layers:\n%s(-in order +stacked):\n%s", backend, text(layers), diff)
 	}
 }
 
@@ -272,27 +280,35 @@ func (g generator) layer(dir string, depth int) []entrytest.Item {
 }
 
 func TestHardLinkToNothingIsRefused(t *testing.T) {
-	s := store(t, entry.Limits{})
-	var diffIDs []digest.Digest
-	for _, l := range [][]entrytest.Item{{{Name: "a", Data: "x"}}, {{Name: "h", Kind: tar.TypeLink, Link: "b"}}} {
-		info, err := unpack(t, s, entrytest.Stream(t, l...))
-		if err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, b Backend) {
+		s := store(t, b, entry.Limits{})
+		var diffIDs []digest.Digest
+		for _, l := range [][]entrytest.Item{{{Name: "a", Data: "x"}}, {{Name: "h", Kind: tar.TypeLink, Link: "b"}}} {
+			info, err := unpack(t, s, entrytest.Stream(t, l...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			diffIDs = append(diffIDs, info.DiffID)
 		}
-		diffIDs = append(diffIDs, info.DiffID)
-	}
-	for _, ids := range [][]digest.Digest{diffIDs, diffIDs[1:]} {
-		if _, err := s.Stack(t.Context(), ids, func(...digest.Digest) {}); !errors.Is(err, errs.Invalid) {
-			t.Errorf("%d layers: %v", len(ids), err)
+		for _, ids := range [][]digest.Digest{diffIDs, diffIDs[1:]} {
+			if _, err := s.Stack(t.Context(), ids, func(...digest.Digest) {}); !errors.Is(err, errs.Invalid) {
+				t.Errorf("%d layers: %v", len(ids), err)
+			}
 		}
-	}
+	})
 }
 
 func TestManyLayersMount(t *testing.T) {
-	s := store(t, entry.Limits{})
+	for b, layers := range map[Backend]int{Directory: 200, EROFS: 600} {
+		t.Run(string(b), func(t *testing.T) { mountMany(t, b, layers) })
+	}
+}
+
+func mountMany(t *testing.T, b Backend, layers int) {
+	s := store(t, b, entry.Limits{})
 	var diffIDs []digest.Digest
 	var want []string
-	for n := range 200 {
+	for n := range layers {
 		f := fmt.Sprintf("f%03d", n)
 		info, err := unpack(t, s, entrytest.Stream(t, entrytest.Item{Name: f, Data: f}))
 		if err != nil {
@@ -315,7 +331,7 @@ func TestManyLayersMount(t *testing.T) {
 
 // TestStackOfMoreThanTheKernelTakesIsRefused has layers that each need one more.
 func TestStackOfMoreThanTheKernelTakesIsRefused(t *testing.T) {
-	s := store(t, entry.Limits{})
+	s := store(t, Directory, entry.Limits{})
 	info, err := unpack(t, s, entrytest.Stream(t, entrytest.Item{Name: "a", Data: "x"}))
 	if err != nil {
 		t.Fatal(err)
@@ -351,7 +367,7 @@ func TestTheStoreOpensAfterAKillInTheMiddleOfSettling(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(view, "of a layer below"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir, entry.Limits{}); err != nil {
+	if _, err := Open(dir, Options{}); err != nil {
 		_ = unix.Unmount(view, unix.MNT_DETACH)
 		t.Fatal(err)
 	}

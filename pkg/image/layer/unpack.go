@@ -40,8 +40,7 @@ type Stream interface {
 // called only if the stream is needed, with where to begin; two callers for one
 // layer share the work of the first.
 func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from Mark) (Stream, error)) (Info, error) {
-	p, err := s.path(diffID)
-	if err != nil {
+	if err := blob.Validate(diffID); err != nil {
 		return Info{}, err
 	}
 	unlock, err := s.locks.Lock(ctx, name(diffID))
@@ -49,8 +48,15 @@ func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from
 		return Info{}, err
 	}
 	defer unlock()
-	if info, err := s.Info(diffID); err == nil {
-		return info, nil
+	switch {
+	case s.has(diffID, treeRecord):
+		return s.read(diffID, treeRecord)
+	case s.has(diffID, tarRecord) && s.erofs:
+		return s.read(diffID, tarRecord)
+	case s.has(diffID, tarRecord):
+		return s.derive(ctx, diffID)
+	case s.erofs:
+		return s.ingest(ctx, diffID, open)
 	}
 	r, err := open(Mark{})
 	if err != nil {
@@ -66,7 +72,60 @@ func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from
 	if err != nil {
 		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, Full(err))
 	}
-	return info, s.commit(temp, p, info)
+	return info, s.commit(temp, info)
+}
+
+// derive makes the directory of a layer that is here as a tar stream. The caller
+// holds the layer's lock.
+func (s *Store) derive(ctx context.Context, diffID digest.Digest) (Info, error) {
+	r, err := s.Tar(ctx, diffID)
+	if err != nil {
+		return Info{}, err
+	}
+	defer r.Close()
+	temp, err := os.MkdirTemp(s.dir, ingestPrefix)
+	if err != nil {
+		return Info{}, err
+	}
+	defer os.RemoveAll(temp)
+	info, err := s.unpackInto(ctx, temp, diffID, r)
+	if err != nil {
+		return Info{}, fmt.Errorf("unpack layer %s from its tar stream: %w", diffID, Full(err))
+	}
+	if err := s.record(temp, treeRecord, info); err != nil {
+		return Info{}, err
+	}
+	p := filepath.Join(s.dir, name(diffID))
+	if err := os.RemoveAll(filepath.Join(p, treeDir)); err != nil { // of a crash, right here
+		return Info{}, err
+	}
+	for _, n := range []string{treeDir, treeRecord} {
+		if err := os.Rename(filepath.Join(temp, n), filepath.Join(p, n)); err != nil {
+			return Info{}, err
+		}
+	}
+	return info, statefile.SyncDir(p)
+}
+
+// deriveAll makes the directories that layers of one stack lack.
+func (s *Store) deriveAll(ctx context.Context, diffIDs []digest.Digest) error {
+	for _, d := range diffIDs {
+		if s.has(d, treeRecord) || !s.has(d, tarRecord) {
+			continue
+		}
+		unlock, err := s.locks.Lock(ctx, name(d))
+		if err != nil {
+			return err
+		}
+		if !s.has(d, treeRecord) {
+			_, err = s.derive(ctx, d)
+		}
+		unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Full marks the errors of a disk that has no room.
@@ -77,18 +136,31 @@ func Full(err error) error {
 	return err
 }
 
-// commit puts a tree on disk, then says that it is whole, then gives it its
-// name.
-func (s *Store) commit(temp, p string, info Info) error {
+// record puts what is in temp on disk, then says that it is whole.
+func (s *Store) record(temp, record string, info Info) error {
 	if err := s.sync.do(s.dir); err != nil {
 		return Full(err)
 	}
-	if err := statefile.WriteDurable(filepath.Join(temp, infoFile), info); err != nil {
-		if errors.Is(err, statefile.ErrTooLarge) {
-			return fmt.Errorf("layer leaves too much to the layers below: %w: %w", err, errs.Invalid)
-		}
-		return Full(err)
+	err := statefile.WriteDurable(filepath.Join(temp, record), info)
+	if errors.Is(err, statefile.ErrTooLarge) {
+		return fmt.Errorf("layer leaves too much to the layers below: %w: %w", err, errs.Invalid)
 	}
+	return Full(err)
+}
+
+// commit puts a tree on disk, then says that it is whole, then gives it its
+// name.
+func (s *Store) commit(temp string, info Info) error {
+	if err := s.record(temp, treeRecord, info); err != nil {
+		return err
+	}
+	return s.rename(temp, info.DiffID)
+}
+
+// rename gives a layer that is whole and on disk its name, in the place of a
+// damaged one.
+func (s *Store) rename(temp string, diffID digest.Digest) error {
+	p := filepath.Join(s.dir, name(diffID))
 	if _, err := os.Lstat(p); err == nil { // a damaged layer of that name
 		aside, err := s.setAside(p)
 		if err != nil {
@@ -99,12 +171,12 @@ func (s *Store) commit(temp, p string, info Info) error {
 	if err := os.Rename(temp, p); err != nil {
 		return err
 	}
-	return statefile.SyncDir(s.dir)
+	return errors.Join(statefile.SyncDir(s.dir), s.mounts.dropAll(diffID))
 }
 
 func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Digest, r io.Reader) (Info, error) {
 	v := blob.NewVerifier(blob.ContextReader(ctx, r), diffID, -1)
-	made, err := directory.Unpack(filepath.Join(temp, treeDir), v, s.limits)
+	made, err := directory.Unpack(filepath.Join(temp, treeDir), v, s.options.Limits)
 	if err != nil {
 		return Info{}, err
 	}

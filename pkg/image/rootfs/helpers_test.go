@@ -9,7 +9,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/entry/entrytest"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/test/testutil"
@@ -24,7 +23,7 @@ func TestMain(m *testing.M) {
 func store(t testing.TB) *layer.Store {
 	t.Helper()
 	testutil.Root(t)
-	s, err := layer.Open(filepath.Join(t.TempDir(), "layers"), entry.Limits{})
+	s, err := layer.Open(filepath.Join(t.TempDir(), "layers"), layer.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,14 +114,20 @@ func (e *encoder) inode(i *Inode) {
 	}
 }
 
+// Valid reports whether b is an encoded index, by its checksum.
+func Valid(b []byte) bool {
+	n := len(b) - 4
+	return n >= len(indexMagic) && string(b[:len(indexMagic)]) == indexMagic &&
+		crc32.Checksum(b[:n], castagnoli) == binary.LittleEndian.Uint32(b[n:])
+}
+
 // decode returns the index that Encode has made bytes of, with the layer's tar as
 // the given device.
 func decode(b []byte, device uint32) (x *Index, err error) {
-	n := len(b) - 4
-	if n < len(indexMagic) || string(b[:len(indexMagic)]) != indexMagic || crc32.Checksum(b[:n], castagnoli) != binary.LittleEndian.Uint32(b[n:]) {
+	if !Valid(b) {
 		return nil, ErrIndex
 	}
-	d := decoder{b: b[len(indexMagic):n], device: device}
+	d := decoder{b: b[len(indexMagic) : len(b)-4], device: device}
 	x = &Index{Bytes: int64(d.uint()), Inodes: int64(d.uint()), spill: int64(d.uint())}
 	_, x.root = d.node(0)
 	if d.failed || len(d.b) > 0 || !x.root.IsDir() {

@@ -1,0 +1,185 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/tree"
+)
+
+const (
+	chunkSize  = 1 << 20
+	chunkCount = 6 // of one stream in memory
+)
+
+// belt carries a stream past those who look at it: one goroutine hashes, one
+// indexes, and the caller writes.
+//
+//	read ─▶ chunk ─┬─▶ hash
+//	               ├─▶ scan
+//	               └─▶ write (the caller)
+type belt struct {
+	free, hash, scan chan *chunk
+	verifier         digest.Verifier
+	diffID           digest.Digest
+	total            int64 // bytes carried
+	done             sync.WaitGroup
+
+	// Set by scan, valid once it has ended.
+	index *tree.Index
+	last  int64 // the end of the archive in the stream
+	err   error
+}
+
+// chunk is a piece of the stream that goes back when all have seen it.
+type chunk struct {
+	data  []byte
+	users atomic.Int32
+}
+
+// newBelt starts the goroutines, which end ends. cancel is called where the stream
+// is no layer.
+func newBelt(diffID digest.Digest, limits entry.Limits, cancel context.CancelCauseFunc) *belt {
+	b := &belt{
+		free: make(chan *chunk, chunkCount), hash: make(chan *chunk, chunkCount), scan: make(chan *chunk, chunkCount),
+		diffID: diffID, verifier: diffID.Verifier(),
+	}
+	for range chunkCount {
+		b.free <- &chunk{data: make([]byte, 0, chunkSize)}
+	}
+	b.done.Go(func() {
+		for c := range b.hash {
+			_, _ = b.verifier.Write(c.data) // a hash never fails
+			b.release(c)
+		}
+	})
+	b.done.Go(func() {
+		f := &feed{belt: b}
+		if b.index, b.err = tree.Scan(f, limits); b.err != nil {
+			cancel(b.err)
+		}
+		b.last = f.offset
+		f.drain()
+	})
+	return b
+}
+
+func (b *belt) release(c *chunk) {
+	if c.users.Add(-1) == 0 {
+		b.free <- c
+	}
+}
+
+// carry reads r to its end and passes it on, to use too.
+func (b *belt) carry(r io.Reader, use func([]byte) error) error {
+	for {
+		c := <-b.free
+		n, err := fill(r, c.data[:chunkSize])
+		c.data = c.data[:n]
+		c.users.Store(3)
+		b.total += int64(n)
+		b.hash <- c
+		b.scan <- c
+		if use != nil {
+			if bad := use(c.data); bad != nil {
+				err = bad
+			}
+		}
+		b.release(c)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// fill is io.ReadFull that leaves r's error as it is.
+func fill(r io.Reader, p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := r.Read(p[done:])
+		if done += n; err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// end waits for all that look and returns the index, where the stream came to its
+// end and was right.
+func (b *belt) end(whole bool) (*tree.Index, error) {
+	close(b.hash)
+	close(b.scan)
+	b.done.Wait()
+	switch {
+	case b.err != nil:
+		return nil, b.err
+	case !whole:
+		return nil, nil
+	case b.total-b.last >= maxTail:
+		return nil, fmt.Errorf("%s: more than %d bytes after its end: %w", b.diffID, maxTail, errs.Invalid)
+	case !b.verifier.Verified():
+		return nil, fmt.Errorf("%s: its %d bytes have another digest: %w", b.diffID, b.total, blob.ErrMismatch)
+	}
+	return b.index, nil
+}
+
+// feed reads what comes by as the tar reader wants it.
+type feed struct {
+	belt   *belt
+	chunk  *chunk
+	rest   []byte
+	offset int64
+}
+
+// next takes the next chunk; false at the end.
+func (f *feed) next() bool {
+	for len(f.rest) == 0 {
+		if f.chunk != nil {
+			f.belt.release(f.chunk)
+			f.chunk = nil
+		}
+		c, ok := <-f.belt.scan
+		if !ok {
+			return false
+		}
+		f.chunk, f.rest = c, c.data
+	}
+	return true
+}
+
+// Read implements io.Reader.
+func (f *feed) Read(p []byte) (int, error) {
+	if !f.next() {
+		return 0, io.EOF
+	}
+	n := copy(p, f.rest)
+	f.rest, f.offset = f.rest[n:], f.offset+int64(n)
+	return n, nil
+}
+
+// Seek implements io.Seeker forward from where it is.
+func (f *feed) Seek(n int64, _ int) (int64, error) {
+	for n > 0 && f.next() {
+		step := min(n, int64(len(f.rest)))
+		f.rest, f.offset, n = f.rest[step:], f.offset+step, n-step
+	}
+	return f.offset, nil
+}
+
+// drain takes what is left.
+func (f *feed) drain() {
+	for f.rest = nil; f.next(); f.rest = nil {
+	}
+}

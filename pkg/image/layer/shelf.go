@@ -1,0 +1,169 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/internal/statefile"
+)
+
+// shelf is what lies in a store's directory.
+type shelf struct{ dir string }
+
+// ingestPrefix begins the name of a directory that is not a layer: one being
+// written, or one being removed.
+const ingestPrefix = ".ingest-"
+
+// name is the directory of a layer. The digest must be valid.
+func name(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
+
+// digestOf is the inverse of name; false for other names.
+func digestOf(name string) (digest.Digest, bool) {
+	algorithm, hex, _ := strings.Cut(name, "-")
+	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+	return d, blob.Validate(d) == nil
+}
+
+func (s shelf) path(d digest.Digest) (string, error) {
+	if err := blob.Validate(d); err != nil {
+		return "", err
+	}
+	return filepath.Join(s.dir, name(d)), nil
+}
+
+// Info returns what the store knows of a layer. The error is of kind NotFound
+// where the layer is absent or not whole.
+func (s shelf) Info(diffID digest.Digest) (Info, error) {
+	var failed error
+	for _, record := range []string{tarRecord, treeRecord, imageRecord} {
+		info, err := s.read(diffID, record)
+		if err == nil {
+			return info, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || failed == nil {
+			failed = err
+		}
+	}
+	return Info{}, failed
+}
+
+// read reads one of a layer's records.
+func (s shelf) read(diffID digest.Digest, record string) (Info, error) {
+	p, err := s.path(diffID)
+	if err != nil {
+		return Info{}, err
+	}
+	var info Info
+	err = statefile.Read(filepath.Join(p, record), &info)
+	if err == nil && (info.Version != infoVersion || info.DiffID != diffID) {
+		err = fmt.Errorf("record of version %d for %q: %w", info.Version, info.DiffID, statefile.ErrCorrupt)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, statefile.ErrCorrupt):
+		return Info{}, fmt.Errorf("layer %s: %w: %w", diffID, err, errs.NotFound)
+	case err != nil:
+		return Info{}, err
+	}
+	return info, nil
+}
+
+// has reports whether a layer is there in the form of a record.
+func (s shelf) has(diffID digest.Digest, record string) bool {
+	_, err := s.read(diffID, record)
+	return err == nil
+}
+
+// Usage returns what a layer takes on disk.
+func (s shelf) Usage(diffID digest.Digest) (bytes, inodes int64) {
+	for _, record := range []string{treeRecord, tarRecord, imageRecord} {
+		info, err := s.read(diffID, record)
+		switch {
+		case err != nil:
+		case record == treeRecord:
+			bytes, inodes = bytes+info.Bytes, inodes+info.Inodes+3 // its two directories and its record
+		default:
+			bytes, inodes = bytes+info.Stored, inodes+4
+		}
+	}
+	return bytes, inodes
+}
+
+// Needs returns the layers that a stack's layer shows files of: they must stay as
+// long as it does.
+func (s shelf) Needs(diffID digest.Digest) []digest.Digest {
+	info, err := s.read(diffID, imageRecord)
+	if err != nil {
+		return nil
+	}
+	return info.Layers
+}
+
+// Has reports whether the store holds the whole layer, with what it needs.
+func (s shelf) Has(diffID digest.Digest) bool {
+	if s.has(diffID, tarRecord) || s.has(diffID, treeRecord) {
+		return true
+	}
+	info, err := s.read(diffID, imageRecord)
+	return err == nil && !slices.ContainsFunc(info.Layers, func(d digest.Digest) bool { return !s.has(d, tarRecord) })
+}
+
+// Made returns when a layer was put here, whole or not.
+func (s shelf) Made(diffID digest.Digest) (time.Time, error) {
+	p, err := s.path(diffID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	info, err := os.Lstat(p)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
+// List returns the diffIDs of all layers, stacking layers and damaged ones
+// included.
+func (s shelf) List() ([]digest.Digest, error) {
+	names, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []digest.Digest
+	for _, n := range names {
+		if d, ok := digestOf(n.Name()); ok {
+			all = append(all, d)
+		}
+	}
+	return all, nil
+}
+
+// setAside renames a layer so that it is no longer one; "" where it is absent.
+func (s shelf) setAside(p string) (string, error) {
+	trash, err := os.MkdirTemp(s.dir, ingestPrefix)
+	if err != nil {
+		return "", err
+	}
+	err = os.Rename(p, filepath.Join(trash, "layer"))
+	if err == nil {
+		return trash, nil
+	}
+	_ = os.Remove(trash) // empty; Open sweeps it
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return "", err
+}
+
+// Tree returns the directory that holds the layer's files in overlay's form.
+func (s shelf) Tree(diffID digest.Digest) string {
+	return filepath.Join(s.dir, name(diffID), treeDir)
+}
