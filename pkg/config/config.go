@@ -76,8 +76,11 @@ type Builtin struct {
 
 // Image is how images are pulled and kept.
 type Image struct {
-	KeepBlobs              bool `toml:"keep_blobs"`
-	MaxConcurrentDownloads int  `toml:"max_concurrent_downloads"`
+	KeepBlobs bool `toml:"keep_blobs"`
+	// LayerBackend is "auto", "erofs" or "directory".
+	LayerBackend           string `toml:"layer_backend"`
+	LayerVerity            bool   `toml:"layer_verity"`
+	MaxConcurrentDownloads int    `toml:"max_concurrent_downloads"`
 	// MaxConnections and MemoryBudget are those of all pulls together.
 	MaxConnections int      `toml:"max_connections"`
 	MemoryBudget   Size     `toml:"memory_budget"`
@@ -202,7 +205,7 @@ func Default() Config {
 			Builtin:    Builtin{Bridge: "berth0"},
 		},
 		Image: Image{
-			KeepBlobs: true, MaxConcurrentDownloads: 4, MaxConnections: 24, MemoryBudget: 96 << 20,
+			KeepBlobs: true, LayerBackend: "auto", MaxConcurrentDownloads: 4, MaxConnections: 24, MemoryBudget: 96 << 20,
 			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},
 			CertsDirs:      []string{"/etc/containerd/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"},
 			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},

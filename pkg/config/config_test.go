@@ -127,6 +127,7 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"syntax", "root = \n", "berth.toml:1"},
 		{"duration", "[network]\ntimeout = \"soon\"\n", "timeout"},
 		{"relative path", "root = \"var\"\n", "root: \"var\" is not an absolute"},
+		{"layers", "[image]\nlayer_backend = \"squashfs\"\n", "image.layer_backend"},
 		{"driver", "[runtime]\ncgroup_driver = \"openrc\"\n", "runtime.cgroup_driver"},
 		{"handler", "[runtime]\ndefault_handler = \"kata\"\n", "runtime.default_handler"},
 		{"seccomp", "[runtime]\nseccomp_profile = \"default\"\n", "runtime.seccomp_profile"},

@@ -85,6 +85,8 @@ func (i Image) validate(v *validation) {
 	v.check(n >= 1 && n <= 1024, "image.max_connections", "%d is not within 1 and 1024", n)
 	v.check(i.MemoryBudget >= 8<<20, "image.memory_budget", "%d bytes are less than 8MiB", i.MemoryBudget)
 	v.check(!slices.Contains(i.Pinned, ""), "image.pinned", "has an empty name")
+	v.check(slices.Contains([]string{"auto", "erofs", "directory"}, i.LayerBackend),
+		"image.layer_backend", `%q is none of "auto", "erofs", "directory"`, i.LayerBackend)
 	v.check(i.StallTimeout.Duration > 0, "image.stall_timeout", "%s is not positive", i.StallTimeout)
 	v.check(i.StallRate >= 0, "image.stall_rate", "%d is negative", i.StallRate)
 	for key, paths := range map[string][]string{

@@ -19,6 +19,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/manifest"
 	"github.com/berth-run/berth/pkg/network"
@@ -113,7 +114,8 @@ func (s *services) openStores(life context.Context) (err error) {
 		Root: c.Root, State: c.State, KeepBlobs: c.Image.KeepBlobs, MaxConcurrentDownloads: c.Image.MaxConcurrentDownloads,
 		MaxConnections: c.Image.MaxConnections, MemoryBudget: int64(c.Image.MemoryBudget),
 		Registry: s.registryOptions(c), Pinned: c.Image.Pinned,
-		Signatures: trust.Options{Policy: c.Image.SignaturePolicy, Namespaces: c.Image.SignaturePolicyDir, RegistriesD: c.Image.RegistriesD},
+		Signatures:   trust.Options{Policy: c.Image.SignaturePolicy, Namespaces: c.Image.SignaturePolicyDir, RegistriesD: c.Image.RegistriesD},
+		LayerBackend: layer.Backend(c.Image.LayerBackend), LayerVerity: c.Image.LayerVerity,
 	})
 	if err != nil {
 		return fmt.Errorf("open images: %w", err)
