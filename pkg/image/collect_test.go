@@ -39,7 +39,7 @@ func stored(t testing.TB, dir string) []string {
 func halfPulled(t *testing.T, dir string) *image.Service {
 	t.Helper()
 	s, err := image.Open(t.Context(), image.Options{
-		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true, MaxConcurrentDownloads: 1,
+		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true, LayerBackend: "auto", MaxConcurrentDownloads: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestRunRemovesWhatAPullLeftADayAgo(t *testing.T) {
 			}
 		}
 		go func() { _ = s.Run(ctx) }()
-		for hour, want := range []int{len(before), len(before), 4} { // layer, blob, config and manifest of the whole image
+		for hour, want := range []int{len(before), len(before), 5} { // layer, what it is mounted from, blob, config and manifest of the whole image
 			synctest.Wait()
 			if got := stored(t, dir); len(got) != want {
 				t.Errorf("after %d hours: %v", hour, got)

@@ -47,7 +47,7 @@ func TestAPullMendsDamagedContent(t *testing.T) {
 			}
 			damage(t, dir, choose(b))
 			unpacked := i.Layers[0]
-			if err := os.Remove(filepath.Join(dir, "root/layers", "sha256-"+unpacked.Encoded(), "layer.json")); err != nil {
+			if err := os.Remove(filepath.Join(dir, "root/layers", "sha256-"+unpacked.Encoded(), "tar.json")); err != nil {
 				t.Fatal(err)
 			}
 			s := open(t, dir)

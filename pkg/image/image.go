@@ -31,6 +31,7 @@ package image
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -196,11 +197,21 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	return s, nil
 }
 
-// Close ends running pulls and waits for them. Root file systems stay mounted.
+// Close ends running pulls and waits for them. Root file systems stay mounted, and
+// so do the images that they are made of.
 func (s *Service) Close() error {
 	s.flights.close()
-	s.trust.Close()
-	return s.roots.Close()
+	h := held{digests: map[digest.Digest]bool{}}
+	roots, damaged, err := s.roots.List()
+	for _, r := range roots {
+		for _, d := range r.Layers {
+			h.hold(s.layers, d)
+		}
+	}
+	if err == nil && len(damaged) == 0 {
+		err = s.layers.Close(func(d digest.Digest) bool { return h.digests[d] })
+	}
+	return errors.Join(err, s.roots.Close())
 }
 
 func (s *Service) recordDir() string { return filepath.Join(s.options.Root, "images", "records") }

@@ -24,7 +24,7 @@ import (
 func open(t testing.TB, dir string) *image.Service {
 	t.Helper()
 	s, err := image.Open(t.Context(), image.Options{
-		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true,
+		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true, LayerBackend: "auto",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -263,7 +263,7 @@ func unclosed(t testing.TB) *image.Service {
 	t.Helper()
 	testutil.Root(t)
 	dir := t.TempDir()
-	s, err := image.Open(t.Context(), image.Options{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true})
+	s, err := image.Open(t.Context(), image.Options{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true, LayerBackend: "auto"})
 	if err != nil {
 		t.Fatal(err)
 	}

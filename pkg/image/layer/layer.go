@@ -133,6 +133,11 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// Close takes the mounts of images away that used does not tell.
+func (s *Store) Close(used func(id digest.Digest) bool) error {
+	return s.mounts.each(func(id digest.Digest) bool { return !used(id) })
+}
+
 // Backend returns the form in which new layers are kept, and, where it is not the
 // one that was asked for, why.
 func (s *Store) Backend() (Backend, error) {
