@@ -146,7 +146,7 @@ func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, err
 		}
 	}
 	if repair {
-		err = s.collect(ctx, 0)
+		err = finish(s.collect(ctx, 0))
 	}
 	return problems, err
 }

@@ -10,7 +10,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/image/artifact"
-	"github.com/berth-run/berth/pkg/image/layer"
 )
 
 const (
@@ -45,7 +44,7 @@ func (s *Service) collectOld(ctx context.Context) error {
 	if doubt {
 		return nil
 	}
-	return s.collect(ctx, leftFor)
+	return finish(s.collect(ctx, leftFor))
 }
 
 // usedLocked returns every digest that an image or a running pull needs.
@@ -82,14 +81,6 @@ type held struct {
 	doubt   bool // somebody uses nobody knows what
 }
 
-// hold adds a layer, with what shows it.
-func (h held) hold(layers *layer.Store, d digest.Digest) {
-	h.digests[d] = true
-	for _, below := range layers.Needs(d) {
-		h.digests[below] = true
-	}
-}
-
 // heldLocked adds what containers use to what images need.
 func (s *Service) heldLocked() (held, error) {
 	h := held{digests: s.usedLocked(), trees: map[string]bool{}}
@@ -103,9 +94,7 @@ func (s *Service) heldLocked() (held, error) {
 	}
 	h.doubt = len(damaged)+len(unknown) > 0
 	for _, r := range roots {
-		for _, d := range r.Layers {
-			h.hold(s.layers, d)
-		}
+		s.layers.Mark(h.digests, r.Layers)
 	}
 	for _, c := range volumes {
 		for _, d := range c.Blobs {
@@ -113,9 +102,7 @@ func (s *Service) heldLocked() (held, error) {
 		}
 		for _, v := range c.Volumes {
 			h.trees[v.Tree] = true
-			for _, d := range v.Layers {
-				h.hold(s.layers, d)
-			}
+			s.layers.Mark(h.digests, v.Layers)
 		}
 	}
 	for _, r := range s.records {
@@ -177,13 +164,14 @@ func (s *Service) unusedTreesLocked(h held, before time.Time) ([]string, error) 
 	return unused, nil
 }
 
-// collect removes what nothing uses and what has been here for age, and the
-// signatures of manifests that are not here. Each is looked
-// up again under mu just before it goes, so that a pull that begins now is safe.
-func (s *Service) collect(ctx context.Context, age time.Duration) error {
+// collect takes away what nothing uses and what has been here for age, and the
+// signatures of manifests that are not here. Each is looked up again under mu just
+// before it goes, so that a pull that begins now is safe. rest removes the files: a
+// restart does where nobody calls it.
+func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func() error, err error) {
 	g, err := s.unused(age)
 	if err != nil {
-		return fmt.Errorf("collect garbage: %w", err)
+		return nil, fmt.Errorf("collect garbage: %w", err)
 	}
 	failed := []error{s.layers.Sweep(age)}
 	for _, name := range g.trees {
@@ -192,34 +180,48 @@ func (s *Service) collect(ctx context.Context, age time.Duration) error {
 			a := s.records[id].Artifact
 			return s.leases[id] > 0 || a != nil && a.Tree == name
 		}
-		failed = append(failed, s.discard(inUse, func() (func() error, error) { return s.artifacts.Discard(name) }))
+		failed = append(failed, s.discard(inUse, func() error {
+			remove, err := s.artifacts.Discard(name)
+			if err == nil {
+				rest = append(rest, remove)
+			}
+			return err
+		}))
 	}
 	needed := func(d digest.Digest) func() bool { return func() bool { return s.usedLocked()[d] } }
 	for _, d := range g.layers {
-		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return s.layers.Discard(ctx, d) }))
+		failed = append(failed, s.discard(needed(d), func() error {
+			remove, err := s.layers.Discard(ctx, d)
+			rest = append(rest, remove)
+			return err
+		}))
 	}
 	for _, d := range g.blobs {
-		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return func() error { return nil }, s.blobs.Remove(d) }))
+		failed = append(failed, s.discard(needed(d), func() error { return s.blobs.Remove(d) }))
 	}
 	signed, err := s.trust.List()
 	failed = append(failed, err)
 	for _, d := range signed {
-		failed = append(failed, s.discard(needed(d), func() (func() error, error) { return func() error { return nil }, s.trust.Remove(d) }))
+		failed = append(failed, s.discard(needed(d), func() error { return s.trust.Remove(d) }))
+	}
+	return rest, errors.Join(failed...)
+}
+
+// finish does what collect has left.
+func finish(rest []func() error, err error) error {
+	failed := []error{err}
+	for _, remove := range rest {
+		failed = append(failed, remove())
 	}
 	return errors.Join(failed...)
 }
 
-// discard takes a name away under mu and the rest after it, unless it is in use.
-func (s *Service) discard(inUse func() bool, take func() (func() error, error)) error {
+// discard takes a name away under mu, unless it is in use.
+func (s *Service) discard(inUse func() bool, take func() error) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if inUse() {
-		s.mu.Unlock()
 		return nil
 	}
-	rest, err := take()
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return rest()
+	return take()
 }

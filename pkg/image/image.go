@@ -131,6 +131,7 @@ type Service struct {
 
 	artifacts *artifact.Store
 	volumes   *volume.Store
+	rests     sync.WaitGroup // removals of files that nothing names any more
 
 	downloads atomic.Pointer[downloads]
 	index     atomic.Pointer[index]
@@ -201,15 +202,14 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 // so do the images that they are made of.
 func (s *Service) Close() error {
 	s.flights.close()
-	h := held{digests: map[digest.Digest]bool{}}
+	s.rests.Wait()
+	used := map[digest.Digest]bool{}
 	roots, damaged, err := s.roots.List()
 	for _, r := range roots {
-		for _, d := range r.Layers {
-			h.hold(s.layers, d)
-		}
+		s.layers.Mark(used, r.Layers)
 	}
 	if err == nil && len(damaged) == 0 {
-		err = s.layers.Close(func(d digest.Digest) bool { return h.digests[d] })
+		err = s.layers.Close(used)
 	}
 	return errors.Join(err, s.roots.Close())
 }

@@ -37,7 +37,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
 		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, dockerManifestFile, errs.Invalid)
 	}
 	if err != nil {
-		return images, fmt.Errorf("load: %w", errors.Join(err, s.collect(context.WithoutCancel(ctx), 0)))
+		return images, fmt.Errorf("load: %w", errors.Join(err, finish(s.collect(context.WithoutCancel(ctx), 0))))
 	}
 	return images, nil
 }

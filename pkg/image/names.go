@@ -96,14 +96,16 @@ func (s *Service) dropDigestsLocked(i Image, name string) error {
 	return nil
 }
 
-// Remove forgets the image that ref names, with all its names, and removes what
-// nothing else uses. Layers of mounted root file systems stay until these are
+// Remove forgets the image that ref names, with all its names, and takes away what
+// nothing else uses; the files go in the background, which Close waits for. Layers of mounted root file systems stay until these are
 // unmounted and something is removed again.
 func (s *Service) Remove(ctx context.Context, ref string) error {
 	if err := s.forget(ref); err != nil {
 		return err
 	}
-	return s.collect(ctx, 0)
+	rest, err := s.collect(ctx, 0)
+	s.rests.Go(func() { _ = finish(rest, nil) }) // the next start removes what stays
+	return err
 }
 
 func (s *Service) forget(ref string) error {

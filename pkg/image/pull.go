@@ -150,7 +150,7 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 	err = full(err)
 	switch errs.Of(err) {
 	case errs.Invalid, errs.Unsupported, errs.Exhausted: // else the next attempt goes on from what has come
-		err = errors.Join(err, s.collect(context.WithoutCancel(ctx), 0))
+		err = errors.Join(err, finish(s.collect(context.WithoutCancel(ctx), 0)))
 	}
 	return i, err
 }

@@ -273,12 +273,12 @@ func FuzzImage(f *testing.F) {
 	f.Add(entrytest.Stream(f, entrytest.Item{Name: "dev/null", Kind: tar.TypeChar, Major: 1, Minor: 3}, entrytest.Item{Name: "x", Data: "x", Xattrs: map[string]string{"user.a": "b"}}), base)
 	f.Add(entrytest.Sparse(f, 1<<20), entrytest.GNU("\xff", "x"))
 	f.Fuzz(func(t *testing.T, low, high []byte) {
-		testutil.Root(t)
 		dir := t.TempDir()
 		made, err := compose(dir, low, high)
 		if err != nil {
 			return
 		}
+		testutil.Root(t)
 		at := filepath.Join(dir, "mnt")
 		if err := errors.Join(os.Mkdir(at, 0o700), Mount(made.image, made.devices, at)); err != nil {
 			t.Fatal(err)

@@ -133,9 +133,9 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close takes the mounts of images away that used does not tell.
-func (s *Store) Close(used func(id digest.Digest) bool) error {
-	return s.mounts.each(func(id digest.Digest) bool { return !used(id) })
+// Close takes the mounts of images away that are not used.
+func (s *Store) Close(used map[digest.Digest]bool) error {
+	return s.mounts.each(func(id digest.Digest) bool { return !used[id] })
 }
 
 // Backend returns the form in which new layers are kept, and, where it is not the
@@ -148,25 +148,25 @@ func (s *Store) Backend() (Backend, error) {
 }
 
 // Discard takes a layer away by name, quickly, and returns the function that
-// removes its files, to be called once. The caller knows that no root file system
+// removes its files, never nil, to be called once. The caller knows that no root file system
 // is made of it. That it is absent is no error.
 func (s *Store) Discard(ctx context.Context, diffID digest.Digest) (rest func() error, err error) {
 	p, err := s.path(diffID)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	unlock, err := s.locks.Lock(ctx, name(diffID))
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	defer unlock()
 	aside, err := s.setAside(p)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	mount, err := s.mounts.drop(diffID)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	return func() error {
 		if mount >= 0 {
@@ -178,3 +178,6 @@ func (s *Store) Discard(ctx context.Context, diffID digest.Digest) (rest func() 
 		return os.RemoveAll(aside)
 	}, nil
 }
+
+// none is nothing left to do.
+func none() error { return nil }

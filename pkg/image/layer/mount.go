@@ -78,7 +78,7 @@ func (m mounts) drop(id digest.Digest) (int, error) {
 // dropAll takes the mounts away of images that show files of a layer: containers
 // that are made from now on see it as it is then.
 func (m mounts) dropAll(diffID digest.Digest) error {
-	return m.each(func(id digest.Digest) bool { return slices.Contains(m.Needs(id), diffID) })
+	return m.each(func(id digest.Digest) bool { return slices.Contains(m.needs(id), diffID) })
 }
 
 // sweep takes the mounts away of images that are not here.

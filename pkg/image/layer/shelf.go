@@ -98,9 +98,18 @@ func (s shelf) Usage(diffID digest.Digest) (bytes, inodes int64) {
 	return bytes, inodes
 }
 
-// Needs returns the layers that a stack's layer shows files of: they must stay as
-// long as it does.
-func (s shelf) Needs(diffID digest.Digest) []digest.Digest {
+// Mark adds a stack to what is used, and the layers that it shows files of.
+func (s shelf) Mark(used map[digest.Digest]bool, stack []digest.Digest) {
+	for _, d := range stack {
+		used[d] = true
+		for _, below := range s.needs(d) {
+			used[below] = true
+		}
+	}
+}
+
+// needs returns the layers that an image shows files of.
+func (s shelf) needs(diffID digest.Digest) []digest.Digest {
 	info, err := s.read(diffID, imageRecord)
 	if err != nil {
 		return nil
