@@ -81,8 +81,21 @@ func (m mounts) dropAll(diffID digest.Digest) error {
 	return m.each(func(id digest.Digest) bool { return slices.Contains(m.needs(id), diffID) })
 }
 
-// sweep takes the mounts away of images that are not here.
+// sweep takes the mounts away of images that are not here, and those of a probe
+// that was killed.
 func (m mounts) sweep() error {
+	probes, err := filepath.Glob(filepath.Join(m.dir, ingestPrefix+"*"))
+	if err != nil || m.dir == "" {
+		return err
+	}
+	for _, p := range probes {
+		for _, d := range []string{aboveDir, belowDir} {
+			_ = unix.Unmount(filepath.Join(p, d), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // not mounted as a rule
+		}
+		if err := os.RemoveAll(p); err != nil {
+			return err
+		}
+	}
 	return m.each(func(id digest.Digest) bool { return !m.has(id, imageRecord) })
 }
 
@@ -145,6 +158,12 @@ func (m mounts) probe() (err error) {
 	return tryMount(temp, at)
 }
 
+// Where a probe mounts.
+const (
+	belowDir = "below"
+	aboveDir = "above"
+)
+
 // tryMount makes an image below temp and mounts it below at.
 func tryMount(temp, at string) error {
 	content := bytes.Repeat([]byte("berth"), 512)
@@ -155,7 +174,7 @@ func tryMount(temp, at string) error {
 	if _, err := erofs.Write(&b, root, [16]byte{}, func(erofs.Device) (int64, error) { return int64(len(content)), nil }); err != nil {
 		return err
 	}
-	below, above := filepath.Join(at, "below"), filepath.Join(at, "above")
+	below, above := filepath.Join(at, belowDir), filepath.Join(at, aboveDir)
 	o := overlay.Mount{Lower: []string{below}, Upper: filepath.Join(temp, "upper"), Work: filepath.Join(temp, "work")}
 	for _, d := range []string{below, above, o.Upper, o.Work} {
 		if err := os.Mkdir(d, 0o700); err != nil {

@@ -279,6 +279,26 @@ func (g generator) layer(dir string, depth int) []entrytest.Item {
 	return all
 }
 
+// TestOpaqueMarkThroughALinkHidesAllBelow has a mark that the stacking of
+// directories does not carry into what the layer itself has there.
+func TestOpaqueMarkThroughALinkHidesAllBelow(t *testing.T) {
+	layers := [][]entrytest.Item{
+		{{Name: "usr/lib/d/old", Data: "old", Mode: 0o644}, {Name: "usr/lib/l", Data: "l", Mode: 0o644}, {Name: "lib", Kind: tar.TypeSymlink, Link: "usr/lib"}},
+		{{Name: "lib/.wh..wh..opq"}, {Name: "lib/d/new", Data: "new", Mode: 0o644}},
+	}
+	ref := reference{root: t.TempDir()}
+	if err := os.Chmod(ref.root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range layers {
+		ref.own = l
+		if err := ref.layer(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compareWith(t, store(t, EROFS, entry.Limits{}), ref.root, false, layers)
+}
+
 func TestHardLinkToNothingIsRefused(t *testing.T) {
 	both(t, func(t *testing.T, b Backend) {
 		s := store(t, b, entry.Limits{})

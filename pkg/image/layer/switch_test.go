@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
@@ -143,7 +144,14 @@ func TestMountsOfImagesThatAreGoneAreSwept(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "layers", name(stack[0]))); err != nil { // killed before it took the mount away
 		t.Fatal(err)
 	}
+	probe := filepath.Join(dir, "mounts", ingestPrefix+"1", belowDir)
+	if err := errors.Join(os.MkdirAll(probe, 0o700), unix.Mount("tmpfs", probe, "tmpfs", 0, "")); err != nil {
+		t.Fatal(err)
+	}
 	reopen(t, dir, Options{Backend: EROFS})
+	if names, err := os.ReadDir(filepath.Join(dir, "mounts")); err != nil || len(names) > 0 {
+		t.Errorf("left: %v, %v", names, err)
+	}
 	if _, err := os.Lstat(lower.Base); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("stays: %v", err)
 	}

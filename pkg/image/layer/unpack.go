@@ -38,7 +38,9 @@ type Stream interface {
 // Unpack makes the layer diffID from its tar stream and returns once it is whole,
 // verified and on disk. A layer that is there already is left alone. open is
 // called only if the stream is needed, with where to begin; two callers for one
-// layer share the work of the first.
+// layer share the work of the first. Where a stream opened at a mark, or open itself
+// there, fails with an error of kind Invalid or blob.ErrMismatch, the layer begins
+// anew.
 func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from Mark) (Stream, error)) (Info, error) {
 	if err := blob.Validate(diffID); err != nil {
 		return Info{}, err
