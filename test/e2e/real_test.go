@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +98,10 @@ func TestAModelServerOfDebiansScikitLearnAnswers(t *testing.T) {
 		t.Error("log: ", err)
 	}
 	p.remove()
-	if left := leaks(berth.Dir, before); len(left) > 0 {
+	left := slices.DeleteFunc(leaks(berth.Dir, before), func(what string) bool {
+		return strings.HasPrefix(what, "mount "+filepath.Join(berth.Dir, "run/images")) // as long as the image is there
+	})
+	if len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
 }
