@@ -71,7 +71,7 @@ type Options struct {
 	MaxConcurrentDownloads int
 	// MemoryBudget bounds the buffers of all pulls together, in bytes, but for
 	// about 1 MiB that each layer has whatever the others have: one half is for what
-	// has been fetched, the other for what is inflated. Default 96 MiB.
+	// has been fetched, the other for what is inflated. Default 64 MiB.
 	MemoryBudget int64
 	// MaxConnections bounds the connections of all pulls; default 24.
 	MaxConnections int
@@ -92,7 +92,7 @@ func (o Options) withDefaults() Options {
 		o.State = "/run/berth"
 	}
 	if o.MemoryBudget == 0 {
-		o.MemoryBudget = 96 << 20
+		o.MemoryBudget = 64 << 20
 	}
 	return o
 }

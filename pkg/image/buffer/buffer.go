@@ -78,8 +78,8 @@ func (l *Lease) Get(ctx context.Context) (*Buffer, error) {
 // Put gives a buffer back, which must not be used any more.
 func (l *Lease) Put(b *Buffer) { l.free <- b }
 
-// Close ends the lease. Nobody may get or put buffers any more; those that were
-// not put back are dropped.
+// Close ends the lease. Nobody may get buffers any more; those that were not put
+// back, or are put back later, are dropped.
 func (l *Lease) Close() {
 	l.pool.spare.Add(int64(max(l.have-l.own, 0)))
 	l.have = 0

@@ -44,6 +44,7 @@ type belt struct {
 type chunk struct {
 	data  []byte
 	users atomic.Int32
+	back  func() // absent where it is the belt's own
 }
 
 // newBelt starts the goroutines, which end ends. cancel is called where the stream
@@ -74,7 +75,11 @@ func newBelt(diffID digest.Digest, limits entry.Limits, cancel context.CancelCau
 }
 
 func (b *belt) release(c *chunk) {
-	if c.users.Add(-1) == 0 {
+	switch {
+	case c.users.Add(-1) > 0:
+	case c.back != nil:
+		c.back()
+	default:
 		b.free <- c
 	}
 }
@@ -85,16 +90,41 @@ func (b *belt) carry(r io.Reader, use func([]byte) error) error {
 		c := <-b.free
 		n, err := fill(r, c.data[:chunkSize])
 		c.data = c.data[:n]
-		c.users.Store(3)
-		b.total += int64(n)
-		b.hash <- c
-		b.scan <- c
-		if use != nil {
-			if bad := use(c.data); bad != nil {
-				err = bad
-			}
+		if bad := b.pass(c, use); bad != nil {
+			err = bad
 		}
-		b.release(c)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// pass gives a chunk to all that look.
+func (b *belt) pass(c *chunk, use func([]byte) error) error {
+	c.users.Store(3)
+	b.total += int64(len(c.data))
+	b.hash <- c
+	b.scan <- c
+	defer b.release(c)
+	if use == nil {
+		return nil
+	}
+	return use(c.data)
+}
+
+// carryLent is carry for a stream that lends its bytes.
+func (b *belt) carryLent(ctx context.Context, l Lender, use func([]byte) error) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data, back, err := l.Lend()
+		if err == nil {
+			err = b.pass(&chunk{data: data, back: back}, use)
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil

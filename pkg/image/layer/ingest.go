@@ -83,7 +83,7 @@ func (s *Store) carryStream(ctx context.Context, b *belt, part *partial, mark Ma
 	}
 	defer r.Close()
 	at := mark.Offset
-	return b.carry(blob.ContextReader(ctx, r), func(data []byte) error {
+	use := func(data []byte) error {
 		if _, err := part.file.WriteAt(data, at); err != nil {
 			return err
 		}
@@ -92,7 +92,11 @@ func (s *Store) carryStream(ctx context.Context, b *belt, part *partial, mark Ma
 			part.note(m)
 		}
 		return nil
-	})
+	}
+	if l, ok := r.(Lender); ok {
+		return b.carryLent(ctx, l, use)
+	}
+	return b.carry(blob.ContextReader(ctx, r), use)
 }
 
 // finish writes what belongs to a tar stream that is here, and its record, when all

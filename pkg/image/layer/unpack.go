@@ -35,6 +35,14 @@ type Stream interface {
 	Mark() (Mark, bool)
 }
 
+// Lender is a Stream that lends its bytes, which saves a copy of each.
+type Lender interface {
+	// Lend returns some of the bytes that come next, or an error, which is io.EOF at
+	// the end. The caller calls back once, from any goroutine, when it does not need
+	// them any more, after Close too.
+	Lend() (p []byte, back func(), err error)
+}
+
 // Unpack makes the layer diffID from its tar stream and returns once it is whole,
 // verified and on disk. A layer that is there already is left alone. open is
 // called only if the stream is needed, with where to begin; two callers for one

@@ -69,7 +69,10 @@ type Stream struct {
 	closed bool
 }
 
-var _ layer.Stream = (*Stream)(nil)
+var (
+	_ layer.Stream = (*Stream)(nil)
+	_ layer.Lender = (*Stream)(nil)
+)
 
 // state is what a mark's state holds: the blob is read again from Packed on,
 // which lies at or before where the decoder goes on.
@@ -159,6 +162,25 @@ func (l *Stream) Read(p []byte) (int, error) {
 		l.used()
 	}
 	return n, nil
+}
+
+// Lend implements layer.Lender.
+func (l *Stream) Lend() (p []byte, back func(), err error) {
+	for l.rest.at == l.rest.end {
+		l.used()
+		if l.end != nil {
+			return nil, nil, l.end
+		}
+		next, ok := <-l.pieces
+		if !ok {
+			l.end = l.finish()
+		}
+		l.rest = next
+	}
+	lent := l.rest
+	l.rest.buf = nil // goes back later
+	l.used()
+	return lent.buf[lent.at:lent.end], func() { l.plain.Put(lent.buf) }, nil
 }
 
 // used gives back a piece that has been read.

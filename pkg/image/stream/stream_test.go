@@ -305,3 +305,56 @@ func TestATruncatedBlobMayBeWholeTheNextTime(t *testing.T) {
 		}
 	}
 }
+
+// TestLentPiecesAreTheStream has another goroutine look at what is lent, and give
+// it back late.
+func TestLentPiecesAreTheStream(t *testing.T) {
+	plain, packed := layerBytes(t)
+	for name, data := range packed {
+		s := &source{data: data}
+		l, err := Open(t.Context(), buffer.New(64<<20), Source{Blob: described(data), Open: s.open}, layer.Mark{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		type lent struct {
+			p    []byte
+			back func()
+		}
+		pieces, got := make(chan lent, 4), make(chan []byte)
+		go func() {
+			var all []byte
+			for l := range pieces {
+				all = append(all, l.p...)
+				l.back()
+			}
+			got <- all
+		}()
+		var at int64
+		var end error
+		marks := 0
+		for end == nil {
+			var p []byte
+			var back func()
+			if p, back, end = l.Lend(); end != nil {
+				break
+			}
+			at += int64(len(p))
+			pieces <- lent{p, back}
+			if m, ok := l.Mark(); ok {
+				if marks++; m.Offset > at {
+					t.Errorf("%s: a mark at %d after %d bytes", name, m.Offset, at)
+				}
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		close(pieces)
+		if all := <-got; !errors.Is(end, io.EOF) || !bytes.Equal(all, plain) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(all), len(plain), end)
+		}
+		if marks == 0 && name == "gzip members" {
+			t.Errorf("%s: no mark", name)
+		}
+	}
+}
