@@ -83,7 +83,7 @@ func complain(err error) int {
 }
 
 func start(dir string) (err error) {
-	berth, err = testnode.New(dir, testnode.Options{Bridge: "berthcrash0"})
+	berth, err = testnode.New(dir, testnode.Options{Bridge: "berthcrash0", Config: "[image]\nkeep_blobs = false\n"})
 	if err != nil {
 		return err
 	}
