@@ -34,11 +34,17 @@ type Store struct {
 }
 
 // Open returns the store at dir, which it makes if need be, and removes what
-// unfinished writes have left.
+// unfinished writes have left. One that is there already opens on a full disk.
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir}
-	if err := os.RemoveAll(s.ingest()); err != nil {
+	old, err := os.ReadDir(s.ingest())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("sweep blobs: %w", err)
+	}
+	for _, e := range old {
+		if err := os.RemoveAll(filepath.Join(s.ingest(), e.Name())); err != nil {
+			return nil, fmt.Errorf("sweep blobs: %w", err)
+		}
 	}
 	dirs := []string{s.ingest()}
 	for _, a := range algorithms {
@@ -222,6 +228,7 @@ func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	defer f.Close()
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // else memory answers for the disk
 	if _, err := io.Copy(io.Discard, NewVerifier(ContextReader(ctx, f), d, -1)); err != nil {
 		return fmt.Errorf("verify blob %s: %w", d, err)
 	}

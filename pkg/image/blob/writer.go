@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -32,7 +33,7 @@ func (s *Store) Create(d digest.Digest, size int64) (*Writer, error) {
 	}
 	f, err := os.CreateTemp(s.ingest(), d.Encoded()[:16]+"-")
 	if err != nil {
-		return nil, err
+		return nil, room.Explain(err, s.ingest(), max(size, 0))
 	}
 	return &Writer{f: f, path: p, want: d, size: size, hash: d.Algorithm().Hash()}, nil
 }
@@ -45,7 +46,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)
 	w.hash.Write(p[:n])
 	w.count += int64(n)
-	return n, err
+	return n, room.Explain(err, w.path, max(w.size-w.count, int64(len(p)-n)))
 }
 
 // Commit verifies what was written and makes it visible and durable.
@@ -55,10 +56,10 @@ func (w *Writer) Commit() error {
 		return err
 	}
 	if err := w.f.Sync(); err != nil {
-		return err
+		return room.Explain(err, w.path, w.count)
 	}
 	if err := os.Rename(w.f.Name(), w.path); err != nil {
-		return err
+		return room.Explain(err, w.path, 0)
 	}
 	w.committed = true
 	return statefile.SyncDir(filepath.Dir(w.path))

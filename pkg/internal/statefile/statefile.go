@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/berth-run/berth/pkg/internal/room"
 )
 
 // maxBytes bounds what Read takes in, and so what Write writes: a record is small.
@@ -49,7 +51,7 @@ func write(path string, v any, durable bool) error {
 func WriteBytes(path string, data []byte, mode fs.FileMode, durable bool) error {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-")
 	if err != nil {
-		return err
+		return room.Explain(err, path, int64(len(data)))
 	}
 	err = fill(f, data, mode, durable)
 	if closeErr := f.Close(); err == nil {
@@ -60,7 +62,7 @@ func WriteBytes(path string, data []byte, mode fs.FileMode, durable bool) error 
 	}
 	if err != nil {
 		_ = os.Remove(f.Name()) // best effort: Sweep removes what stays
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, room.Explain(err, path, int64(len(data))))
 	}
 	if durable {
 		return SyncDir(filepath.Dir(path))
