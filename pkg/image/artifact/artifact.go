@@ -20,8 +20,8 @@ import (
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/entry"
-	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -142,7 +142,7 @@ func (s *Store) extract(ctx context.Context, dir string, f File, src Source) (by
 	}
 	defer r.Close()
 	bytes, inodes, err = directory.Extract(ctx, dir, s.limits, r)
-	return bytes, inodes, layer.Full(err)
+	return bytes, inodes, room.Explain(err, dir, 0)
 }
 
 // link makes the hard link of a file.

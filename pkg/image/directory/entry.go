@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/treesum"
 )
 
 // apply puts one entry of the stream into the tree. content is read only for a
@@ -80,6 +81,7 @@ func (t *tree) directory(fd int, base string, h *tar.Header) error {
 		err = unix.Mkdirat(fd, base, 0o700)
 	case err == nil && !isDir(st):
 		if err = unix.Unlinkat(fd, base, 0); err == nil {
+			t.removed = true
 			t.forget()
 			if fd, err = t.reparent(h); err == nil {
 				err = t.makeOpaque(fd, base)
@@ -126,6 +128,7 @@ func (t *tree) replace(fd int, base string, h *tar.Header) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	t.removed = true
 	if isDir(st) {
 		err = removeTree(fd, base)
 	} else {
@@ -162,9 +165,11 @@ func (t *tree) regular(fd int, base string, h *tar.Header, content io.Reader) er
 	}
 	file := os.NewFile(uintptr(f), h.Name)
 	defer file.Close()
-	if err := fill(file, h, content); err != nil {
+	var sum treesum.File
+	if err := fill(file, h, io.TeeReader(content, &sum)); err != nil {
 		return err
 	}
+	t.sum.Add(sum)
 	if err := attributes(f, h); err != nil {
 		return err
 	}

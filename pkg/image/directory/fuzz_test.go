@@ -20,7 +20,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		testutil.Root(t)
 		dir, limits := t.TempDir(), entry.Limits{Bytes: 1 << 20, Entries: 200, Names: 1 << 16}
-		made, err := Unpack(filepath.Join(dir, "tree"), bytes.NewReader(data), limits)
+		made, err := Unpack(t.Context(), filepath.Join(dir, "tree"), bytes.NewReader(data), limits)
 		if err == nil && (made.Bytes > limits.Bytes || made.Inodes > limits.Entries) {
 			t.Errorf("over the limits: %+v", made)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/treesum"
 )
 
 const (
@@ -30,6 +31,8 @@ type tree struct {
 	whiteouts map[string]bool
 	targets   bool // there are linkTargets
 	plain     bool // it is not a layer: see Extract
+	sum       treesum.Sum
+	removed   bool // something that an earlier entry has made
 	dir       string
 	budget    entry.Budget
 }

@@ -14,17 +14,21 @@ package directory
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/treesum"
+	"github.com/berth-run/berth/pkg/internal/room"
 )
 
 // Link is a hard link whose target lies in a layer below.
@@ -37,6 +41,8 @@ type Link struct {
 type Made struct {
 	Bytes  int64 `json:"bytes"`  // of file content
 	Inodes int64 `json:"inodes"` // that it takes
+	// Total is what the tree adds up to; nil where an earlier Berth has unpacked it.
+	Total *treesum.Sum `json:"total,omitempty"`
 	// Implied lists the directories that the stream has not listed: their
 	// owner and mode are those of the layer below. "." is the root.
 	Implied []string `json:"implied,omitempty"`
@@ -49,7 +55,7 @@ type Made struct {
 
 // Unpack makes the directory dir and applies the tar stream r to it. It reads to
 // the archive's end, not to r's.
-func Unpack(dir string, r io.Reader, limits entry.Limits) (Made, error) {
+func Unpack(ctx context.Context, dir string, r io.Reader, limits entry.Limits) (Made, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return Made{}, err
 	}
@@ -66,10 +72,29 @@ func Unpack(dir string, r io.Reader, limits entry.Limits) (Made, error) {
 		return Made{}, err
 	}
 	made := Made{Bytes: t.budget.Bytes, Inodes: t.budget.Entries}
+	if made.Total, err = t.total(ctx); err != nil {
+		return Made{}, err
+	}
 	made.Implied, made.Links = t.open()
 	made.Whiteouts = slices.Sorted(maps.Keys(t.whiteouts))
 	return made, nil
 }
+
+// total returns what the tree adds up to. Its contents have been summed while they
+// were written; only where something of them has been removed again, they are read.
+func (t *tree) total(ctx context.Context) (*treesum.Sum, error) {
+	if t.removed {
+		sum, err := treesum.Of(ctx, t.dir)
+		return &sum, err
+	}
+	names, err := treesum.Names(ctx, t.dir)
+	sum := t.sum
+	sum.Names = names
+	return &sum, err
+}
+
+// minRoom is what making a name or a directory may need: a block.
+const minRoom = 4 << 10
 
 // unpacker applies one stream.
 type unpacker struct {
@@ -102,7 +127,7 @@ func (u *unpacker) run(r io.Reader) error {
 			return err
 		}
 		if err := u.tree.apply(h, stream); err != nil {
-			return fmt.Errorf("entry %.200q: %w", h.Name, err)
+			return fmt.Errorf("entry %.200q: %w", h.Name, room.Explain(err, filepath.Join(u.tree.dir, h.Name), max(h.Size, minRoom)))
 		}
 		if h.Typeflag == tar.TypeDir {
 			if err := u.note(h); err != nil {

@@ -27,6 +27,7 @@ func (t *tree) dropTargets() error {
 	if !t.targets {
 		return nil
 	}
+	t.removed = true
 	t.forget()
 	return removeTree(t.root, entry.LinkTargets)
 }

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/erofs"
 	"github.com/berth-run/berth/pkg/image/tree"
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -45,7 +47,7 @@ func (s *Store) compose(ctx context.Context, diffIDs []digest.Digest, keep func(
 	}
 	s.composing.Unlock()
 	if err != nil {
-		return "", fmt.Errorf("compose image: %w", Full(err))
+		return "", fmt.Errorf("compose image: %w", room.Explain(err, s.dir, 0))
 	}
 	return id, nil
 }
@@ -101,7 +103,7 @@ func (s *Store) write(id digest.Digest, diffIDs []digest.Digest, root *tree.Node
 		return err
 	}
 	info.Stored, info.Sum = w.n, sum.Digest()
-	if err := f.Sync(); err != nil {
+	if err := errors.Join(s.marks.Add(name(id)), f.Sync()); err != nil {
 		return err
 	}
 	protect(f.Name(), s.options.Verity)

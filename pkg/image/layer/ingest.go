@@ -13,9 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/belt"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/directory"
+	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/tree"
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -28,45 +31,48 @@ import (
 func (s *Store) ingest(ctx context.Context, diffID digest.Digest, open func(Mark) (Stream, error)) (Info, error) {
 	part, err := s.openPartial(diffID)
 	if err != nil {
-		return Info{}, Full(err)
+		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, room.Explain(err, s.dir, minRoom))
 	}
 	resumed := part.last.Offset > 0
-	x, err := s.receive(ctx, part, open)
+	x, err := part.receive(ctx, s.options.Limits, open)
 	if err != nil && resumed && ctx.Err() == nil && (errs.Of(err) == errs.Invalid || errors.Is(err, blob.ErrMismatch)) {
 		if err = part.forget(); err == nil {
-			x, err = s.receive(ctx, part, open)
+			x, err = part.receive(ctx, s.options.Limits, open)
 		}
 	}
 	if err != nil {
-		err = Full(err)
+		err = room.Explain(err, part.file.Name(), 0)
 		bad := errs.Of(err) == errs.Invalid || errors.Is(err, blob.ErrMismatch) || errors.Is(err, errs.Exhausted)
 		part.abandon(!bad)
 		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, err)
 	}
 	info, err := s.finish(part, x)
 	if err == nil {
-		return info, s.rename(part.dir, diffID)
+		err = s.rename(part.dir, diffID)
 	}
-	if err = Full(err); errors.Is(err, errs.Exhausted) {
+	if err == nil {
+		return info, nil
+	}
+	if err = room.Explain(err, part.dir, 0); errors.Is(err, errs.Exhausted) {
 		_ = os.RemoveAll(part.dir) // others need the room; what stays is swept
 	}
 	return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, err)
 }
 
 // receive reads the stream to its end, from where the file ends.
-func (s *Store) receive(ctx context.Context, part *partial, open func(Mark) (Stream, error)) (*tree.Index, error) {
-	mark := part.last
+func (p *partial) receive(ctx context.Context, limits entry.Limits, open func(Mark) (Stream, error)) (*tree.Index, error) {
+	mark := p.last
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := newBelt(part.diffID, s.options.Limits, cancel)
-	err := b.carry(blob.ContextReader(ctx, io.NewSectionReader(part.file, 0, mark.Offset)), nil)
+	b := belt.New(p.diffID, limits, cancel)
+	err := b.Carry(blob.ContextReader(ctx, io.NewSectionReader(p.file, 0, mark.Offset)), nil)
 	if err == nil {
-		err = part.file.Truncate(mark.Offset)
+		err = p.file.Truncate(mark.Offset)
 	}
 	if err == nil {
-		err = s.carryStream(ctx, b, part, mark, open)
+		err = p.carry(ctx, b, mark, open)
 	}
-	x, ended := b.end(err == nil)
+	x, ended := b.End(err == nil)
 	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
 	}
@@ -76,7 +82,7 @@ func (s *Store) receive(ctx context.Context, part *partial, open func(Mark) (Str
 	return x, err
 }
 
-func (s *Store) carryStream(ctx context.Context, b *belt, part *partial, mark Mark, open func(Mark) (Stream, error)) error {
+func (p *partial) carry(ctx context.Context, b *belt.Belt, mark Mark, open func(Mark) (Stream, error)) error {
 	r, err := open(mark)
 	if err != nil {
 		return err
@@ -84,19 +90,19 @@ func (s *Store) carryStream(ctx context.Context, b *belt, part *partial, mark Ma
 	defer r.Close()
 	at := mark.Offset
 	use := func(data []byte) error {
-		if _, err := part.file.WriteAt(data, at); err != nil {
-			return err
+		if n, err := p.file.WriteAt(data, at); err != nil {
+			return room.Explain(err, p.file.Name(), int64(len(data)-n))
 		}
 		at += int64(len(data))
 		if m, ok := r.Mark(); ok && m.Offset <= at {
-			part.note(m)
+			p.note(m)
 		}
 		return nil
 	}
-	if l, ok := r.(Lender); ok {
-		return b.carryLent(ctx, l, use)
+	if l, ok := r.(belt.Lender); ok {
+		return b.CarryLent(ctx, l, use)
 	}
-	return b.carry(blob.ContextReader(ctx, r), use)
+	return b.Carry(blob.ContextReader(ctx, r), use)
 }
 
 // finish writes what belongs to a tar stream that is here, and its record, when all
@@ -111,8 +117,8 @@ func (s *Store) finish(part *partial, x *tree.Index) (Info, error) {
 		return Info{}, err
 	}
 	size := st.Size()
-	// Loop devices show whole blocks.
-	if err := errors.Join(part.file.Truncate((size+511)/512*512), part.file.Sync()); err != nil {
+	// Loop devices show whole blocks. The sync, or the record's, takes the mark along.
+	if err := errors.Join(s.marks.Add(name(part.diffID)), part.file.Truncate((size+511)/512*512), part.file.Sync()); err != nil {
 		return Info{}, err
 	}
 	index := x.Encode()

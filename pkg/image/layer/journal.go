@@ -45,7 +45,7 @@ type partial struct {
 }
 
 // openPartial opens what is there of a layer, or begins it.
-func (s *Store) openPartial(diffID digest.Digest) (*partial, error) {
+func (s shelf) openPartial(diffID digest.Digest) (*partial, error) {
 	p := &partial{dir: filepath.Join(s.dir, partialPrefix+name(diffID)), diffID: diffID, marks: make(chan Mark, 1)}
 	if err := os.Mkdir(p.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err

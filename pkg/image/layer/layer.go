@@ -15,6 +15,10 @@
 // has layers of both forms, or EROFS cannot have it, its tar streams are unpacked
 // into directories too.
 //
+// What is made is summed up, so that Verify can tell later whether it is what it
+// was; .unclean/ marks what was written since the last clean stop (package suspect);
+// .damaged-… are layers that Quarantine has set aside.
+//
 // An unpacking that is interrupted goes on in the next process: see ingest.
 //
 // A lock by layer is held while a layer is made or an image is mounted; composing,
@@ -23,6 +27,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,6 +40,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/erofs"
+	"github.com/berth-run/berth/pkg/image/suspect"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 )
 
@@ -53,6 +59,9 @@ const (
 	tarRecord   = "tar.json"
 	imageRecord = "image.json"
 )
+
+// contents is what cannot be missing beside each record.
+var contents = map[string]string{treeRecord: treeDir, tarRecord: tarFile, imageRecord: imageFile}
 
 // Backend is a form in which new layers are kept.
 type Backend string
@@ -86,6 +95,7 @@ type Store struct {
 	locks     keylock.Locks
 	composing sync.Mutex
 	sync      groupSync
+	marks     *suspect.Marks
 }
 
 // Info describes a layer.
@@ -125,6 +135,9 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := s.mounts.sweep(); err != nil {
 		return nil, fmt.Errorf("sweep mounts of images: %w", err)
 	}
+	if s.marks, err = suspect.Open(filepath.Join(dir, marksDir)); err != nil {
+		return nil, fmt.Errorf("open layer store: %w", err)
+	}
 	if o.Backend == Directory || o.Backend == "" {
 		return s, nil
 	}
@@ -133,9 +146,14 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close takes the mounts of images away that are not used.
+// Close says that nothing more will be written: after it, layers are no suspects.
+// It takes the mounts of images away that are not used; none where used is nil.
 func (s *Store) Close(used map[digest.Digest]bool) error {
-	return s.mounts.each(func(id digest.Digest) bool { return !used[id] })
+	unmounted := s.mounts.each(func(id digest.Digest) bool { return used != nil && !used[id] })
+	if err := s.sync.do(s.dir); err != nil {
+		return errors.Join(unmounted, err)
+	}
+	return errors.Join(unmounted, s.marks.Clear())
 }
 
 // Backend returns the form in which new layers are kept, and, where it is not the
@@ -161,6 +179,9 @@ func (s *Store) Discard(ctx context.Context, diffID digest.Digest) (rest func() 
 	}
 	defer unlock()
 	aside, err := s.setAside(p)
+	if err == nil {
+		err = s.marks.Forget(name(diffID))
+	}
 	if err != nil {
 		return none, err
 	}

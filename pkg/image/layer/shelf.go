@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
@@ -67,6 +69,9 @@ func (s shelf) read(diffID digest.Digest, record string) (Info, error) {
 	err = statefile.Read(filepath.Join(p, record), &info)
 	if err == nil && (info.Version != infoVersion || info.DiffID != diffID) {
 		err = fmt.Errorf("record of version %d for %q: %w", info.Version, info.DiffID, statefile.ErrCorrupt)
+	}
+	if err == nil {
+		_, err = os.Lstat(filepath.Join(p, contents[record]))
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, statefile.ErrCorrupt):
@@ -126,6 +131,14 @@ func (s shelf) Has(diffID digest.Digest) bool {
 	return err == nil && !slices.ContainsFunc(info.Layers, func(d digest.Digest) bool { return !s.has(d, tarRecord) })
 }
 
+// Stacked reports whether a stack that Stack has returned is here, to be mounted.
+func (s shelf) Stacked(stack []digest.Digest) bool {
+	if len(stack) == 1 && s.has(stack[0], imageRecord) {
+		return s.Has(stack[0])
+	}
+	return !slices.ContainsFunc(stack, func(d digest.Digest) bool { return !s.has(d, treeRecord) })
+}
+
 // Made returns when a layer was put here, whole or not.
 func (s shelf) Made(diffID digest.Digest) (time.Time, error) {
 	p, err := s.path(diffID)
@@ -155,21 +168,30 @@ func (s shelf) List() ([]digest.Digest, error) {
 	return all, nil
 }
 
-// setAside renames a layer so that it is no longer one; "" where it is absent.
+// setAside makes a layer one no longer, and returns where it is then; "" where it
+// is gone. It makes no directory, and works on a full disk.
 func (s shelf) setAside(p string) (string, error) {
-	trash, err := os.MkdirTemp(s.dir, ingestPrefix)
-	if err != nil {
-		return "", err
-	}
-	err = os.Rename(p, filepath.Join(trash, "layer"))
-	if err == nil {
+	trash := filepath.Join(s.dir, ingestPrefix+rand.Text())
+	err := os.Rename(p, trash)
+	switch {
+	case err == nil:
 		return trash, nil
-	}
-	_ = os.Remove(trash) // empty; Open sweeps it
-	if errors.Is(err, fs.ErrNotExist) {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT): // not even for the name
+		return "", errors.Join(unrecord(p), os.RemoveAll(p))
 	}
 	return "", err
+}
+
+// unrecord makes a layer one that is not whole.
+func unrecord(p string) error {
+	for record := range contents {
+		if err := os.Remove(filepath.Join(p, record)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Tree returns the directory that holds the layer's files in overlay's form.

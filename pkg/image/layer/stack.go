@@ -14,6 +14,8 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/overlay"
+	"github.com/berth-run/berth/pkg/image/treesum"
+	"github.com/berth-run/berth/pkg/internal/room"
 )
 
 // Stack returns what to mount for an image's layers, the lowest first: one EROFS
@@ -119,7 +121,11 @@ func (s *Store) settle(ctx context.Context, id digest.Digest, below []digest.Dig
 	}
 	made, err := stack.Settle(filepath.Join(temp, treeDir), temp)
 	if err != nil || made == 0 {
-		return false, Full(err)
+		return false, room.Explain(err, temp, minRoom)
 	}
-	return true, s.commit(temp, Info{Version: infoVersion, DiffID: id, Made: directory.Made{Inodes: made}})
+	sum, err := treesum.Of(ctx, filepath.Join(temp, treeDir))
+	if err == nil {
+		err = s.commit(temp, Info{Version: infoVersion, DiffID: id, Made: directory.Made{Inodes: made, Total: &sum}})
+	}
+	return true, room.Explain(err, temp, minRoom)
 }

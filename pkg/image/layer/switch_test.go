@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/entry/entrytest"
 )
 
@@ -223,7 +222,7 @@ func TestVerifyFindsEveryByteThatChanged(t *testing.T) {
 		if err := overwrite(path, c.at, string(whole[c.at]^1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Verify(t.Context(), c.of); !errors.Is(err, blob.ErrMismatch) {
+		if err := s.Verify(t.Context(), c.of); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s at %d: %v", c.file, c.at, err)
 		}
 		if err := os.WriteFile(path, whole, 0o600); err != nil {
@@ -233,7 +232,7 @@ func TestVerifyFindsEveryByteThatChanged(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "layers", name(diffIDs[0]), tarFile)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Verify(t.Context(), diffIDs[0]); !errors.Is(err, errs.NotFound) {
+	if err := s.Verify(t.Context(), diffIDs[0]); !errors.Is(err, ErrDamaged) || errors.Is(err, errs.NotFound) {
 		t.Errorf("without its tar: %v", err)
 	}
 }

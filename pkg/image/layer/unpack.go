@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/directory"
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -33,14 +33,6 @@ type Stream interface {
 	// Mark returns the last position, at most as far as what has been read, from
 	// which the stream can be opened again; false where it has none.
 	Mark() (Mark, bool)
-}
-
-// Lender is a Stream that lends its bytes, which saves a copy of each.
-type Lender interface {
-	// Lend returns some of the bytes that come next, or an error, which is io.EOF at
-	// the end. The caller calls back once, from any goroutine, when it does not need
-	// them any more, after Close too.
-	Lend() (p []byte, back func(), err error)
 }
 
 // Unpack makes the layer diffID from its tar stream and returns once it is whole,
@@ -75,14 +67,17 @@ func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from
 	defer r.Close()
 	temp, err := os.MkdirTemp(s.dir, ingestPrefix)
 	if err != nil {
-		return Info{}, err
+		return Info{}, room.Explain(err, s.dir, minRoom)
 	}
 	defer os.RemoveAll(temp) // renamed away where it succeeds
 	info, err := s.unpackInto(ctx, temp, diffID, r)
-	if err != nil {
-		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, Full(err))
+	if err == nil {
+		err = s.commit(temp, info)
 	}
-	return info, s.commit(temp, info)
+	if err != nil {
+		return Info{}, fmt.Errorf("unpack layer %s: %w", diffID, room.Explain(err, temp, minRoom))
+	}
+	return info, nil
 }
 
 // derive makes the directory of a layer that is here as a tar stream. The caller
@@ -95,15 +90,15 @@ func (s *Store) derive(ctx context.Context, diffID digest.Digest) (Info, error) 
 	defer r.Close()
 	temp, err := os.MkdirTemp(s.dir, ingestPrefix)
 	if err != nil {
-		return Info{}, err
+		return Info{}, room.Explain(err, s.dir, minRoom)
 	}
 	defer os.RemoveAll(temp)
 	info, err := s.unpackInto(ctx, temp, diffID, r)
-	if err != nil {
-		return Info{}, fmt.Errorf("unpack layer %s from its tar stream: %w", diffID, Full(err))
+	if err == nil {
+		err = s.record(temp, treeRecord, info)
 	}
-	if err := s.record(temp, treeRecord, info); err != nil {
-		return Info{}, err
+	if err != nil {
+		return Info{}, fmt.Errorf("unpack layer %s from its tar stream: %w", diffID, room.Explain(err, temp, minRoom))
 	}
 	p := filepath.Join(s.dir, name(diffID))
 	if err := os.RemoveAll(filepath.Join(p, treeDir)); err != nil { // of a crash, right here
@@ -138,24 +133,22 @@ func (s *Store) deriveAll(ctx context.Context, diffIDs []digest.Digest) error {
 	return nil
 }
 
-// Full marks the errors of a disk that has no room.
-func Full(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", err, errs.Exhausted)
-	}
-	return err
-}
+// minRoom is what making a name or a directory may need: a block.
+const minRoom = 4 << 10
 
 // record puts what is in temp on disk, then says that it is whole.
 func (s *Store) record(temp, record string, info Info) error {
+	if err := s.marks.Add(name(info.DiffID)); err != nil {
+		return err
+	}
 	if err := s.sync.do(s.dir); err != nil {
-		return Full(err)
+		return err
 	}
 	err := statefile.WriteDurable(filepath.Join(temp, record), info)
 	if errors.Is(err, statefile.ErrTooLarge) {
 		return fmt.Errorf("layer leaves too much to the layers below: %w: %w", err, errs.Invalid)
 	}
-	return Full(err)
+	return err
 }
 
 // commit puts a tree on disk, then says that it is whole, then gives it its
@@ -181,12 +174,12 @@ func (s *Store) rename(temp string, diffID digest.Digest) error {
 	if err := os.Rename(temp, p); err != nil {
 		return err
 	}
-	return errors.Join(statefile.SyncDir(s.dir), s.mounts.dropAll(diffID))
+	return errors.Join(statefile.SyncDir(s.dir), s.marks.Trust(name(diffID)), s.mounts.dropAll(diffID))
 }
 
 func (s *Store) unpackInto(ctx context.Context, temp string, diffID digest.Digest, r io.Reader) (Info, error) {
 	v := blob.NewVerifier(blob.ContextReader(ctx, r), diffID, -1)
-	made, err := directory.Unpack(filepath.Join(temp, treeDir), v, s.options.Limits)
+	made, err := directory.Unpack(ctx, filepath.Join(temp, treeDir), v, s.options.Limits)
 	if err != nil {
 		return Info{}, err
 	}

@@ -15,9 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/belt"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/tree"
+	"github.com/berth-run/berth/pkg/image/treesum"
 )
 
 // Tar returns the tar stream of a layer, byte for byte as it came, and verifies it:
@@ -43,49 +45,98 @@ func (s shelf) Tar(ctx context.Context, diffID digest.Digest) (io.ReadCloser, er
 	}{v, f}, nil
 }
 
-// Verify reads every byte of a layer again. The error wraps blob.ErrMismatch where
-// they are not what they were; it is of kind NotFound where the layer is absent or
-// files of it are missing, and of kind Unsupported for directories, of which
-// nothing is known but what they are.
+// Verify reads every byte of a layer again, in all of its forms. The error is
+// ErrDamaged where something is not what it was or is missing, and of kind NotFound
+// where there is no such layer. A tar stream is compared with its digest; a directory
+// cannot give its stream back, and is compared with what its tree added up to when it
+// was made.
 func (s *Store) Verify(ctx context.Context, diffID digest.Digest) error {
 	p, err := s.path(diffID)
 	if err != nil {
 		return err
 	}
-	if info, err := s.read(diffID, imageRecord); err == nil {
-		return s.verifyImage(ctx, info, filepath.Join(p, imageFile))
+	err = verifier{s.shelf, s.options.Limits}.verify(ctx, diffID, p)
+	if _, gone := os.Lstat(p); errors.Is(gone, fs.ErrNotExist) { // perhaps meanwhile
+		return fmt.Errorf("layer %s: %w", diffID, errs.NotFound)
 	}
-	r, err := s.Tar(ctx, diffID)
 	if err != nil {
-		return missing(err)
+		return fmt.Errorf("verify layer %s: %w", diffID, damage(err))
 	}
-	defer r.Close()
-	x, err := again(diffID, r, s.options.Limits)
+	return nil
+}
+
+// verifier reads what is on a shelf.
+type verifier struct {
+	shelf
+	limits entry.Limits
+}
+
+func (s verifier) verify(ctx context.Context, diffID digest.Digest, p string) error {
+	forms := 0
+	for record, verify := range map[string]func(context.Context, Info, string) error{
+		treeRecord: s.verifyTree, tarRecord: s.verifyTar, imageRecord: s.verifyImage,
+	} {
+		if _, err := os.Lstat(filepath.Join(p, record)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		forms++
+		info, err := s.read(diffID, record)
+		if err == nil {
+			err = verify(ctx, info, p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if forms == 0 {
+		return fmt.Errorf("%w: it has no record", ErrDamaged)
+	}
+	return nil
+}
+
+func (s verifier) verifyTree(ctx context.Context, info Info, p string) error {
+	if info.Total == nil { // unpacked by an earlier Berth
+		return nil
+	}
+	got, err := treesum.Of(ctx, filepath.Join(p, treeDir))
 	if err != nil {
 		return err
 	}
-	index, err := os.ReadFile(filepath.Join(p, indexFile))
-	if err != nil {
-		return missing(err)
+	if diff := info.Total.Diff(got); diff != "" {
+		return fmt.Errorf("%w: it %s", ErrDamaged, diff)
 	}
-	if !bytes.Equal(index, x.Encode()) {
-		return fmt.Errorf("index of layer %s: %w", diffID, blob.ErrMismatch)
-	}
-	return s.verifySpill(ctx, diffID, x)
+	return nil
 }
 
-// again reads a whole tar stream as ingest did.
-func again(diffID digest.Digest, r io.Reader, limits entry.Limits) (*tree.Index, error) {
-	b := newBelt(diffID, limits, func(error) {})
-	err := b.carry(r, nil)
-	x, ended := b.end(err == nil)
-	if err == nil {
-		err = ended
+func (s verifier) verifyTar(ctx context.Context, info Info, p string) error {
+	forget(filepath.Join(p, tarFile))
+	r, err := s.Tar(ctx, info.DiffID)
+	if err != nil {
+		return err
 	}
-	if errs.Of(err) == errs.Invalid && !errors.Is(err, blob.ErrMismatch) {
-		err = fmt.Errorf("layer %s: %w: %w", diffID, err, blob.ErrMismatch)
+	defer r.Close()
+	x, err := belt.Read(info.DiffID, r, s.limits)
+	if err != nil {
+		return err
 	}
-	return x, err
+	forget(filepath.Join(p, indexFile))
+	index, err := os.ReadFile(filepath.Join(p, indexFile))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(index, x.Encode()) {
+		return fmt.Errorf("index of layer %s: %w", info.DiffID, blob.ErrMismatch)
+	}
+	return s.verifySpill(ctx, info.DiffID, x)
+}
+
+// forget has the kernel read a file from the disk again: else memory answers for it.
+// It is best effort.
+func forget(path string) {
+	if f, err := os.Open(path); err == nil {
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		_ = f.Close() // read only
+	}
 }
 
 // verifySpill compares a layer's spill with what its tar says.
@@ -94,14 +145,15 @@ func (s shelf) verifySpill(ctx context.Context, diffID digest.Digest, x *tree.In
 		return nil
 	}
 	p := filepath.Join(s.dir, name(diffID))
+	forget(filepath.Join(p, spillFile))
 	f, err := os.Open(filepath.Join(p, spillFile))
 	if err != nil {
-		return missing(err)
+		return err
 	}
 	defer f.Close()
 	t, err := os.Open(filepath.Join(p, tarFile))
 	if err != nil {
-		return missing(err)
+		return err
 	}
 	defer t.Close()
 	if st, err := f.Stat(); err != nil || st.Size() != x.Spilled() {
@@ -130,24 +182,18 @@ func (c comparer) WriteAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-func (s shelf) verifyImage(ctx context.Context, info Info, path string) error {
+func (s shelf) verifyImage(ctx context.Context, info Info, p string) error {
 	if err := blob.Validate(info.Sum); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	path := filepath.Join(p, imageFile)
+	forget(path)
 	f, err := os.Open(path)
 	if err != nil {
-		return missing(err)
+		return err
 	}
 	defer f.Close()
 	_, err = io.Copy(io.Discard, blob.NewVerifier(blob.ContextReader(ctx, f), info.Sum, info.Stored))
-	return err
-}
-
-// missing gives the error of a missing file its kind.
-func missing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) && errs.Of(err) == "" {
-		return fmt.Errorf("%w: %w", err, errs.NotFound)
-	}
 	return err
 }
 

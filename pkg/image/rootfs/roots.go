@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -26,6 +27,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -37,6 +39,7 @@ const (
 	emptyLayer  = ".empty" // begins the names of those that overlay needs where an image has too few
 	// trashPrefix begins the name of what is being removed.
 	trashPrefix = ".ingest-"
+	minRoom     = 4 << 10 // what making a name may need: a block
 )
 
 // Root is one root file system: a writable directory over a stack of layers.
@@ -51,6 +54,8 @@ type Root struct {
 	GIDMappings []specs.LinuxIDMapping `json:"gidMappings,omitempty"`
 	// SELinuxLabel is what every file shows as, or "".
 	SELinuxLabel string `json:"selinuxLabel,omitempty"`
+	// Made is when List's root file systems were made.
+	Made time.Time `json:"-"`
 }
 
 // Roots mounts root file systems: the mount of ID at <mounts>/ID/fs, its writable
@@ -146,7 +151,7 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 		root = old
 	} else if fresh, err = r.prepare(ctx, root); err != nil {
 		r.abandon(root.ID, fresh)
-		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, layer.Full(err))
+		return "", fmt.Errorf("prepare root file system %s: %w", root.ID, room.Explain(err, r.writable, minRoom))
 	}
 	if err = r.makeTarget(root); err == nil {
 		err = r.mount(ctx, root, target)
@@ -154,7 +159,7 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 	if err != nil {
 		_ = r.removeTarget(root.ID) // empty
 		r.abandon(root.ID, fresh)
-		return "", fmt.Errorf("mount root file system %s: %w", root.ID, err)
+		return "", fmt.Errorf("mount root file system %s: %w", root.ID, room.Explain(err, target, minRoom))
 	}
 	return target, nil
 }
@@ -338,6 +343,9 @@ func (r *Roots) List() (all []Root, damaged []string, err error) {
 		if err != nil {
 			damaged = append(damaged, n.Name())
 			continue
+		}
+		if info, err := os.Lstat(filepath.Join(r.writable, n.Name(), rootFile)); err == nil {
+			root.Made = info.ModTime()
 		}
 		all = append(all, root)
 	}

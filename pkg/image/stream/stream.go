@@ -22,6 +22,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/belt"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/buffer"
 	"github.com/berth-run/berth/pkg/image/inflate"
@@ -71,7 +72,7 @@ type Stream struct {
 
 var (
 	_ layer.Stream = (*Stream)(nil)
-	_ layer.Lender = (*Stream)(nil)
+	_ belt.Lender  = (*Stream)(nil)
 )
 
 // state is what a mark's state holds: the blob is read again from Packed on,
@@ -164,7 +165,7 @@ func (l *Stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Lend implements layer.Lender.
+// Lend implements belt.Lender.
 func (l *Stream) Lend() (p []byte, back func(), err error) {
 	for l.rest.at == l.rest.end {
 		l.used()

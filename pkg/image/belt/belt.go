@@ -1,4 +1,12 @@
-package layer
+// Package belt carries a layer's tar stream past those who look at it: one goroutine
+// hashes, one indexes, and the caller writes.
+//
+//	read ─▶ chunk ─┬─▶ hash
+//	               ├─▶ scan
+//	               └─▶ write (the caller)
+//
+// A belt's goroutines live from New to End.
+package belt
 
 import (
 	"context"
@@ -16,18 +24,16 @@ import (
 	"github.com/berth-run/berth/pkg/image/tree"
 )
 
+// maxTail bounds what may follow the end of a tar stream: padding.
+const maxTail = 64 << 20
+
 const (
 	chunkSize  = 1 << 20
 	chunkCount = 6 // of one stream in memory
 )
 
-// belt carries a stream past those who look at it: one goroutine hashes, one
-// indexes, and the caller writes.
-//
-//	read ─▶ chunk ─┬─▶ hash
-//	               ├─▶ scan
-//	               └─▶ write (the caller)
-type belt struct {
+// Belt is one stream on its way. It is for one goroutine.
+type Belt struct {
 	free, hash, scan chan *chunk
 	verifier         digest.Verifier
 	diffID           digest.Digest
@@ -47,10 +53,10 @@ type chunk struct {
 	back  func() // absent where it is the belt's own
 }
 
-// newBelt starts the goroutines, which end ends. cancel is called where the stream
-// is no layer.
-func newBelt(diffID digest.Digest, limits entry.Limits, cancel context.CancelCauseFunc) *belt {
-	b := &belt{
+// New starts the goroutines, which End ends. cancel is called where the stream is no
+// layer.
+func New(diffID digest.Digest, limits entry.Limits, cancel context.CancelCauseFunc) *Belt {
+	b := &Belt{
 		free: make(chan *chunk, chunkCount), hash: make(chan *chunk, chunkCount), scan: make(chan *chunk, chunkCount),
 		diffID: diffID, verifier: diffID.Verifier(),
 	}
@@ -74,7 +80,7 @@ func newBelt(diffID digest.Digest, limits entry.Limits, cancel context.CancelCau
 	return b
 }
 
-func (b *belt) release(c *chunk) {
+func (b *Belt) release(c *chunk) {
 	switch {
 	case c.users.Add(-1) > 0:
 	case c.back != nil:
@@ -84,8 +90,8 @@ func (b *belt) release(c *chunk) {
 	}
 }
 
-// carry reads r to its end and passes it on, to use too.
-func (b *belt) carry(r io.Reader, use func([]byte) error) error {
+// Carry reads r to its end and passes it on, to use too.
+func (b *Belt) Carry(r io.Reader, use func([]byte) error) error {
 	for {
 		c := <-b.free
 		n, err := fill(r, c.data[:chunkSize])
@@ -103,7 +109,7 @@ func (b *belt) carry(r io.Reader, use func([]byte) error) error {
 }
 
 // pass gives a chunk to all that look.
-func (b *belt) pass(c *chunk, use func([]byte) error) error {
+func (b *Belt) pass(c *chunk, use func([]byte) error) error {
 	c.users.Store(3)
 	b.total += int64(len(c.data))
 	b.hash <- c
@@ -115,8 +121,16 @@ func (b *belt) pass(c *chunk, use func([]byte) error) error {
 	return use(c.data)
 }
 
-// carryLent is carry for a stream that lends its bytes.
-func (b *belt) carryLent(ctx context.Context, l Lender, use func([]byte) error) error {
+// Lender is a stream that lends its bytes, which saves a copy of each.
+type Lender interface {
+	// Lend returns some of the bytes that come next, or an error, which is io.EOF at
+	// the end. The caller calls back once, from any goroutine, when it does not need
+	// them any more, after the stream was closed too.
+	Lend() (p []byte, back func(), err error)
+}
+
+// CarryLent is Carry for a stream that lends its bytes.
+func (b *Belt) CarryLent(ctx context.Context, l Lender, use func([]byte) error) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -146,9 +160,9 @@ func fill(r io.Reader, p []byte) (int, error) {
 	return done, nil
 }
 
-// end waits for all that look and returns the index, where the stream came to its
+// End waits for all that look and returns the index, where the stream came to its
 // end and was right.
-func (b *belt) end(whole bool) (*tree.Index, error) {
+func (b *Belt) End(whole bool) (*tree.Index, error) {
 	close(b.hash)
 	close(b.scan)
 	b.done.Wait()
@@ -167,7 +181,7 @@ func (b *belt) end(whole bool) (*tree.Index, error) {
 
 // feed reads what comes by as the tar reader wants it.
 type feed struct {
-	belt   *belt
+	belt   *Belt
 	chunk  *chunk
 	rest   []byte
 	offset int64
@@ -212,4 +226,19 @@ func (f *feed) Seek(n int64, _ int) (int64, error) {
 func (f *feed) drain() {
 	for f.rest = nil; f.next(); f.rest = nil {
 	}
+}
+
+// Read returns the index of a stream that is here. One that is no layer any more is
+// not what it was: the error wraps blob.ErrMismatch.
+func Read(diffID digest.Digest, r io.Reader, limits entry.Limits) (*tree.Index, error) {
+	b := New(diffID, limits, func(error) {})
+	err := b.Carry(r, nil)
+	x, ended := b.End(err == nil)
+	if err == nil {
+		err = ended
+	}
+	if errs.Of(err) == errs.Invalid && !errors.Is(err, blob.ErrMismatch) {
+		err = fmt.Errorf("layer %s: %w: %w", diffID, err, blob.ErrMismatch)
+	}
+	return x, err
 }
