@@ -65,7 +65,10 @@ func (s *Service) add(ctx context.Context, m document, src source, refs []string
 	for _, info := range infos {
 		r.Size += info.Bytes
 	}
-	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.add); err != nil {
+	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.add); err == nil {
+		r.Stack, err = lease.settle(ctx, r)
+	}
+	if err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)
 	}
 	if err := s.mend(ctx, m.desc.Digest); err != nil {
@@ -74,7 +77,7 @@ func (s *Service) add(ctx context.Context, m document, src source, refs []string
 	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
 		return Image{}, err
 	}
-	return s.save(r, refs)
+	return s.save(ctx, r, refs)
 }
 
 // mend removes a blob that is damaged, so that it is brought again.
@@ -146,6 +149,9 @@ func distrust(src source, d digest.Digest, err error) (again bool, _ error) {
 // addLayer makes one layer present, unpacked and, where blobs are kept, as it
 // came.
 func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
+	if err := s.suspects.Settle(ctx, l.DiffID); err != nil && !errors.Is(err, errs.NotFound) {
+		return layer.Info{}, err
+	}
 	fetched, kept := false, s.blobs.Has(l.Blob.Digest)
 	open := func(from layer.Mark) (layer.Stream, error) {
 		fetched = true

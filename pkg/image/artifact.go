@@ -53,7 +53,7 @@ func (s *Service) addArtifact(ctx context.Context, m document, manifest ispec.Ma
 	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
 		return Image{}, err
 	}
-	return s.save(r, refs)
+	return s.save(ctx, r, refs)
 }
 
 // content is every blob that a record names.

@@ -35,14 +35,16 @@ func (s *Service) Check(ctx context.Context, repair bool, containers func() []st
 		}
 	}
 	s.mu.Unlock()
+	doc := doctor{s}
 	for _, check := range []func(context.Context, bool) ([]Problem, error){
-		s.checkBlobs,
-		s.checkTrees,
-		s.checkImages,
+		doc.checkBlobs,
+		doc.checkTrees,
+		doc.checkImages,
+		doc.checkDamaged,
 		func(ctx context.Context, repair bool) ([]Problem, error) {
-			return s.checkRoots(ctx, repair, containers)
+			return doc.checkRoots(ctx, repair, containers)
 		},
-		s.checkGarbage,
+		doc.checkGarbage,
 	} {
 		more, err := check(ctx, repair)
 		problems = append(problems, more...)
@@ -53,40 +55,66 @@ func (s *Service) Check(ctx context.Context, repair bool, containers func() []st
 	return problems, nil
 }
 
-// checkImages looks for content that records name and that is not there.
-func (s *Service) checkImages(context.Context, bool) ([]Problem, error) {
+// doctor is the service's checks and repairs.
+type doctor struct{ *Service }
+
+// checkImages looks for content that records name and that is missing or damaged,
+// and for names of nothing.
+func (s doctor) checkImages(ctx context.Context, repair bool) ([]Problem, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var problems []Problem
-	for _, r := range s.records {
-		missing := func(what string, d digest.Digest) {
-			problems = append(problems, Problem{Object: "image " + r.ID.String(), What: fmt.Sprintf("%s %s is missing: pull it again", what, d)})
+	s.reviewLocked(ctx, slices.Collect(maps.Keys(s.records))...)
+	for id, r := range s.records {
+		if r.fault != nil {
+			problems = append(problems, Problem{Object: "image " + id.String(), What: fmt.Sprintf("%v: pull %s again", r.fault, s.nameLocked(id))})
 		}
-		for _, d := range []digest.Digest{r.ID, r.Manifest.Digest} {
-			if !s.blobs.Has(d) {
-				missing("blob", d)
-			}
-		}
-		for _, d := range r.Stack {
-			if !s.layers.Has(d) {
-				missing("layer", d)
-			}
-		}
-		if r.Artifact == nil {
+	}
+	for name, id := range s.refs {
+		if _, ok := s.records[id]; ok {
 			continue
 		}
-		files, err := r.files(s.blobs)
-		if err == nil {
-			err = s.artifacts.Linked(r.Artifact.Tree, files)
+		p := Problem{Object: "reference " + name, What: fmt.Sprintf("is to image %s, which is not here: pull it again", id)}
+		if repair {
+			p.Repaired = s.dropRefLocked(name) == nil // else the next check finds it again
 		}
-		if err != nil {
-			problems = append(problems, Problem{Object: "artifact " + r.ID.String(), What: err.Error() + ": pull it again"})
-		}
+		problems = append(problems, p)
 	}
 	return problems, nil
 }
 
-func (s *Service) checkRoots(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
+// nameLocked returns a name by which an image can be pulled, or its id.
+func (s doctor) nameLocked(id digest.Digest) string {
+	var names []string
+	for name, image := range s.refs {
+		if image == id {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return id.String()
+	}
+	return slices.Min(names)
+}
+
+// checkDamaged tells of layers that were set aside.
+func (s doctor) checkDamaged(_ context.Context, repair bool) ([]Problem, error) {
+	damaged, err := s.damagedLayers()
+	var problems []Problem
+	for _, d := range damaged {
+		p := Problem{Object: "layer " + d.DiffID.String(), What: "was damaged, and is set aside as " + d.Path}
+		switch {
+		case d.used:
+			p.What += ": a container was made on it"
+		case repair:
+			p.Repaired = s.layers.RemoveDamaged(d.Damaged) == nil // else the next check finds it again
+		}
+		problems = append(problems, p)
+	}
+	return problems, err
+}
+
+func (s doctor) checkRoots(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
 	if containers == nil {
 		return nil, nil
 	}
@@ -131,7 +159,7 @@ func (s *Service) checkRoots(ctx context.Context, repair bool, containers func()
 	return problems, nil
 }
 
-func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, error) {
+func (s doctor) checkGarbage(ctx context.Context, repair bool) ([]Problem, error) {
 	g, err := s.unused(0)
 	if err != nil {
 		return nil, err
@@ -153,7 +181,7 @@ func (s *Service) checkGarbage(ctx context.Context, repair bool) ([]Problem, err
 
 // checkBlobs reads blobs again; those that are larger than a config only with
 // repair, because it takes a while.
-func (s *Service) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) {
+func (s doctor) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) {
 	all, err := s.blobs.List()
 	if err != nil {
 		return nil, err
@@ -172,7 +200,7 @@ func (s *Service) checkBlobs(ctx context.Context, repair bool) ([]Problem, error
 		}
 		p := Problem{Object: "blob " + b.Digest.String(), What: err.Error()}
 		if repair {
-			p.Repaired = s.blobs.Remove(b.Digest) == nil // else the next check finds it again
+			p.Repaired = s.dropBlob(ctx, b.Digest, err) == nil // else the next check finds it again
 		}
 		problems = append(problems, p)
 	}
@@ -181,7 +209,7 @@ func (s *Service) checkBlobs(ctx context.Context, repair bool) ([]Problem, error
 
 // checkTrees reads what archives of artifacts have left, with repair, as it does
 // with blobs. A damaged tree stays for who has mounted it.
-func (s *Service) checkTrees(ctx context.Context, repair bool) ([]Problem, error) {
+func (s doctor) checkTrees(ctx context.Context, repair bool) ([]Problem, error) {
 	if !repair {
 		return nil, nil
 	}

@@ -17,10 +17,11 @@ const (
 	leftFor      = 24 * time.Hour
 )
 
-// Run removes, at once and then each hour, what pulls that were cancelled or
-// failed have left and nobody has gone on from for a day. It returns nil once ctx
-// has ended.
+// Run verifies what the machine may have lost when it stopped, and removes, at
+// once and then each hour, what pulls that were cancelled or failed have left and
+// nobody has gone on from for a day. It returns nil once ctx has ended.
 func (s *Service) Run(ctx context.Context) error {
+	s.suspects.Run(ctx)
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
 	for {
@@ -40,9 +41,15 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) collectOld(ctx context.Context) error {
 	s.mu.Lock()
 	doubt := len(s.faults) > 0
+	var failed error
+	for id, r := range s.records {
+		if !doubt && r.fault != nil && time.Since(r.since) > leftFor { // nobody has pulled it again
+			failed = errors.Join(failed, s.forgetLocked(id))
+		}
+	}
 	s.mu.Unlock()
-	if doubt {
-		return nil
+	if doubt || failed != nil {
+		return failed
 	}
 	return finish(s.collect(ctx, leftFor))
 }
@@ -204,7 +211,8 @@ func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func()
 	for _, d := range signed {
 		failed = append(failed, s.discard(needed(d), func() error { return s.trust.Remove(d) }))
 	}
-	return rest, errors.Join(failed...)
+	damaged, err := doctor{s}.collectDamaged(age)
+	return append(rest, damaged...), errors.Join(append(failed, err)...)
 }
 
 // finish does what collect has left.

@@ -18,7 +18,12 @@
 //
 // The order of writes is content, record, reference, each durable, so what List
 // shows is whole. A record that cannot be read is set aside and reported by
-// Check; it never keeps Open from succeeding.
+// Check; it never keeps Open from succeeding. An image whose content is missing
+// or damaged is kept and not shown, until a pull has brought what it lacks.
+//
+// After the machine has stopped uncleanly, Run verifies the layers written since
+// it was last stopped well, one by one; who needs one of them sooner verifies it
+// first. A layer that is damaged is set aside.
 //
 // Readers (Get, List) use an immutable index behind an atomic pointer and take
 // no lock. mu guards the maps that the index is made from, and the leases that
@@ -53,6 +58,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/image/rootfs"
+	"github.com/berth-run/berth/pkg/image/suspect"
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/image/volume"
 	"github.com/berth-run/berth/pkg/internal/statefile"
@@ -118,14 +124,15 @@ type Image struct {
 
 // Service is the node's images. Its methods are safe for concurrent use.
 type Service struct {
-	options Options
-	blobs   *blob.Store
-	layers  *layer.Store
-	roots   *rootfs.Roots
-	trust   *trust.Gate
-	flights flights
-	sizes   layerSizes
-	buffers *buffer.Pool
+	options  Options
+	blobs    *blob.Store
+	layers   *layer.Store
+	suspects *suspect.Verifier
+	roots    *rootfs.Roots
+	trust    *trust.Gate
+	flights  flights
+	sizes    layerSizes
+	buffers  *buffer.Pool
 
 	memory, connections *fetch.Budget // of all pulls
 
@@ -184,6 +191,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.suspects = suspect.NewVerifier(s.layers, s.layers.Suspects(), s.quarantine)
 	s.artifacts, err = artifact.Open(filepath.Join(o.Root, "artifacts"), s.blobs, o.Limits)
 	if err == nil {
 		s.volumes, err = volume.Open(filepath.Join(o.Root, "images", "volumes"), filepath.Join(o.State, "volumes"), content{s.artifacts, s.roots})
@@ -198,20 +206,22 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	return s, nil
 }
 
-// Close ends running pulls and waits for them. Root file systems stay mounted, and
-// so do the images that they are made of.
+// Close ends running pulls and waits for them, and says on disk that all is well
+// there. Root file systems stay mounted, and so do the images that they are made of.
 func (s *Service) Close() error {
 	s.flights.close()
 	s.rests.Wait()
-	used := map[digest.Digest]bool{}
+	var used map[digest.Digest]bool
 	roots, damaged, err := s.roots.List()
-	for _, r := range roots {
-		s.layers.Mark(used, r.Layers)
-	}
 	if err == nil && len(damaged) == 0 {
-		err = s.layers.Close(used)
+		used = map[digest.Digest]bool{}
 	}
-	return errors.Join(err, s.roots.Close())
+	for _, r := range roots {
+		if used != nil {
+			s.layers.Mark(used, r.Layers)
+		}
+	}
+	return errors.Join(err, s.roots.Close(), s.layers.Close(used))
 }
 
 func (s *Service) recordDir() string { return filepath.Join(s.options.Root, "images", "records") }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/reference"
+	"github.com/berth-run/berth/pkg/internal/room"
 )
 
 // annotationName is where containerd and Docker put a whole reference; the OCI
@@ -24,7 +25,7 @@ const annotationName = "io.containerd.image.name"
 func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
 	sp, err := s.spool(ctx, r)
 	if err != nil {
-		return nil, fmt.Errorf("load: %w", err)
+		return nil, fmt.Errorf("load: %w", room.Explain(err, s.spoolDir(), 0))
 	}
 	defer sp.remove()
 	var images []Image
@@ -37,7 +38,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
 		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, dockerManifestFile, errs.Invalid)
 	}
 	if err != nil {
-		return images, fmt.Errorf("load: %w", errors.Join(err, finish(s.collect(context.WithoutCancel(ctx), 0))))
+		return images, fmt.Errorf("load: %w", errors.Join(room.Explain(err, s.options.Root, 0), finish(s.collect(context.WithoutCancel(ctx), 0))))
 	}
 	return images, nil
 }

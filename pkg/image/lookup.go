@@ -28,6 +28,9 @@ type index struct {
 func (s *Service) publishLocked() {
 	x := &index{byRef: map[string]int{}, byID: map[digest.Digest]int{}}
 	for _, r := range s.records {
+		if r.fault != nil {
+			continue
+		}
 		x.images = append(x.images, s.imageLocked(r))
 	}
 	slices.SortFunc(x.images, func(a, b Image) int { return strings.Compare(string(a.ID), string(b.ID)) })

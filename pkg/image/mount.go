@@ -2,13 +2,16 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/rootfs"
+	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 // MountRequest asks for the root file system of a container.
@@ -25,7 +28,7 @@ type MountRequest struct {
 // idempotent, also after a reboot and after the image has been removed: the
 // layers of a container stay until Unmount.
 func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
-	stack, lease, err := s.stackOf(r.Image)
+	stack, lease, err := s.stackOf(ctx, r.Image)
 	if err != nil {
 		if path, again := s.roots.Remount(ctx, r.ContainerID); again == nil {
 			return path, nil
@@ -33,25 +36,73 @@ func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
 		return "", fmt.Errorf("mount root file system of %s: %w", r.ContainerID, err)
 	}
 	defer lease.release()
-	return s.roots.Mount(ctx, rootfs.Root{
+	path, err := s.roots.Mount(ctx, rootfs.Root{
 		ID: r.ContainerID, Layers: stack, UIDMappings: r.UIDMappings, GIDMappings: r.GIDMappings, SELinuxLabel: r.SELinuxLabel,
 	})
+	if err != nil { // perhaps because a layer is gone
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.reviewLocked(ctx, stack...)
+	}
+	return path, err
 }
 
-// stackOf returns an image's layers, leased until they are recorded as mounted.
-func (s *Service) stackOf(id digest.Digest) ([]digest.Digest, *lease, error) {
+// stackOf returns what to mount for an image, leased until it is recorded as mounted.
+func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Digest, *lease, error) {
+	lease := s.lease()
 	s.mu.Lock()
 	r, ok := s.records[id]
-	if ok {
-		for _, d := range r.Stack {
-			s.leases[d]++
-		}
+	if ok && r.fault == nil {
+		lease.addLocked(append(r.diffIDs(), r.Stack...)...)
 	}
 	s.mu.Unlock()
 	if !ok {
 		return nil, nil, fmt.Errorf("image %s: %w", id, errs.NotFound)
 	}
-	return r.Stack, &lease{service: s, digests: r.Stack}, nil
+	if r.fault != nil {
+		return nil, nil, fmt.Errorf("image %s is damaged: pull it again: %s: %w", id, r.fault.Error(), errs.NotFound)
+	}
+	stack, err := lease.settle(ctx, r)
+	if err != nil {
+		lease.release()
+	}
+	return stack, lease, err
+}
+
+// settle returns what to mount for an image whose layers are leased. Nothing of it is
+// a suspect, and what was made of the layers and is missing or damaged is made again.
+func (l *lease) settle(ctx context.Context, r record) ([]digest.Digest, error) {
+	s := l.service
+	if err := s.suspects.Settle(ctx, r.diffIDs()...); err != nil {
+		return nil, err
+	}
+	if err := s.suspects.Settle(ctx, r.Stack...); err != nil && !errors.Is(err, errs.NotFound) {
+		return nil, err
+	}
+	if s.layers.Stacked(r.Stack) {
+		return r.Stack, nil
+	}
+	stack, err := s.layers.Stack(ctx, r.diffIDs(), l.add)
+	if err == nil && !slices.Equal(stack, r.Stack) {
+		err = s.restack(r.ID, stack)
+	}
+	return stack, err
+}
+
+// restack records what is mounted for an image from now on.
+func (s *Service) restack(id digest.Digest, stack []digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[id]
+	if !ok { // being added, or removed meanwhile
+		return nil
+	}
+	r.Stack = stack
+	if err := statefile.WriteDurable(s.recordPath(id), r); err != nil {
+		return err
+	}
+	s.records[id] = r
+	return nil
 }
 
 // Unmount unmounts a container's root file system and its volumes, and removes

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/reference"
 )
@@ -112,20 +114,33 @@ func (s *Service) forget(ref string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, err := s.Get(ref)
-	if err != nil {
-		return err
+	if err == nil {
+		return s.forgetLocked(i.ID)
 	}
+	// One that is damaged is not shown, and can be removed all the same.
+	id := digest.Digest(ref)
+	if name, invalid := reference.Normalize(ref); invalid == nil && s.refs[name] != "" {
+		id = s.refs[name]
+	}
+	if r, ok := s.records[id]; ok && r.fault != nil {
+		return s.forgetLocked(id)
+	}
+	return err
+}
+
+func (s *Service) forgetLocked(id digest.Digest) error {
 	defer s.publishLocked()
-	for _, names := range [][]string{i.RepoTags, i.RepoDigests} {
-		for _, name := range names {
-			if err := s.dropRefLocked(name); err != nil {
-				return err
-			}
+	for name, image := range s.refs {
+		if image != id {
+			continue
+		}
+		if err := s.dropRefLocked(name); err != nil {
+			return err
 		}
 	}
-	if err := os.Remove(s.recordPath(i.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	delete(s.records, i.ID)
+	delete(s.records, id)
 	return nil
 }

@@ -8,13 +8,13 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/policy"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/image/trust"
+	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -147,18 +147,10 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 		refs = append(refs, ref.String())
 	}
 	i, err := s.add(ctx, m, repository, refs, report)
-	err = full(err)
+	err = room.Explain(err, s.options.Root, 0)
 	switch errs.Of(err) {
 	case errs.Invalid, errs.Unsupported, errs.Exhausted: // else the next attempt goes on from what has come
 		err = errors.Join(err, finish(s.collect(context.WithoutCancel(ctx), 0)))
 	}
 	return i, err
-}
-
-// full marks the errors of a disk that has no room.
-func full(err error) error {
-	if errs.Of(err) == "" && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
-		return fmt.Errorf("%w: %w", err, errs.Exhausted)
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,12 +36,25 @@ type record struct {
 	Artifact *artifactRecord   `json:"artifact,omitempty"`       // nil for an image
 
 	config ispec.Image // read from its blob
+	fault  error       // why the image is not shown; see doctor.fault
+	since  time.Time   // of fault
 }
 
 // layerRecord joins the two forms of a layer.
 type layerRecord struct {
 	DiffID digest.Digest    `json:"diffID"`
 	Blob   ispec.Descriptor `json:"blob"`
+}
+
+// diffIDs returns an image's layers, the lowest first; none for an artifact.
+func (r record) diffIDs() []digest.Digest {
+	var all []digest.Digest
+	for _, l := range r.Layers {
+		if r.Artifact == nil {
+			all = append(all, l.DiffID)
+		}
+	}
+	return all
 }
 
 // artifactRecord is what a record has of an artifact, whose id is the digest of
@@ -66,7 +80,8 @@ func (s *Service) refPath(name string) string {
 	return filepath.Join(s.refDir(), digest.FromString(name).Encoded()+".json")
 }
 
-// load reads all records; what it cannot use it sets aside.
+// load reads all records; what it cannot read it sets aside. An image whose
+// content is missing or damaged is kept, and not shown.
 func (s *Service) load(ctx context.Context) error {
 	log := klog.FromContext(ctx)
 	aside := func(path string, err error) {
@@ -79,6 +94,11 @@ func (s *Service) load(ctx context.Context) error {
 		if err != nil {
 			aside(path, err)
 			return
+		}
+		r.fault = doctor{s}.fault(&r)
+		if r.fault != nil {
+			r.since = time.Now()
+			log.Error(r.fault, "An image is damaged, and absent until it is pulled again", "image", r.ID)
 		}
 		s.records[r.ID] = r
 	})
@@ -121,23 +141,6 @@ func (s *Service) readRecord(path string) (record, error) {
 	case r.ID.Validate() != nil || r.Manifest.Digest.Validate() != nil || s.recordPath(r.ID) != path:
 		return r, fmt.Errorf("record of %q: %w", r.ID, statefile.ErrCorrupt)
 	}
-	if r.Artifact != nil {
-		_, err := s.artifacts.Info(r.Artifact.Tree)
-		return r, err
-	}
-	data, err := s.blobs.ReadAll(r.ID, maxConfig)
-	if err != nil {
-		return r, err
-	}
-	r.config, err = parseConfig(data)
-	if err != nil {
-		return r, err
-	}
-	for _, d := range r.Stack {
-		if !s.layers.Has(d) {
-			return r, fmt.Errorf("layer %s: %w", d, errs.NotFound)
-		}
-	}
 	return r, nil
 }
 
@@ -152,14 +155,15 @@ func (s *Service) readRef(path string) (refRecord, error) {
 	if name, err := reference.Normalize(r.Name); err != nil || name != r.Name || s.refPath(name) != path {
 		return r, fmt.Errorf("reference %q: %w", r.Name, statefile.ErrCorrupt)
 	}
-	if _, ok := s.records[r.Image]; !ok {
-		return r, fmt.Errorf("reference %q to %s: %w", r.Name, r.Image, errs.NotFound)
+	if r.Image.Validate() != nil { // where it has no record, its next pull brings it one
+		return r, fmt.Errorf("reference %q to %q: %w", r.Name, r.Image, statefile.ErrCorrupt)
 	}
 	return r, nil
 }
 
-// save makes an image and its references durable, then visible.
-func (s *Service) save(r record, refs []string) (Image, error) {
+// save makes an image and its references durable, then visible, and with it
+// others that lacked what it has brought.
+func (s *Service) save(ctx context.Context, r record, refs []string) (Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.records[r.ID]; ok {
@@ -169,7 +173,8 @@ func (s *Service) save(r record, refs []string) (Image, error) {
 		return Image{}, err
 	}
 	s.records[r.ID] = r
-	defer s.publishLocked() // also what is left of a failure half-way
+	s.faults = mended(s.faults, s.recordPath(r.ID))
+	defer s.reviewLocked(ctx) // also what is left of a failure half-way
 	for _, name := range refs {
 		if err := s.setRefLocked(name, r.ID); err != nil {
 			return Image{}, err
@@ -186,7 +191,13 @@ func (s *Service) setRefLocked(name string, id digest.Digest) error {
 		return err
 	}
 	s.refs[name] = id
+	s.faults = mended(s.faults, s.refPath(name))
 	return nil
+}
+
+// mended returns the faults without what Open has found wrong with a record.
+func mended(faults []Problem, path string) []Problem {
+	return slices.DeleteFunc(faults, func(p Problem) bool { return p.Object == path })
 }
 
 func (s *Service) dropRefLocked(name string) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/inflate"
+	"github.com/berth-run/berth/pkg/internal/room"
 )
 
 const (
@@ -87,7 +88,7 @@ func (sp *spool) fill(r io.Reader) error {
 		name := path.Clean(strings.TrimPrefix(h.Name, "/"))
 		switch h.Typeflag {
 		case tar.TypeReg:
-			if err := sp.write(name, n, t); err != nil {
+			if err := sp.write(name, n, t, h.Size); err != nil {
 				return err
 			}
 		case tar.TypeSymlink: // older `docker save` links equal layers
@@ -98,15 +99,15 @@ func (sp *spool) fill(r io.Reader) error {
 	}
 }
 
-func (sp *spool) write(name string, n int, r io.Reader) error {
+func (sp *spool) write(name string, n int, r io.Reader, size int64) error {
 	p := filepath.Join(sp.dir, strconv.Itoa(n))
 	f, err := os.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
+	written, err := io.Copy(f, r)
 	sp.files[name] = p
-	return errors.Join(err, f.Close())
+	return errors.Join(room.Explain(err, p, size-written), f.Close())
 }
 
 // open opens a file of the archive by its name there.

@@ -53,7 +53,7 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 	lease := s.lease()
 	defer lease.release()
 	for _, source := range r.Sources {
-		i, err := lease.source(source, &v)
+		i, err := lease.source(ctx, source, &v)
 		if err == nil {
 			err = s.Admit(ctx, i, cmp.Or(source.Asked, source.Ref), r.Namespace)
 		}
@@ -76,19 +76,22 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 }
 
 // source adds to v what a source is made of, and keeps it until v is recorded.
-func (l *lease) source(source VolumeSource, v *volume.Record) (Image, error) {
+func (l *lease) source(ctx context.Context, source VolumeSource, v *volume.Record) (Image, error) {
 	s := l.service
 	s.mu.Lock()
 	i, err := s.Get(source.Ref)
 	r, ok := s.records[i.ID]
 	if err == nil && ok {
-		l.addLocked(append(r.content(), r.Stack...)...)
+		l.addLocked(append(append(r.content(), r.diffIDs()...), r.Stack...)...)
 	}
 	s.mu.Unlock()
 	if errors.Is(err, errs.NotFound) {
 		return i, fmt.Errorf("%w: pull it first, as kubelet does", err)
 	}
 	if err != nil {
+		return i, err
+	}
+	if r.Stack, err = l.settle(ctx, r); err != nil {
 		return i, err
 	}
 	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: r.Stack, SubPath: source.SubPath}

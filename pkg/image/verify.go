@@ -1,0 +1,245 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"k8s.io/klog/v2"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/layer"
+)
+
+// fault returns what keeps an image from being used: content that is missing or
+// damaged. Such an image is not shown, so that kubelet pulls it again; its record
+// and its names stay, and hold what is left of it for that pull.
+func (s doctor) fault(r *record) error {
+	if r.Artifact != nil {
+		files, err := r.files(s.blobs)
+		return errors.Join(err, s.artifacts.Linked(r.Artifact.Tree, files))
+	}
+	for _, d := range []digest.Digest{r.ID, r.Manifest.Digest} {
+		data, err := s.blobs.ReadAll(d, maxConfig)
+		if err == nil && d == r.ID {
+			r.config, err = parseConfig(data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, d := range r.diffIDs() { // what is stacked is made again of these
+		if !s.layers.Has(d) {
+			return fmt.Errorf("layer %s: %w", d, errs.NotFound)
+		}
+	}
+	return nil
+}
+
+// reviewLocked looks at the images that use any of the digests, or at all of
+// those that are not shown where none is given, and shows those that are whole.
+func (s *Service) reviewLocked(ctx context.Context, digests ...digest.Digest) {
+	affected := map[digest.Digest]bool{}
+	for _, d := range digests {
+		affected[d] = true
+	}
+	for id, r := range s.records {
+		uses := len(digests) == 0 && r.fault != nil
+		for _, d := range append(append(r.content(), r.diffIDs()...), r.Stack...) {
+			uses = uses || affected[d]
+		}
+		if !uses {
+			continue
+		}
+		fault := doctor{s}.fault(&r)
+		if fault != nil && r.fault == nil {
+			r.since = time.Now()
+			klog.FromContext(ctx).Error(fault, "An image is damaged, and absent until it is pulled again", "image", id)
+		}
+		r.fault = fault
+		s.records[id] = r
+	}
+	s.publishLocked()
+}
+
+// quarantine sets a damaged layer aside. Images that use it are absent then.
+func (s *Service) quarantine(ctx context.Context, d digest.Digest, damage error) error {
+	klog.FromContext(ctx).Error(damage, "Setting a damaged layer aside", "layer", d)
+	if err := s.layers.Quarantine(ctx, d); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reviewLocked(ctx, d)
+	return nil
+}
+
+// VerifyProgress tells which object Verify reads, and how far it is.
+type VerifyProgress struct {
+	Object      string
+	Done, Total int64 // bytes
+}
+
+// Verify reads every byte of all blobs and layers again, and returns what is
+// damaged. With repair, damaged blobs are removed and damaged layers set aside;
+// the next pull of an image brings what it lacks. progress may be nil.
+func (s *Service) Verify(ctx context.Context, repair bool, progress func(VerifyProgress)) ([]Problem, error) {
+	objects, err := doctor{s}.objects()
+	if err != nil {
+		return nil, fmt.Errorf("verify images: %w", err)
+	}
+	at := VerifyProgress{}
+	for _, o := range objects {
+		at.Total += o.size
+	}
+	tell := func(object string) {
+		if at.Object = object; progress != nil {
+			progress(at)
+		}
+	}
+	var problems []Problem
+	for _, o := range objects {
+		tell(o.what + " " + o.digest.String())
+		err := o.verify(ctx, o.digest)
+		switch {
+		case ctx.Err() != nil:
+			return problems, ctx.Err()
+		case err != nil && !errors.Is(err, errs.NotFound): // else removed meanwhile
+			p := Problem{Object: at.Object, What: err.Error()}
+			if repair {
+				if failed := o.repair(ctx, o.digest, err); failed != nil {
+					p.What += ": " + failed.Error()
+				} else {
+					p.Repaired = true
+				}
+			}
+			problems = append(problems, p)
+		}
+		at.Done += o.size
+	}
+	tell("")
+	return problems, nil
+}
+
+// object is something that can be read again.
+type object struct {
+	what   string
+	digest digest.Digest
+	size   int64
+	verify func(context.Context, digest.Digest) error
+	repair func(context.Context, digest.Digest, error) error
+}
+
+func (s doctor) objects() ([]object, error) {
+	blobs, err := s.blobs.List()
+	if err != nil {
+		return nil, err
+	}
+	var all []object
+	for _, b := range blobs {
+		all = append(all, object{"blob", b.Digest, b.Size, s.blobs.Verify, s.dropBlob})
+	}
+	s.mu.Lock()
+	for _, r := range s.records {
+		if r.Artifact != nil {
+			all = append(all, object{"artifact", r.ID, r.Size, s.artifactVerifier(r), s.dropTree})
+		}
+	}
+	s.mu.Unlock()
+	layers, err := s.layers.List()
+	for _, d := range layers {
+		size, _ := s.layers.Usage(d) // of one that has no record: 0
+		all = append(all, object{"layer", d, size, s.layers.Verify, s.quarantine})
+	}
+	return all, err
+}
+
+// artifactVerifier reads what an artifact's archives have left.
+func (s doctor) artifactVerifier(r record) func(context.Context, digest.Digest) error {
+	return func(ctx context.Context, _ digest.Digest) error {
+		files, err := r.files(s.blobs)
+		if err == nil {
+			err = s.artifacts.Verify(ctx, r.Artifact.Tree, files)
+		}
+		return err
+	}
+}
+
+// dropTree marks an artifact's tree damaged, which stays for who has mounted it.
+func (s doctor) dropTree(ctx context.Context, id digest.Digest, damage error) error {
+	klog.FromContext(ctx).Error(damage, "An artifact is damaged", "artifact", id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[id]
+	if !ok || r.Artifact == nil {
+		return nil
+	}
+	err := s.artifacts.Damage(r.Artifact.Tree)
+	s.reviewLocked(ctx, id)
+	return err
+}
+
+// dropBlob removes a damaged blob. Images that need it are absent then.
+func (s doctor) dropBlob(ctx context.Context, d digest.Digest, damage error) error {
+	klog.FromContext(ctx).Error(damage, "Removing a damaged blob", "blob", d)
+	if err := s.blobs.Remove(d); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reviewLocked(ctx, d)
+	return nil
+}
+
+// collectDamaged returns what removes the layers that were set aside at least age ago and that
+// no root file system can show.
+func (s doctor) collectDamaged(age time.Duration) (rest []func() error, err error) {
+	damaged, err := s.damagedLayers()
+	for _, d := range damaged {
+		if !d.used && time.Since(d.Since) >= age {
+			rest = append(rest, func() error { return s.layers.RemoveDamaged(d.Damaged) })
+		}
+	}
+	return rest, err
+}
+
+// damagedLayer is a layer that was set aside. A container that was made before may
+// still show it.
+type damagedLayer struct {
+	layer.Damaged
+	used bool
+}
+
+func (s doctor) damagedLayers() ([]damagedLayer, error) {
+	aside, err := s.layers.ListDamaged()
+	if err != nil || len(aside) == 0 {
+		return nil, err
+	}
+	roots, unknown, err := s.roots.List()
+	if err != nil {
+		return nil, err
+	}
+	volumes, lost, err := s.volumes.List()
+	if err != nil {
+		return nil, err
+	}
+	mounted := map[digest.Digest]bool{} // as volumes, perhaps since before
+	for _, c := range volumes {
+		for _, v := range c.Volumes {
+			s.layers.Mark(mounted, v.Layers)
+		}
+	}
+	var all []damagedLayer
+	for _, d := range aside {
+		used := map[digest.Digest]bool{d.DiffID: len(unknown)+len(lost) > 0 || mounted[d.DiffID]}
+		for _, r := range roots {
+			if !r.Made.After(d.Since) {
+				s.layers.Mark(used, r.Layers)
+			}
+		}
+		all = append(all, damagedLayer{d, used[d.DiffID]})
+	}
+	return all, nil
+}
