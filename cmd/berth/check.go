@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -20,19 +22,23 @@ type problem struct {
 }
 
 func checkCommand(a *app) *cobra.Command {
-	var repair bool
+	var repair, verify, quiet bool
 	var f format
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Look for records, mounts and processes that do not fit together",
 		Args:  cobra.NoArgs,
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			resp, err := c.Admin.Check(ctx, &apiv1.CheckRequest{Repair: repair})
+			var r *reading
+			if verify {
+				r = newReading(a.errOut, quiet)
+			}
+			found, err := problems(ctx, c, r, repair)
 			if err != nil {
 				return err
 			}
 			list, left := []problem{}, 0
-			for _, p := range resp.Problems {
+			for _, p := range found {
 				list = append(list, problem{p.Store, p.Object, p.What, p.Repaired})
 				if !p.Repaired {
 					left++
@@ -47,9 +53,35 @@ func checkCommand(a *app) *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().BoolVar(&repair, "repair", false, "mend what can be mended")
+	cmd.Flags().BoolVar(&repair, "repair", false, "mend what can be mended, and set damaged content aside for the next pull to bring again")
+	cmd.Flags().BoolVar(&verify, "verify", false, "also read every byte of images again")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
 	f.flag(cmd, "the problems")
 	return cmd
+}
+
+// problems asks for what is wrong. Content comes first: what is set aside then is
+// missing in what fits together. An object is told of once.
+func problems(ctx context.Context, c *client.Client, r *reading, repair bool) ([]*apiv1.Problem, error) {
+	var found []*apiv1.Problem
+	if r != nil {
+		var err error
+		if found, err = r.verify(ctx, c, repair); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := c.Admin.Check(ctx, &apiv1.CheckRequest{Repair: repair})
+	if err != nil {
+		return nil, err
+	}
+	read := found
+	for _, p := range resp.Problems {
+		known := slices.ContainsFunc(read, func(r *apiv1.Problem) bool { return r.Store == p.Store && r.Object == p.Object })
+		if !known || !p.Repaired && repair {
+			found = append(found, p)
+		}
+	}
+	return found, nil
 }
 
 func problemTable(w io.Writer, list []problem) {
@@ -63,10 +95,15 @@ func problemTable(w io.Writer, list []problem) {
 		if p.Repaired {
 			repaired = "yes"
 		}
-		rows = append(rows, []string{p.Store, client.ShortID(p.Object), p.What, repaired})
+		rows = append(rows, []string{p.Store, shortDigest(p.Object), p.What, repaired})
 	}
 	table(w, []string{"STORE", "OBJECT", "PROBLEM", "REPAIRED"}, rows)
 }
+
+var digestRE = regexp.MustCompile(`sha(256|512):[0-9a-f]{64,128}`)
+
+// shortDigest shortens the digest in an object's name.
+func shortDigest(object string) string { return digestRE.ReplaceAllStringFunc(object, client.ShortID) }
 
 func problemsLeft(n int, repair bool) error {
 	if repair {

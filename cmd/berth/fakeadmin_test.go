@@ -29,6 +29,20 @@ func (d *fakeAdmin) Check(context.Context, *apiv1.CheckRequest) (*apiv1.CheckRes
 	return &apiv1.CheckResponse{Problems: d.problems}, nil
 }
 
+func (d *fakeAdmin) Verify(r *apiv1.VerifyRequest, stream apiv1.Admin_VerifyServer) error {
+	for _, p := range []*apiv1.VerifyProgress{
+		{Store: "image", Object: "layer sha256:1234567890abcdef", Total: 2_000_000},
+		{Store: "image", Done: 2_000_000, Total: 2_000_000},
+	} {
+		if err := stream.Send(&apiv1.VerifyResponse{Progress: p}); err != nil {
+			return err
+		}
+	}
+	return stream.Send(&apiv1.VerifyResponse{Problems: []*apiv1.Problem{
+		{Store: "image", Object: "layer damaged", What: "it has 1 name where 2 were made", Repaired: r.Repair},
+	}})
+}
+
 func (d *fakeAdmin) Pull(r *apiv1.PullRequest, stream apiv1.Admin_PullServer) error {
 	done := d.lock("Pull %s %s", r.Image, r.GetAuth().GetUsername()+":"+r.GetAuth().GetPassword())
 	d.addImage("docker.io/library/"+r.Image+":latest", "sha256:"+strings.Repeat("9", 64))

@@ -46,6 +46,15 @@ type Checker struct {
 	Store string
 	// Check looks for problems and, with repair, mends what it can.
 	Check func(ctx context.Context, repair bool) ([]Problem, error)
+	// Verify reads every byte that the store keeps again, and calls progress from
+	// one goroutine. Nil: the store keeps nothing that can be read again.
+	Verify func(ctx context.Context, repair bool, progress func(Progress)) ([]Problem, error)
+}
+
+// Progress is how far a Verify is.
+type Progress struct {
+	Object      string // that is read
+	Done, Total int64  // bytes
 }
 
 // Problem is one thing that a check found.
@@ -121,18 +130,46 @@ func (s *Server) runtimeInfo(ctx context.Context) *apiv1.InfoResponse_Runtime {
 	}
 }
 
+// Verify has every store that can read its content again do so. The content is
+// read while the client reads what is told of it: one that stops reading waits.
+func (s *Server) Verify(r *apiv1.VerifyRequest, stream grpc.ServerStreamingServer[apiv1.VerifyResponse]) error {
+	ctx, last := stream.Context(), &apiv1.VerifyResponse{}
+	for _, c := range s.deps.Checkers {
+		if c.Verify == nil {
+			continue
+		}
+		problems, err := c.Verify(ctx, r.Repair, func(p Progress) {
+			// A client that went away also cancelled ctx.
+			_ = stream.Send(&apiv1.VerifyResponse{Progress: &apiv1.VerifyProgress{Store: c.Store, Object: p.Object, Done: p.Done, Total: p.Total}})
+		})
+		last.Problems = append(last.Problems, messages(c.Store, problems, err, "verification")...)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return stream.Send(last)
+}
+
+// messages are the problems of one store, the one that it could not go on among
+// them.
+func messages(store string, problems []Problem, err error, what string) []*apiv1.Problem {
+	var out []*apiv1.Problem
+	for _, p := range problems {
+		out = append(out, &apiv1.Problem{Store: store, Object: p.Object, What: p.What, Repaired: p.Repaired})
+	}
+	if err != nil {
+		out = append(out, &apiv1.Problem{Store: store, What: what + " did not finish: " + err.Error()})
+	}
+	return out
+}
+
 // Check runs every checker; one that cannot run is itself a problem, and the
 // others still run.
 func (s *Server) Check(ctx context.Context, r *apiv1.CheckRequest) (*apiv1.CheckResponse, error) {
 	resp := &apiv1.CheckResponse{}
 	for _, c := range s.deps.Checkers {
 		problems, err := c.Check(ctx, r.Repair)
-		for _, p := range problems {
-			resp.Problems = append(resp.Problems, &apiv1.Problem{Store: c.Store, Object: p.Object, What: p.What, Repaired: p.Repaired})
-		}
-		if err != nil {
-			resp.Problems = append(resp.Problems, &apiv1.Problem{Store: c.Store, What: "check did not finish: " + err.Error()})
-		}
+		resp.Problems = append(resp.Problems, messages(c.Store, problems, err, "check")...)
 	}
 	return resp, ctx.Err()
 }

@@ -323,6 +323,33 @@ func TestPlatformIsOSAndArchitecture(t *testing.T) {
 	}
 }
 
+func TestVerifyTellsProgressAndThenProblems(t *testing.T) {
+	var repaired bool
+	client := serve(t, admin.Deps{Runtime: &fakeRuntime{}, Checkers: []admin.Checker{
+		{Store: "pod"},
+		{Store: "image", Verify: func(_ context.Context, repair bool, progress func(admin.Progress)) ([]admin.Problem, error) {
+			repaired = repair
+			progress(admin.Progress{Object: "layer x", Done: 1, Total: 2})
+			return []admin.Problem{{Object: "layer x", What: "torn", Repaired: true}}, errors.New("boom")
+		}},
+	}})
+	stream, err := client.Verify(t.Context(), &apiv1.VerifyRequest{Repair: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := stream.Recv()
+	if err != nil || first.Progress.GetStore() != "image" || first.Progress.Object != "layer x" || first.Progress.Total != 2 {
+		t.Errorf("%v, %v", first, err)
+	}
+	last, err := stream.Recv()
+	if err != nil || last.Progress != nil || len(last.Problems) != 2 || !last.Problems[0].Repaired || !strings.Contains(last.Problems[1].What, "did not finish: boom") {
+		t.Errorf("%v, %v", last, err)
+	}
+	if !repaired {
+		t.Error("was not asked to repair")
+	}
+}
+
 func TestCheckGoesOnPastABrokenChecker(t *testing.T) {
 	client := serve(t, admin.Deps{Runtime: &fakeRuntime{}, Checkers: []admin.Checker{
 		{Store: "pod", Check: func(context.Context, bool) ([]admin.Problem, error) { return nil, errors.New("boom") }},

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/berth-run/berth/pkg/admin"
+	"github.com/berth-run/berth/pkg/image"
 )
 
 // checkers are the stores that `berth check` asks: who holds something before
@@ -24,6 +25,9 @@ func (s *services) checkers() []admin.Checker {
 		}},
 		{Store: "image", Check: func(ctx context.Context, repair bool) ([]admin.Problem, error) {
 			found, err := s.images.Check(ctx, repair, s.containerIDs)
+			return problems(found), err
+		}, Verify: func(ctx context.Context, repair bool, progress func(admin.Progress)) ([]admin.Problem, error) {
+			found, err := s.images.Verify(ctx, repair, func(p image.VerifyProgress) { progress(admin.Progress(p)) })
 			return problems(found), err
 		}},
 	}

@@ -295,6 +295,175 @@ func (x *CheckResponse) GetProblems() []*Problem {
 	return nil
 }
 
+type VerifyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Repair sets aside what is damaged, for the next pull to bring again.
+	Repair        bool `protobuf:"varint,1,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *VerifyRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+type VerifyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Progress is absent in the last message.
+	Progress *VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Problems are set in the last message only.
+	Problems      []*Problem `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResponse) Reset() {
+	*x = VerifyResponse{}
+	mi := &file_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResponse) ProtoMessage() {}
+
+func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
+func (*VerifyResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *VerifyResponse) GetProgress() *VerifyProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetProblems() []*Problem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+type VerifyProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Store string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// Object is what is read now.
+	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	// Done and total are bytes of this store.
+	Done          int64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyProgress) Reset() {
+	*x = VerifyProgress{}
+	mi := &file_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyProgress) ProtoMessage() {}
+
+func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
+func (*VerifyProgress) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VerifyProgress) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *VerifyProgress) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *VerifyProgress) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 type Problem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Store is the part of the daemon that found it, such as "image".
@@ -308,7 +477,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_admin_proto_msgTypes[5]
+	mi := &file_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +489,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[5]
+	mi := &file_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +502,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{5}
+	return file_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Problem) GetStore() string {
@@ -378,7 +547,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_admin_proto_msgTypes[6]
+	mi := &file_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +559,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[6]
+	mi := &file_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +572,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{6}
+	return file_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Image) GetId() string {
@@ -453,7 +622,7 @@ type PullRequest struct {
 
 func (x *PullRequest) Reset() {
 	*x = PullRequest{}
-	mi := &file_admin_proto_msgTypes[7]
+	mi := &file_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +634,7 @@ func (x *PullRequest) String() string {
 func (*PullRequest) ProtoMessage() {}
 
 func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[7]
+	mi := &file_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +647,7 @@ func (x *PullRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
 func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{7}
+	return file_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PullRequest) GetImage() string {
@@ -515,7 +684,7 @@ type Auth struct {
 
 func (x *Auth) Reset() {
 	*x = Auth{}
-	mi := &file_admin_proto_msgTypes[8]
+	mi := &file_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +696,7 @@ func (x *Auth) String() string {
 func (*Auth) ProtoMessage() {}
 
 func (x *Auth) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[8]
+	mi := &file_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +709,7 @@ func (x *Auth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth.ProtoReflect.Descriptor instead.
 func (*Auth) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{8}
+	return file_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Auth) GetUsername() string {
@@ -583,7 +752,7 @@ type PullResponse struct {
 
 func (x *PullResponse) Reset() {
 	*x = PullResponse{}
-	mi := &file_admin_proto_msgTypes[9]
+	mi := &file_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +764,7 @@ func (x *PullResponse) String() string {
 func (*PullResponse) ProtoMessage() {}
 
 func (x *PullResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[9]
+	mi := &file_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +777,7 @@ func (x *PullResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
 func (*PullResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{9}
+	return file_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PullResponse) GetProgress() *PullProgress {
@@ -639,7 +808,7 @@ type PullProgress struct {
 
 func (x *PullProgress) Reset() {
 	*x = PullProgress{}
-	mi := &file_admin_proto_msgTypes[10]
+	mi := &file_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +820,7 @@ func (x *PullProgress) String() string {
 func (*PullProgress) ProtoMessage() {}
 
 func (x *PullProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[10]
+	mi := &file_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +833,7 @@ func (x *PullProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullProgress.ProtoReflect.Descriptor instead.
 func (*PullProgress) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{10}
+	return file_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PullProgress) GetDigest() string {
@@ -704,7 +873,7 @@ type LoadRequest struct {
 
 func (x *LoadRequest) Reset() {
 	*x = LoadRequest{}
-	mi := &file_admin_proto_msgTypes[11]
+	mi := &file_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +885,7 @@ func (x *LoadRequest) String() string {
 func (*LoadRequest) ProtoMessage() {}
 
 func (x *LoadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[11]
+	mi := &file_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +898,7 @@ func (x *LoadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadRequest.ProtoReflect.Descriptor instead.
 func (*LoadRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{11}
+	return file_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LoadRequest) GetData() []byte {
@@ -748,7 +917,7 @@ type LoadResponse struct {
 
 func (x *LoadResponse) Reset() {
 	*x = LoadResponse{}
-	mi := &file_admin_proto_msgTypes[12]
+	mi := &file_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +929,7 @@ func (x *LoadResponse) String() string {
 func (*LoadResponse) ProtoMessage() {}
 
 func (x *LoadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[12]
+	mi := &file_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +942,7 @@ func (x *LoadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadResponse.ProtoReflect.Descriptor instead.
 func (*LoadResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{12}
+	return file_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LoadResponse) GetImages() []*Image {
@@ -794,7 +963,7 @@ type SaveRequest struct {
 
 func (x *SaveRequest) Reset() {
 	*x = SaveRequest{}
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +975,7 @@ func (x *SaveRequest) String() string {
 func (*SaveRequest) ProtoMessage() {}
 
 func (x *SaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +988,7 @@ func (x *SaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
 func (*SaveRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{13}
+	return file_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SaveRequest) GetImages() []string {
@@ -845,7 +1014,7 @@ type SaveResponse struct {
 
 func (x *SaveResponse) Reset() {
 	*x = SaveResponse{}
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1026,7 @@ func (x *SaveResponse) String() string {
 func (*SaveResponse) ProtoMessage() {}
 
 func (x *SaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1039,7 @@ func (x *SaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
 func (*SaveResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{14}
+	return file_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SaveResponse) GetData() []byte {
@@ -890,7 +1059,7 @@ type TagRequest struct {
 
 func (x *TagRequest) Reset() {
 	*x = TagRequest{}
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1071,7 @@ func (x *TagRequest) String() string {
 func (*TagRequest) ProtoMessage() {}
 
 func (x *TagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1084,7 @@ func (x *TagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagRequest.ProtoReflect.Descriptor instead.
 func (*TagRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{15}
+	return file_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TagRequest) GetSource() string {
@@ -940,7 +1109,7 @@ type TagResponse struct {
 
 func (x *TagResponse) Reset() {
 	*x = TagResponse{}
-	mi := &file_admin_proto_msgTypes[16]
+	mi := &file_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1121,7 @@ func (x *TagResponse) String() string {
 func (*TagResponse) ProtoMessage() {}
 
 func (x *TagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[16]
+	mi := &file_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1134,7 @@ func (x *TagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResponse.ProtoReflect.Descriptor instead.
 func (*TagResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{16}
+	return file_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type UntagRequest struct {
@@ -977,7 +1146,7 @@ type UntagRequest struct {
 
 func (x *UntagRequest) Reset() {
 	*x = UntagRequest{}
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1158,7 @@ func (x *UntagRequest) String() string {
 func (*UntagRequest) ProtoMessage() {}
 
 func (x *UntagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1171,7 @@ func (x *UntagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagRequest.ProtoReflect.Descriptor instead.
 func (*UntagRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UntagRequest) GetImage() string {
@@ -1020,7 +1189,7 @@ type UntagResponse struct {
 
 func (x *UntagResponse) Reset() {
 	*x = UntagResponse{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1201,7 @@ func (x *UntagResponse) String() string {
 func (*UntagResponse) ProtoMessage() {}
 
 func (x *UntagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1214,7 @@ func (x *UntagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResponse.ProtoReflect.Descriptor instead.
 func (*UntagResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{21}
 }
 
 type KillRequest struct {
@@ -1061,7 +1230,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1242,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1255,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KillRequest) GetContainerId() string {
@@ -1118,7 +1287,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1299,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1312,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type WaitRequest struct {
@@ -1155,7 +1324,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1336,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1349,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -1200,7 +1369,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1381,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1394,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -1257,7 +1426,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1438,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1451,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AttachRequest) GetRequest() isAttachRequest_Request {
@@ -1371,7 +1540,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1552,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1565,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AttachStart) GetContainerId() string {
@@ -1444,7 +1613,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1625,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1638,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1500,7 +1669,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1681,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1694,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AttachResponse) GetResponse() isAttachResponse_Response {
@@ -1592,7 +1761,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1773,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1786,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 type OpenVolumeRequest struct {
@@ -1629,7 +1798,7 @@ type OpenVolumeRequest struct {
 
 func (x *OpenVolumeRequest) Reset() {
 	*x = OpenVolumeRequest{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1810,7 @@ func (x *OpenVolumeRequest) String() string {
 func (*OpenVolumeRequest) ProtoMessage() {}
 
 func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1823,7 @@ func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeRequest.ProtoReflect.Descriptor instead.
 func (*OpenVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OpenVolumeRequest) GetName() string {
@@ -1673,7 +1842,7 @@ type OpenVolumeResponse struct {
 
 func (x *OpenVolumeResponse) Reset() {
 	*x = OpenVolumeResponse{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1854,7 @@ func (x *OpenVolumeResponse) String() string {
 func (*OpenVolumeResponse) ProtoMessage() {}
 
 func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1867,7 @@ func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeResponse.ProtoReflect.Descriptor instead.
 func (*OpenVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OpenVolumeResponse) GetPath() string {
@@ -1717,7 +1886,7 @@ type OpenLogsRequest struct {
 
 func (x *OpenLogsRequest) Reset() {
 	*x = OpenLogsRequest{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1898,7 @@ func (x *OpenLogsRequest) String() string {
 func (*OpenLogsRequest) ProtoMessage() {}
 
 func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1911,7 @@ func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsRequest.ProtoReflect.Descriptor instead.
 func (*OpenLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OpenLogsRequest) GetPodUid() string {
@@ -1761,7 +1930,7 @@ type OpenLogsResponse struct {
 
 func (x *OpenLogsResponse) Reset() {
 	*x = OpenLogsResponse{}
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1942,7 @@ func (x *OpenLogsResponse) String() string {
 func (*OpenLogsResponse) ProtoMessage() {}
 
 func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1955,7 @@ func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsResponse.ProtoReflect.Descriptor instead.
 func (*OpenLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OpenLogsResponse) GetPath() string {
@@ -1805,7 +1974,7 @@ type RemoveLogsRequest struct {
 
 func (x *RemoveLogsRequest) Reset() {
 	*x = RemoveLogsRequest{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1986,7 @@ func (x *RemoveLogsRequest) String() string {
 func (*RemoveLogsRequest) ProtoMessage() {}
 
 func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1999,7 @@ func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveLogsRequest) GetPodUid() string {
@@ -1848,7 +2017,7 @@ type RemoveLogsResponse struct {
 
 func (x *RemoveLogsResponse) Reset() {
 	*x = RemoveLogsResponse{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +2029,7 @@ func (x *RemoveLogsResponse) String() string {
 func (*RemoveLogsResponse) ProtoMessage() {}
 
 func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2042,7 @@ func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_proto_rawDescGZIP(), []int{36}
 }
 
 type ApplyRequest struct {
@@ -1886,7 +2055,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2067,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2080,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApplyRequest) GetManifest() []byte {
@@ -1931,7 +2100,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2112,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2125,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ApplyResponse) GetApplied() []*ApplyResponse_Applied {
@@ -1985,7 +2154,7 @@ type DeleteManifestRequest struct {
 
 func (x *DeleteManifestRequest) Reset() {
 	*x = DeleteManifestRequest{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2166,7 @@ func (x *DeleteManifestRequest) String() string {
 func (*DeleteManifestRequest) ProtoMessage() {}
 
 func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2179,7 @@ func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteManifestRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteManifestRequest) GetManifest() []byte {
@@ -2037,7 +2206,7 @@ type PodName struct {
 
 func (x *PodName) Reset() {
 	*x = PodName{}
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2218,7 @@ func (x *PodName) String() string {
 func (*PodName) ProtoMessage() {}
 
 func (x *PodName) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2231,7 @@ func (x *PodName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodName.ProtoReflect.Descriptor instead.
 func (*PodName) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PodName) GetNamespace() string {
@@ -2090,7 +2259,7 @@ type DeleteManifestResponse struct {
 
 func (x *DeleteManifestResponse) Reset() {
 	*x = DeleteManifestResponse{}
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2271,7 @@ func (x *DeleteManifestResponse) String() string {
 func (*DeleteManifestResponse) ProtoMessage() {}
 
 func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2284,7 @@ func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteManifestResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteManifestResponse) GetDeleted() []*PodName {
@@ -2140,7 +2309,7 @@ type ListManifestsRequest struct {
 
 func (x *ListManifestsRequest) Reset() {
 	*x = ListManifestsRequest{}
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2321,7 @@ func (x *ListManifestsRequest) String() string {
 func (*ListManifestsRequest) ProtoMessage() {}
 
 func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2334,7 @@ func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsRequest.ProtoReflect.Descriptor instead.
 func (*ListManifestsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_proto_rawDescGZIP(), []int{42}
 }
 
 type ListManifestsResponse struct {
@@ -2177,7 +2346,7 @@ type ListManifestsResponse struct {
 
 func (x *ListManifestsResponse) Reset() {
 	*x = ListManifestsResponse{}
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2358,7 @@ func (x *ListManifestsResponse) String() string {
 func (*ListManifestsResponse) ProtoMessage() {}
 
 func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2371,7 @@ func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsResponse.ProtoReflect.Descriptor instead.
 func (*ListManifestsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListManifestsResponse) GetPods() []*ManifestStatus {
@@ -2232,7 +2401,7 @@ type ManifestStatus struct {
 
 func (x *ManifestStatus) Reset() {
 	*x = ManifestStatus{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2413,7 @@ func (x *ManifestStatus) String() string {
 func (*ManifestStatus) ProtoMessage() {}
 
 func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2426,7 @@ func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestStatus.ProtoReflect.Descriptor instead.
 func (*ManifestStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ManifestStatus) GetNamespace() string {
@@ -2347,7 +2516,7 @@ type ManifestContainer struct {
 
 func (x *ManifestContainer) Reset() {
 	*x = ManifestContainer{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2528,7 @@ func (x *ManifestContainer) String() string {
 func (*ManifestContainer) ProtoMessage() {}
 
 func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2541,7 @@ func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestContainer.ProtoReflect.Descriptor instead.
 func (*ManifestContainer) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ManifestContainer) GetName() string {
@@ -2446,7 +2615,7 @@ type InfoResponse_Runtime struct {
 
 func (x *InfoResponse_Runtime) Reset() {
 	*x = InfoResponse_Runtime{}
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2627,7 @@ func (x *InfoResponse_Runtime) String() string {
 func (*InfoResponse_Runtime) ProtoMessage() {}
 
 func (x *InfoResponse_Runtime) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2697,7 @@ type ApplyResponse_Applied struct {
 
 func (x *ApplyResponse_Applied) Reset() {
 	*x = ApplyResponse_Applied{}
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2709,7 @@ func (x *ApplyResponse_Applied) String() string {
 func (*ApplyResponse_Applied) ProtoMessage() {}
 
 func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2722,7 @@ func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse_Applied.ProtoReflect.Descriptor instead.
 func (*ApplyResponse_Applied) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35, 0}
+	return file_admin_proto_rawDescGZIP(), []int{38, 0}
 }
 
 func (x *ApplyResponse_Applied) GetNamespace() string {
@@ -2607,7 +2776,17 @@ const file_admin_proto_rawDesc = "" +
 	"\fCheckRequest\x12\x16\n" +
 	"\x06repair\x18\x01 \x01(\bR\x06repair\"D\n" +
 	"\rCheckResponse\x123\n" +
-	"\bproblems\x18\x01 \x03(\v2\x17.berth.admin.v1.ProblemR\bproblems\"g\n" +
+	"\bproblems\x18\x01 \x03(\v2\x17.berth.admin.v1.ProblemR\bproblems\"'\n" +
+	"\rVerifyRequest\x12\x16\n" +
+	"\x06repair\x18\x01 \x01(\bR\x06repair\"\x81\x01\n" +
+	"\x0eVerifyResponse\x12:\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1e.berth.admin.v1.VerifyProgressR\bprogress\x123\n" +
+	"\bproblems\x18\x02 \x03(\v2\x17.berth.admin.v1.ProblemR\bproblems\"h\n" +
+	"\x0eVerifyProgress\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\"g\n" +
 	"\aProblem\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x12\n" +
@@ -2744,10 +2923,12 @@ const file_admin_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1b\n" +
 	"\texit_code\x18\x06 \x01(\x05R\bexitCode\x12\x1a\n" +
 	"\brestarts\x18\a \x01(\x05R\brestarts\x12\x12\n" +
-	"\x04init\x18\b \x01(\bR\x04init2\xb6\t\n" +
+	"\x04init\x18\b \x01(\bR\x04init2\x81\n" +
+	"\n" +
 	"\x05Admin\x12A\n" +
 	"\x04Info\x12\x1b.berth.admin.v1.InfoRequest\x1a\x1c.berth.admin.v1.InfoResponse\x12D\n" +
-	"\x05Check\x12\x1c.berth.admin.v1.CheckRequest\x1a\x1d.berth.admin.v1.CheckResponse\x12C\n" +
+	"\x05Check\x12\x1c.berth.admin.v1.CheckRequest\x1a\x1d.berth.admin.v1.CheckResponse\x12I\n" +
+	"\x06Verify\x12\x1d.berth.admin.v1.VerifyRequest\x1a\x1e.berth.admin.v1.VerifyResponse0\x01\x12C\n" +
 	"\x04Pull\x12\x1b.berth.admin.v1.PullRequest\x1a\x1c.berth.admin.v1.PullResponse0\x01\x12C\n" +
 	"\x04Load\x12\x1b.berth.admin.v1.LoadRequest\x1a\x1c.berth.admin.v1.LoadResponse(\x01\x12C\n" +
 	"\x04Save\x12\x1b.berth.admin.v1.SaveRequest\x1a\x1c.berth.admin.v1.SaveResponse0\x01\x12>\n" +
@@ -2777,109 +2958,116 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_admin_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: berth.admin.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: berth.admin.v1.InfoResponse
 	(*Fact)(nil),                   // 2: berth.admin.v1.Fact
 	(*CheckRequest)(nil),           // 3: berth.admin.v1.CheckRequest
 	(*CheckResponse)(nil),          // 4: berth.admin.v1.CheckResponse
-	(*Problem)(nil),                // 5: berth.admin.v1.Problem
-	(*Image)(nil),                  // 6: berth.admin.v1.Image
-	(*PullRequest)(nil),            // 7: berth.admin.v1.PullRequest
-	(*Auth)(nil),                   // 8: berth.admin.v1.Auth
-	(*PullResponse)(nil),           // 9: berth.admin.v1.PullResponse
-	(*PullProgress)(nil),           // 10: berth.admin.v1.PullProgress
-	(*LoadRequest)(nil),            // 11: berth.admin.v1.LoadRequest
-	(*LoadResponse)(nil),           // 12: berth.admin.v1.LoadResponse
-	(*SaveRequest)(nil),            // 13: berth.admin.v1.SaveRequest
-	(*SaveResponse)(nil),           // 14: berth.admin.v1.SaveResponse
-	(*TagRequest)(nil),             // 15: berth.admin.v1.TagRequest
-	(*TagResponse)(nil),            // 16: berth.admin.v1.TagResponse
-	(*UntagRequest)(nil),           // 17: berth.admin.v1.UntagRequest
-	(*UntagResponse)(nil),          // 18: berth.admin.v1.UntagResponse
-	(*KillRequest)(nil),            // 19: berth.admin.v1.KillRequest
-	(*KillResponse)(nil),           // 20: berth.admin.v1.KillResponse
-	(*WaitRequest)(nil),            // 21: berth.admin.v1.WaitRequest
-	(*WaitResponse)(nil),           // 22: berth.admin.v1.WaitResponse
-	(*AttachRequest)(nil),          // 23: berth.admin.v1.AttachRequest
-	(*AttachStart)(nil),            // 24: berth.admin.v1.AttachStart
-	(*TerminalSize)(nil),           // 25: berth.admin.v1.TerminalSize
-	(*AttachResponse)(nil),         // 26: berth.admin.v1.AttachResponse
-	(*Attached)(nil),               // 27: berth.admin.v1.Attached
-	(*OpenVolumeRequest)(nil),      // 28: berth.admin.v1.OpenVolumeRequest
-	(*OpenVolumeResponse)(nil),     // 29: berth.admin.v1.OpenVolumeResponse
-	(*OpenLogsRequest)(nil),        // 30: berth.admin.v1.OpenLogsRequest
-	(*OpenLogsResponse)(nil),       // 31: berth.admin.v1.OpenLogsResponse
-	(*RemoveLogsRequest)(nil),      // 32: berth.admin.v1.RemoveLogsRequest
-	(*RemoveLogsResponse)(nil),     // 33: berth.admin.v1.RemoveLogsResponse
-	(*ApplyRequest)(nil),           // 34: berth.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 35: berth.admin.v1.ApplyResponse
-	(*DeleteManifestRequest)(nil),  // 36: berth.admin.v1.DeleteManifestRequest
-	(*PodName)(nil),                // 37: berth.admin.v1.PodName
-	(*DeleteManifestResponse)(nil), // 38: berth.admin.v1.DeleteManifestResponse
-	(*ListManifestsRequest)(nil),   // 39: berth.admin.v1.ListManifestsRequest
-	(*ListManifestsResponse)(nil),  // 40: berth.admin.v1.ListManifestsResponse
-	(*ManifestStatus)(nil),         // 41: berth.admin.v1.ManifestStatus
-	(*ManifestContainer)(nil),      // 42: berth.admin.v1.ManifestContainer
-	(*InfoResponse_Runtime)(nil),   // 43: berth.admin.v1.InfoResponse.Runtime
-	(*ApplyResponse_Applied)(nil),  // 44: berth.admin.v1.ApplyResponse.Applied
+	(*VerifyRequest)(nil),          // 5: berth.admin.v1.VerifyRequest
+	(*VerifyResponse)(nil),         // 6: berth.admin.v1.VerifyResponse
+	(*VerifyProgress)(nil),         // 7: berth.admin.v1.VerifyProgress
+	(*Problem)(nil),                // 8: berth.admin.v1.Problem
+	(*Image)(nil),                  // 9: berth.admin.v1.Image
+	(*PullRequest)(nil),            // 10: berth.admin.v1.PullRequest
+	(*Auth)(nil),                   // 11: berth.admin.v1.Auth
+	(*PullResponse)(nil),           // 12: berth.admin.v1.PullResponse
+	(*PullProgress)(nil),           // 13: berth.admin.v1.PullProgress
+	(*LoadRequest)(nil),            // 14: berth.admin.v1.LoadRequest
+	(*LoadResponse)(nil),           // 15: berth.admin.v1.LoadResponse
+	(*SaveRequest)(nil),            // 16: berth.admin.v1.SaveRequest
+	(*SaveResponse)(nil),           // 17: berth.admin.v1.SaveResponse
+	(*TagRequest)(nil),             // 18: berth.admin.v1.TagRequest
+	(*TagResponse)(nil),            // 19: berth.admin.v1.TagResponse
+	(*UntagRequest)(nil),           // 20: berth.admin.v1.UntagRequest
+	(*UntagResponse)(nil),          // 21: berth.admin.v1.UntagResponse
+	(*KillRequest)(nil),            // 22: berth.admin.v1.KillRequest
+	(*KillResponse)(nil),           // 23: berth.admin.v1.KillResponse
+	(*WaitRequest)(nil),            // 24: berth.admin.v1.WaitRequest
+	(*WaitResponse)(nil),           // 25: berth.admin.v1.WaitResponse
+	(*AttachRequest)(nil),          // 26: berth.admin.v1.AttachRequest
+	(*AttachStart)(nil),            // 27: berth.admin.v1.AttachStart
+	(*TerminalSize)(nil),           // 28: berth.admin.v1.TerminalSize
+	(*AttachResponse)(nil),         // 29: berth.admin.v1.AttachResponse
+	(*Attached)(nil),               // 30: berth.admin.v1.Attached
+	(*OpenVolumeRequest)(nil),      // 31: berth.admin.v1.OpenVolumeRequest
+	(*OpenVolumeResponse)(nil),     // 32: berth.admin.v1.OpenVolumeResponse
+	(*OpenLogsRequest)(nil),        // 33: berth.admin.v1.OpenLogsRequest
+	(*OpenLogsResponse)(nil),       // 34: berth.admin.v1.OpenLogsResponse
+	(*RemoveLogsRequest)(nil),      // 35: berth.admin.v1.RemoveLogsRequest
+	(*RemoveLogsResponse)(nil),     // 36: berth.admin.v1.RemoveLogsResponse
+	(*ApplyRequest)(nil),           // 37: berth.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 38: berth.admin.v1.ApplyResponse
+	(*DeleteManifestRequest)(nil),  // 39: berth.admin.v1.DeleteManifestRequest
+	(*PodName)(nil),                // 40: berth.admin.v1.PodName
+	(*DeleteManifestResponse)(nil), // 41: berth.admin.v1.DeleteManifestResponse
+	(*ListManifestsRequest)(nil),   // 42: berth.admin.v1.ListManifestsRequest
+	(*ListManifestsResponse)(nil),  // 43: berth.admin.v1.ListManifestsResponse
+	(*ManifestStatus)(nil),         // 44: berth.admin.v1.ManifestStatus
+	(*ManifestContainer)(nil),      // 45: berth.admin.v1.ManifestContainer
+	(*InfoResponse_Runtime)(nil),   // 46: berth.admin.v1.InfoResponse.Runtime
+	(*ApplyResponse_Applied)(nil),  // 47: berth.admin.v1.ApplyResponse.Applied
 }
 var file_admin_proto_depIdxs = []int32{
-	43, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
+	46, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
 	2,  // 1: berth.admin.v1.InfoResponse.facts:type_name -> berth.admin.v1.Fact
-	5,  // 2: berth.admin.v1.CheckResponse.problems:type_name -> berth.admin.v1.Problem
-	8,  // 3: berth.admin.v1.PullRequest.auth:type_name -> berth.admin.v1.Auth
-	10, // 4: berth.admin.v1.PullResponse.progress:type_name -> berth.admin.v1.PullProgress
-	6,  // 5: berth.admin.v1.PullResponse.image:type_name -> berth.admin.v1.Image
-	6,  // 6: berth.admin.v1.LoadResponse.images:type_name -> berth.admin.v1.Image
-	24, // 7: berth.admin.v1.AttachRequest.start:type_name -> berth.admin.v1.AttachStart
-	25, // 8: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
-	25, // 9: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
-	27, // 10: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
-	44, // 11: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
-	37, // 12: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
-	37, // 13: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
-	37, // 14: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
-	41, // 15: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
-	42, // 16: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
-	0,  // 17: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
-	3,  // 18: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
-	7,  // 19: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
-	11, // 20: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
-	13, // 21: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
-	15, // 22: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
-	17, // 23: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
-	19, // 24: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
-	21, // 25: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
-	23, // 26: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
-	28, // 27: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
-	30, // 28: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
-	32, // 29: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
-	34, // 30: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
-	36, // 31: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
-	39, // 32: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
-	1,  // 33: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
-	4,  // 34: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
-	9,  // 35: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
-	12, // 36: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
-	14, // 37: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
-	16, // 38: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
-	18, // 39: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
-	20, // 40: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
-	22, // 41: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
-	26, // 42: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
-	29, // 43: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
-	31, // 44: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
-	33, // 45: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
-	35, // 46: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
-	38, // 47: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
-	40, // 48: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
-	33, // [33:49] is the sub-list for method output_type
-	17, // [17:33] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	8,  // 2: berth.admin.v1.CheckResponse.problems:type_name -> berth.admin.v1.Problem
+	7,  // 3: berth.admin.v1.VerifyResponse.progress:type_name -> berth.admin.v1.VerifyProgress
+	8,  // 4: berth.admin.v1.VerifyResponse.problems:type_name -> berth.admin.v1.Problem
+	11, // 5: berth.admin.v1.PullRequest.auth:type_name -> berth.admin.v1.Auth
+	13, // 6: berth.admin.v1.PullResponse.progress:type_name -> berth.admin.v1.PullProgress
+	9,  // 7: berth.admin.v1.PullResponse.image:type_name -> berth.admin.v1.Image
+	9,  // 8: berth.admin.v1.LoadResponse.images:type_name -> berth.admin.v1.Image
+	27, // 9: berth.admin.v1.AttachRequest.start:type_name -> berth.admin.v1.AttachStart
+	28, // 10: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
+	28, // 11: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
+	30, // 12: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
+	47, // 13: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
+	40, // 14: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
+	40, // 15: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
+	40, // 16: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
+	44, // 17: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
+	45, // 18: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
+	0,  // 19: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
+	3,  // 20: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
+	5,  // 21: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
+	10, // 22: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
+	14, // 23: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
+	16, // 24: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
+	18, // 25: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
+	20, // 26: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
+	22, // 27: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
+	24, // 28: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
+	26, // 29: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
+	31, // 30: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
+	33, // 31: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
+	35, // 32: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
+	37, // 33: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
+	39, // 34: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
+	42, // 35: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
+	1,  // 36: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
+	4,  // 37: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
+	6,  // 38: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
+	12, // 39: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
+	15, // 40: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
+	17, // 41: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
+	19, // 42: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
+	21, // 43: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
+	23, // 44: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
+	25, // 45: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
+	29, // 46: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
+	32, // 47: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
+	34, // 48: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
+	36, // 49: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
+	38, // 50: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
+	41, // 51: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
+	43, // 52: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
+	36, // [36:53] is the sub-list for method output_type
+	19, // [19:36] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -2887,13 +3075,13 @@ func file_admin_proto_init() {
 	if File_admin_proto != nil {
 		return
 	}
-	file_admin_proto_msgTypes[23].OneofWrappers = []any{
+	file_admin_proto_msgTypes[26].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Size)(nil),
 	}
-	file_admin_proto_msgTypes[26].OneofWrappers = []any{
+	file_admin_proto_msgTypes[29].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -2904,7 +3092,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

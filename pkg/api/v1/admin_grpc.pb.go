@@ -25,6 +25,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Admin_Info_FullMethodName           = "/berth.admin.v1.Admin/Info"
 	Admin_Check_FullMethodName          = "/berth.admin.v1.Admin/Check"
+	Admin_Verify_FullMethodName         = "/berth.admin.v1.Admin/Verify"
 	Admin_Pull_FullMethodName           = "/berth.admin.v1.Admin/Pull"
 	Admin_Load_FullMethodName           = "/berth.admin.v1.Admin/Load"
 	Admin_Save_FullMethodName           = "/berth.admin.v1.Admin/Save"
@@ -49,6 +50,9 @@ type AdminClient interface {
 	Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*InfoResponse, error)
 	// Check runs the stores' consistency checks and, where asked, mends.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+	// Verify reads every byte of images again, reporting progress. The last
+	// message carries the problems.
+	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error)
 	// Pull brings an image here, reporting progress. The last message carries
 	// the image. Closing the stream cancels this caller's interest only.
 	Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullResponse], error)
@@ -111,9 +115,28 @@ func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Verify_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[VerifyRequest, VerifyResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
+
 func (c *adminClient) Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Pull_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Pull_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +155,7 @@ type Admin_PullClient = grpc.ServerStreamingClient[PullResponse]
 
 func (c *adminClient) Load(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadRequest, LoadResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Load_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Load_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +168,7 @@ type Admin_LoadClient = grpc.ClientStreamingClient[LoadRequest, LoadResponse]
 
 func (c *adminClient) Save(ctx context.Context, in *SaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Save_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[3], Admin_Save_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +227,7 @@ func (c *adminClient) Wait(ctx context.Context, in *WaitRequest, opts ...grpc.Ca
 
 func (c *adminClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[3], Admin_Attach_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[4], Admin_Attach_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -283,6 +306,9 @@ type AdminServer interface {
 	Info(context.Context, *InfoRequest) (*InfoResponse, error)
 	// Check runs the stores' consistency checks and, where asked, mends.
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	// Verify reads every byte of images again, reporting progress. The last
+	// message carries the problems.
+	Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error
 	// Pull brings an image here, reporting progress. The last message carries
 	// the image. Closing the stream cancels this caller's interest only.
 	Pull(*PullRequest, grpc.ServerStreamingServer[PullResponse]) error
@@ -330,6 +356,9 @@ func (UnimplementedAdminServer) Info(context.Context, *InfoRequest) (*InfoRespon
 }
 func (UnimplementedAdminServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedAdminServer) Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error {
+	return status.Error(codes.Unimplemented, "method Verify not implemented")
 }
 func (UnimplementedAdminServer) Pull(*PullRequest, grpc.ServerStreamingServer[PullResponse]) error {
 	return status.Error(codes.Unimplemented, "method Pull not implemented")
@@ -429,6 +458,17 @@ func _Admin_Check_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Admin_Verify_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(VerifyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Verify(m, &grpc.GenericServerStream[VerifyRequest, VerifyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_VerifyServer = grpc.ServerStreamingServer[VerifyResponse]
 
 func _Admin_Pull_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(PullRequest)
@@ -703,6 +743,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Verify",
+			Handler:       _Admin_Verify_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Pull",
 			Handler:       _Admin_Pull_Handler,
