@@ -177,12 +177,13 @@ func wantLines(t *testing.T, c *container, want ...string) {
 const words = "to\nbe\nor\nnot\n"
 
 // serveSlowly serves an image from a registry that takes its time, and returns
-// the image's name.
-func serveSlowly(t *testing.T) string {
+// the image's name. It has more layers where they are given.
+func serveSlowly(t *testing.T, more ...images.Layer) string {
 	t.Helper()
 	i, err := images.Busybox()
 	must(t, err)
 	i.Layers = append(i.Layers, images.Layer{Files: []images.File{{Name: "words", Data: []byte(words)}}})
+	i.Layers = append(i.Layers, more...)
 	b, err := i.Build()
 	must(t, err)
 	r := &registry.Registry{}
