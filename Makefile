@@ -39,7 +39,7 @@ STATIC      := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo
 
 # The tests link libct as the binary does.
 TEST        := $(GO) test -tags seccomp
-UNITS       := ./pkg/... ./cmd/... ./test/arch/... ./test/bench/... ./test/demo/... ./test/images/... ./test/install/... ./test/testutil/...
+UNITS       := ./pkg/... ./cmd/... ./test/arch/... ./test/bench/... ./test/demo/... ./test/images/... ./test/install/... ./test/testutil/... ./test/vm/...
 
 .PHONY: help
 help: ## print this list
@@ -121,6 +121,11 @@ e2e: setup build ## end-to-end tests over the real socket (root)
 .PHONY: crash
 crash: setup build ## kill daemons in the middle of their work and look for losses (root); RUNS=20 repeats
 	CI=true BERTH_BIN=$(BIN) $(TEST) -count=$(RUNS) -timeout $$((15 * $(RUNS)))m ./test/crash/...
+
+.PHONY: vm
+vm: build ## cut the power of a virtual machine in the middle of pulls (root, half an hour); RUNS=5 for fewer cuts than 20
+	@contrib/setup.sh vm
+	CI=true BERTH_BIN=$(BIN) $(TEST) -count=1 -v -timeout 3h ./test/vm/... -args -cuts $(if $(filter file,$(origin RUNS)),20,$(RUNS)) -cache $(CACHE)/vm
 
 .PHONY: fuzz
 fuzz: setup-build ## run each fuzz target for FUZZTIME (30s)

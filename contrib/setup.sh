@@ -7,6 +7,7 @@
 #   contrib/setup.sh build  what `make build` and `make check` need
 #   contrib/setup.sh        also what demo, the other tests and benchmarks need
 #   contrib/setup.sh gen    what `make gen` needs
+#   contrib/setup.sh vm     what `make vm` needs
 set -euo pipefail
 
 missing=()
@@ -36,6 +37,12 @@ case "${1-}" in
 build) ;;
 gen)
 	need protobuf-compiler command -v protoc
+	;;
+vm)
+	need qemu-system-x86 command -v qemu-system-x86_64
+	need mmdebstrap command -v mmdebstrap
+	need e2fsprogs command -v mkfs.ext4
+	need busybox-static static /bin/busybox
 	;;
 *)
 	need iptables command -v iptables
