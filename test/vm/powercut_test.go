@@ -162,7 +162,7 @@ func TestNothingListedIsDamagedByPowerCuts(t *testing.T) {
 		<-time.After(after)
 		done, _ := m.Run(t.Context(), "cat /tmp/pulling.log")
 		select {
-		case <-s.data.StopAt(1 + r.IntN(40)):
+		case <-s.data.StopAt(1 + r.IntN(24)):
 		case <-time.After(20 * time.Second): // a large write is enough, too
 		}
 		m.Kill()
