@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -12,23 +11,14 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/reference"
 )
-
-const dockerManifestFile = "manifest.json"
-
-// dockerEntry is one image of a docker archive's manifest.json.
-type dockerEntry struct {
-	Config   string
-	RepoTags []string
-	Layers   []string
-}
 
 // dockerSource gives the files of a docker archive by the digests that we have
 // given them.
 type dockerSource struct {
-	spool *spool
+	spool *archive.Spool
 	names map[digest.Digest]string
 }
 
@@ -38,16 +28,16 @@ func (d dockerSource) Blob(_ context.Context, desc ispec.Descriptor, offset int6
 	if !ok {
 		return nil, fmt.Errorf("archive has no blob %s: %w", desc.Digest, errs.Invalid)
 	}
-	return d.spool.openAt(name, offset)
+	return d.spool.Open(name, offset)
 }
 
-func (s *Service) loadDocker(ctx context.Context, sp *spool) ([]Image, error) {
-	data, err := sp.readAll(dockerManifestFile, maxManifest)
+func (s *Service) loadDocker(ctx context.Context, sp *archive.Spool) ([]Image, error) {
+	data, err := sp.ReadAll(archive.DockerManifest, maxManifest)
 	if err != nil {
 		return nil, err
 	}
-	var entries []dockerEntry
-	if err := decode(data, &entries, dockerManifestFile); err != nil {
+	var entries []archive.DockerEntry
+	if err := decode(data, &entries, archive.DockerManifest); err != nil {
 		return nil, err
 	}
 	var images []Image
@@ -61,9 +51,9 @@ func (s *Service) loadDocker(ctx context.Context, sp *spool) ([]Image, error) {
 	return images, nil
 }
 
-func (s *Service) loadDockerEntry(ctx context.Context, sp *spool, e dockerEntry) (Image, error) {
+func (s *Service) loadDockerEntry(ctx context.Context, sp *archive.Spool, e archive.DockerEntry) (Image, error) {
 	if len(e.Layers) > maxLayers {
-		return Image{}, fmt.Errorf("%s: %d layers: %w", dockerManifestFile, len(e.Layers), errs.Unsupported)
+		return Image{}, fmt.Errorf("%s: %d layers: %w", archive.DockerManifest, len(e.Layers), errs.Unsupported)
 	}
 	src := dockerSource{spool: sp, names: map[digest.Digest]string{}}
 	config, err := src.describe(ctx, e.Config, ispec.MediaTypeImageConfig)
@@ -93,35 +83,11 @@ func (s *Service) loadDockerEntry(ctx context.Context, sp *spool, e dockerEntry)
 	return s.add(ctx, document{desc: desc, data: data}, src, refs, nil)
 }
 
-// describe finds a file's digest, size and, for a layer, compression.
+// describe finds what a file is, and remembers its name.
 func (d dockerSource) describe(ctx context.Context, name, mediaType string) (ispec.Descriptor, error) {
-	f, err := d.spool.open(name)
-	if err != nil {
-		return ispec.Descriptor{}, err
+	desc, err := d.spool.Describe(ctx, name, mediaType)
+	if err == nil {
+		d.names[desc.Digest] = name
 	}
-	defer f.Close()
-	head := make([]byte, 4)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return ispec.Descriptor{}, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return ispec.Descriptor{}, err
-	}
-	hash := digest.SHA256.Digester()
-	size, err := io.Copy(hash.Hash(), blob.ContextReader(ctx, f))
-	if err != nil {
-		return ispec.Descriptor{}, err
-	}
-	if mediaType == ispec.MediaTypeImageLayer {
-		switch {
-		case n >= 2 && head[0] == 0x1f && head[1] == 0x8b:
-			mediaType = ispec.MediaTypeImageLayerGzip
-		case n == 4 && string(head) == "\x28\xb5\x2f\xfd":
-			mediaType = ispec.MediaTypeImageLayerZstd
-		}
-	}
-	desc := ispec.Descriptor{MediaType: mediaType, Digest: hash.Digest(), Size: size}
-	d.names[desc.Digest] = name
-	return desc, nil
+	return desc, err
 }

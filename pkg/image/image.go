@@ -49,6 +49,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/buffer"
@@ -169,7 +170,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 			return nil, fmt.Errorf("sweep image store: %w", err)
 		}
 	}
-	if err := sweepSpools(s.spoolDir()); err != nil {
+	if err := archive.Sweep(s.spoolDir()); err != nil {
 		return nil, err
 	}
 	var err error

@@ -5,37 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
+	"path/filepath"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/internal/room"
 )
 
-// annotationName is where containerd and Docker put a whole reference; the OCI
-// annotation is often no more than a tag.
-const annotationName = "io.containerd.image.name"
+// spoolDir is where archives are laid out, and layers packed again.
+func (s *Service) spoolDir() string { return filepath.Join(s.options.Root, "images") }
 
 // Load adds the images of an OCI archive or a docker archive, compressed or not,
 // and returns them. Images without a name keep their id only.
 func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
-	sp, err := s.spool(ctx, r)
+	sp, err := archive.Read(ctx, s.spoolDir(), r)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", room.Explain(err, s.spoolDir(), 0))
 	}
-	defer sp.remove()
+	defer sp.Remove()
 	var images []Image
 	switch {
-	case sp.has(ispec.ImageIndexFile):
+	case sp.Has(ispec.ImageIndexFile):
 		images, err = s.loadOCI(ctx, sp)
-	case sp.has(dockerManifestFile):
+	case sp.Has(archive.DockerManifest):
 		images, err = s.loadDocker(ctx, sp)
 	default:
-		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, dockerManifestFile, errs.Invalid)
+		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, archive.DockerManifest, errs.Invalid)
 	}
 	if err != nil {
 		return images, fmt.Errorf("load: %w", errors.Join(room.Explain(err, s.options.Root, 0), finish(s.collect(context.WithoutCancel(ctx), 0))))
@@ -44,25 +43,21 @@ func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
 }
 
 // ociSource gives the blobs of an OCI layout.
-type ociSource struct{ spool *spool }
-
-func blobName(d digest.Digest) string {
-	return path.Join(ispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
-}
+type ociSource struct{ spool *archive.Spool }
 
 // Blob implements source.
 func (o ociSource) Blob(_ context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	if err := checkDescriptor(d); err != nil {
 		return nil, err
 	}
-	return o.spool.openAt(blobName(d.Digest), offset)
+	return o.spool.Open(archive.BlobName(d.Digest), offset)
 }
 
 func (o ociSource) document(d ispec.Descriptor) (document, error) {
 	if err := checkDescriptor(d); err != nil {
 		return document{}, err
 	}
-	data, err := o.spool.readAll(blobName(d.Digest), maxManifest)
+	data, err := o.spool.ReadAll(archive.BlobName(d.Digest), maxManifest)
 	if err != nil {
 		return document{}, err
 	}
@@ -73,8 +68,8 @@ func (o ociSource) document(d ispec.Descriptor) (document, error) {
 	return document{desc: d, data: data}, nil
 }
 
-func (s *Service) loadOCI(ctx context.Context, sp *spool) ([]Image, error) {
-	data, err := sp.readAll(ispec.ImageIndexFile, maxManifest)
+func (s *Service) loadOCI(ctx context.Context, sp *archive.Spool) ([]Image, error) {
+	data, err := sp.ReadAll(ispec.ImageIndexFile, maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +128,7 @@ func descend(d ispec.Descriptor, want ispec.Platform, get func(ispec.Descriptor)
 // archiveRefs returns the references that an archive asks for: the tag, and the
 // digest in the same repository. A name that is no reference is passed over.
 func archiveRefs(d ispec.Descriptor) []string {
-	name := d.Annotations[annotationName]
+	name := d.Annotations[archive.AnnotationName]
 	if name == "" {
 		name = d.Annotations[ispec.AnnotationRefName]
 		if !strings.ContainsAny(name, ":/") {

@@ -1,19 +1,16 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/inflate"
 )
@@ -31,7 +28,7 @@ const (
 // gives all its tags. It needs the layers as they were pulled: the error is of
 // kind Unsupported where they are not kept.
 func (s *Service) Save(ctx context.Context, refs []string, format Format, w io.Writer) error {
-	sv := saver{service: s, tar: tar.NewWriter(w), written: map[string]bool{}}
+	sv := saver{service: s, out: archive.NewWriter(w)}
 	for _, ref := range refs {
 		r, names, release, err := s.saved(ref)
 		if err != nil {
@@ -50,7 +47,7 @@ func (s *Service) Save(ctx context.Context, refs []string, format Format, w io.W
 			return fmt.Errorf("save %s: %w", ref, err)
 		}
 	}
-	if err := sv.finish(format); err != nil {
+	if err := sv.out.Close(); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
 	return nil
@@ -78,40 +75,21 @@ func (x *index) has(name string) bool { _, ok := x.byRef[name]; return ok }
 
 type saver struct {
 	service *Service
-	tar     *tar.Writer
-	written map[string]bool
-	index   ispec.Index
-	entries []dockerEntry
+	out     *archive.Writer
 }
 
 func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
 	for _, d := range r.content() {
-		if err := sv.blob(ctx, blobName(d), d); err != nil {
+		if err := sv.blob(ctx, archive.BlobName(d), d); err != nil {
 			return err
 		}
 	}
-	if len(names) == 0 {
-		names = []string{""}
+	d := ispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size}
+	if r.Artifact == nil {
+		d.Platform = &ispec.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
 	}
-	for _, n := range names {
-		d := ispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size}
-		if r.Artifact == nil {
-			d.Platform = &ispec.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
-		}
-		if tag := tagOf(n); tag != "" {
-			d.Annotations = map[string]string{annotationName: n, ispec.AnnotationRefName: n}
-		}
-		sv.index.Manifests = append(sv.index.Manifests, d)
-	}
+	sv.out.AddOCI(d, names)
 	return nil
-}
-
-// tagOf is the tag of a full name, "" where it is a digest.
-func tagOf(name string) string {
-	if strings.Contains(name, "@") {
-		return ""
-	}
-	return name[strings.LastIndexByte(name, ':')+1:]
 }
 
 // addDocker writes layers uncompressed: that is what the format has.
@@ -119,42 +97,44 @@ func (sv *saver) addDocker(ctx context.Context, r record, names []string) error 
 	if r.Artifact != nil {
 		return fmt.Errorf("a docker archive holds no artifacts: choose the format %s: %w", FormatOCI, errs.Unsupported)
 	}
-	e := dockerEntry{Config: r.ID.Encoded() + ".json"}
-	for _, n := range names {
-		if tagOf(n) != "" {
-			e.RepoTags = append(e.RepoTags, n)
-		}
-	}
-	if err := sv.blob(ctx, e.Config, r.ID); err != nil {
+	config := r.ID.Encoded() + ".json"
+	if err := sv.blob(ctx, config, r.ID); err != nil {
 		return err
 	}
+	var layers []string
 	for _, l := range r.Layers {
 		name := l.DiffID.Encoded() + "/layer.tar"
-		e.Layers = append(e.Layers, name)
+		layers = append(layers, name)
 		if err := sv.layer(ctx, name, l); err != nil {
 			return err
 		}
 	}
-	sv.entries = append(sv.entries, e)
+	sv.out.AddDocker(config, layers, names)
 	return nil
 }
 
-// blob writes one blob, once.
+// blob writes one blob.
 func (sv *saver) blob(ctx context.Context, name string, d digest.Digest) error {
-	if sv.written[name] {
+	if sv.out.Has(name) {
 		return nil
 	}
-	f, err := sv.open(d)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	size, err := sv.service.blobs.Size(d)
 	if err != nil {
 		return err
 	}
-	sv.written[name] = true
-	return sv.copy(name, size, blob.NewVerifier(blob.ContextReader(ctx, f), d, size))
+	return sv.out.File(ctx, name, size, func(ctx context.Context) (io.ReadCloser, error) {
+		f, err := sv.open(d)
+		if err != nil {
+			return nil, err
+		}
+		return verified{blob.NewVerifier(blob.ContextReader(ctx, f), d, size), f}, nil
+	})
+}
+
+// verified is a stream that is verified as it is read.
+type verified struct {
+	io.Reader
+	io.Closer
 }
 
 func (sv *saver) open(d digest.Digest) (io.ReadCloser, error) {
@@ -168,67 +148,43 @@ func (sv *saver) open(d digest.Digest) (io.ReadCloser, error) {
 // layer inflates a layer twice: a tar header comes before the content and has
 // its size.
 func (sv *saver) layer(ctx context.Context, name string, l layerRecord) error {
-	if sv.written[name] {
+	if sv.out.Has(name) {
 		return nil
 	}
-	size := int64(0)
-	err := sv.inflate(l, func(r io.Reader) (err error) {
-		size, err = io.Copy(io.Discard, blob.ContextReader(ctx, r))
-		return err
-	})
+	plain, err := sv.inflate(ctx, l)
 	if err != nil {
 		return err
 	}
-	sv.written[name] = true
-	return sv.inflate(l, func(r io.Reader) error {
-		return sv.copy(name, size, blob.NewVerifier(blob.ContextReader(ctx, r), l.DiffID, size))
+	size, err := io.Copy(io.Discard, plain)
+	if err := errors.Join(err, plain.Close()); err != nil {
+		return err
+	}
+	return sv.out.File(ctx, name, size, func(ctx context.Context) (io.ReadCloser, error) {
+		plain, err := sv.inflate(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		return verified{blob.NewVerifier(plain, l.DiffID, size), plain}, nil
 	})
 }
 
-func (sv *saver) inflate(l layerRecord, use func(io.Reader) error) error {
+func (sv *saver) inflate(ctx context.Context, l layerRecord) (io.ReadCloser, error) {
 	f, err := sv.open(l.Blob.Digest)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close()
-	plain, err := inflate.Stream(f)
+	plain, err := inflate.Stream(blob.ContextReader(ctx, f))
 	if err != nil {
-		return err
+		return nil, errors.Join(err, f.Close())
 	}
-	defer plain.Close()
-	return use(plain)
+	return inflated{plain, f}, nil
 }
 
-func (sv *saver) copy(name string, size int64, r io.Reader) error {
-	if err := sv.tar.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size, Typeflag: tar.TypeReg}); err != nil {
-		return err
-	}
-	_, err := io.Copy(sv.tar, r)
-	return err
+// inflated is a blob's plain form.
+type inflated struct {
+	*inflate.Reader
+	blob io.Closer
 }
 
-func (sv *saver) json(name string, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return sv.copy(name, int64(len(data)), strings.NewReader(string(data)))
-}
-
-// finish writes what lists the images.
-func (sv *saver) finish(format Format) error {
-	if format == FormatDocker {
-		if err := sv.json(dockerManifestFile, sv.entries); err != nil {
-			return err
-		}
-		return sv.tar.Close()
-	}
-	sv.index.Versioned, sv.index.MediaType = specs.Versioned{SchemaVersion: 2}, ispec.MediaTypeImageIndex
-	if err := sv.json(ispec.ImageLayoutFile, ispec.ImageLayout{Version: ispec.ImageLayoutVersion}); err != nil {
-		return err
-	}
-	if err := sv.json(ispec.ImageIndexFile, sv.index); err != nil {
-		return err
-	}
-	return sv.tar.Close()
-}
+// Close implements io.Closer.
+func (i inflated) Close() error { return errors.Join(i.Reader.Close(), i.blob.Close()) }

@@ -1,4 +1,11 @@
-package image
+// Package archive reads and writes the files that images travel in: tar archives
+// with an OCI image layout in them, or with what `docker save` writes.
+//
+// A Spool is an archive that was read: its entries come in any order, so they are
+// laid out in a directory first. A Writer makes one in one pass. Neither knows what
+// an image is made of; nothing is verified here but what the writer is given to
+// verify.
+package archive
 
 import (
 	"archive/tar"
@@ -23,19 +30,17 @@ const (
 	spoolPrefix = ".load-"
 )
 
-// spool is an archive laid out in a directory under names of our own, since its
+// Spool is an archive laid out in a directory under names of our own, since its
 // entries come in any order. Names of the archive are keys of a map and never
 // paths.
-type spool struct {
+type Spool struct {
 	dir   string
 	files map[string]string // name in the archive → file
 	links map[string]string // name in the archive → name in the archive
 }
 
-func (s *Service) spoolDir() string { return filepath.Join(s.options.Root, "images") }
-
-// sweepSpools removes what a load that did not end has left.
-func sweepSpools(dir string) error {
+// Sweep removes what spools below dir have left that nobody removed.
+func Sweep(dir string) error {
 	old, err := filepath.Glob(filepath.Join(dir, spoolPrefix+"*"))
 	if err != nil {
 		return err
@@ -48,28 +53,30 @@ func sweepSpools(dir string) error {
 	return nil
 }
 
-// spool reads an archive, compressed or not. The caller removes it.
-func (s *Service) spool(ctx context.Context, r io.Reader) (*spool, error) {
+// Read lays an archive, compressed or not, out in a directory below parent. The
+// caller removes it.
+func Read(ctx context.Context, parent string, r io.Reader) (*Spool, error) {
 	plain, err := inflate.Stream(blob.ContextReader(ctx, r))
 	if err != nil {
 		return nil, err
 	}
 	defer plain.Close()
-	dir, err := os.MkdirTemp(s.spoolDir(), spoolPrefix)
+	dir, err := os.MkdirTemp(parent, spoolPrefix)
 	if err != nil {
 		return nil, err
 	}
-	sp := &spool{dir: dir, files: map[string]string{}, links: map[string]string{}}
+	sp := &Spool{dir: dir, files: map[string]string{}, links: map[string]string{}}
 	if err := sp.fill(plain); err != nil {
-		sp.remove()
+		sp.Remove()
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
 	return sp, nil
 }
 
-func (sp *spool) remove() { _ = os.RemoveAll(sp.dir) } // Open sweeps what stays
+// Remove removes what was laid out.
+func (sp *Spool) Remove() { _ = os.RemoveAll(sp.dir) } // Sweep finds what stays
 
-func (sp *spool) fill(r io.Reader) error {
+func (sp *Spool) fill(r io.Reader) error {
 	t := tar.NewReader(r)
 	for n := 0; ; n++ {
 		h, err := t.Next()
@@ -99,7 +106,7 @@ func (sp *spool) fill(r io.Reader) error {
 	}
 }
 
-func (sp *spool) write(name string, n int, r io.Reader, size int64) error {
+func (sp *Spool) write(name string, n int, r io.Reader, size int64) error {
 	p := filepath.Join(sp.dir, strconv.Itoa(n))
 	f, err := os.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -111,7 +118,7 @@ func (sp *spool) write(name string, n int, r io.Reader, size int64) error {
 }
 
 // open opens a file of the archive by its name there.
-func (sp *spool) open(name string) (*os.File, error) {
+func (sp *Spool) open(name string) (*os.File, error) {
 	p, ok := sp.files[name]
 	for hops := 0; !ok && hops < 8; hops++ {
 		next, linked := sp.links[name]
@@ -127,8 +134,8 @@ func (sp *spool) open(name string) (*os.File, error) {
 	return os.Open(p)
 }
 
-// openAt opens a file of the archive from an offset on.
-func (sp *spool) openAt(name string, offset int64) (*os.File, error) {
+// Open opens a file of the archive from an offset on.
+func (sp *Spool) Open(name string, offset int64) (*os.File, error) {
 	f, err := sp.open(name)
 	if err != nil {
 		return nil, err
@@ -139,14 +146,15 @@ func (sp *spool) openAt(name string, offset int64) (*os.File, error) {
 	return f, nil
 }
 
-func (sp *spool) has(name string) bool {
+// Has reports whether the archive has a file.
+func (sp *Spool) Has(name string) bool {
 	_, file := sp.files[name]
 	_, link := sp.links[name]
 	return file || link
 }
 
-// readAll reads a small file of the archive.
-func (sp *spool) readAll(name string, limit int64) ([]byte, error) {
+// ReadAll reads a file of the archive that has at most limit bytes.
+func (sp *Spool) ReadAll(name string, limit int64) ([]byte, error) {
 	f, err := sp.open(name)
 	if err != nil {
 		return nil, err
