@@ -16,7 +16,7 @@ import (
 )
 
 func saveCommand(a *app) *cobra.Command {
-	var output, archiveFormat string
+	var output, archiveFormat, compression string
 	cmd := &cobra.Command{
 		Use:               "save IMAGE...",
 		Short:             "Save images to an archive",
@@ -26,7 +26,7 @@ func saveCommand(a *app) *cobra.Command {
 			if archiveFormat != "oci" && archiveFormat != "docker" {
 				return fmt.Errorf("format %q: choose oci or docker", archiveFormat)
 			}
-			r := &apiv1.SaveRequest{Images: args, Format: archiveFormat}
+			r := &apiv1.SaveRequest{Images: args, Format: archiveFormat, Compression: compression}
 			if output != "-" {
 				return saveFile(ctx, c, r, output)
 			}
@@ -38,6 +38,7 @@ func saveCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "the archive; - is stdout")
 	cmd.Flags().StringVar(&archiveFormat, "format", "oci", "oci or docker")
+	cmd.Flags().StringVar(&compression, "compression", "", "none, gzip or zstd for layers of an oci archive that are no longer kept compressed (default none)")
 	return cmd
 }
 

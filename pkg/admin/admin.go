@@ -28,7 +28,7 @@ type Images interface {
 	// Pull calls progress from one goroutine at a time until it returns.
 	Pull(ctx context.Context, r *apiv1.PullRequest, progress func(*apiv1.PullProgress)) (*apiv1.Image, error)
 	Load(ctx context.Context, archive io.Reader) ([]*apiv1.Image, error)
-	Save(ctx context.Context, refs []string, format string, archive io.Writer) error
+	Save(ctx context.Context, r *apiv1.SaveRequest, archive io.Writer) error
 	Tag(ctx context.Context, source, target string) error
 	Untag(ctx context.Context, ref string) error
 }

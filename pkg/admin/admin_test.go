@@ -110,8 +110,8 @@ func (f *fakeImages) Load(_ context.Context, r io.Reader) ([]*apiv1.Image, error
 	return []*apiv1.Image{{Id: "sha256:2"}}, err
 }
 
-func (f *fakeImages) Save(_ context.Context, _ []string, format string, w io.Writer) error {
-	if _, err := fmt.Fprint(w, format, strings.Repeat("x", 3<<20)); err != nil {
+func (f *fakeImages) Save(_ context.Context, r *apiv1.SaveRequest, w io.Writer) error {
+	if _, err := fmt.Fprint(w, r.Format, strings.Repeat("x", 3<<20)); err != nil {
 		return err
 	}
 	return f.reject
@@ -233,7 +233,7 @@ func TestArchivesStreamBothWays(t *testing.T) {
 	if r, err := up.CloseAndRecv(); err != nil || len(r.Images) != 1 || images.loaded.String() != "one two" {
 		t.Errorf("load: %v, %v, %q", r, err, images.loaded.String())
 	}
-	down, err := client.Save(t.Context(), &apiv1.SaveRequest{Images: []string{"a"}})
+	down, err := client.Save(t.Context(), &apiv1.SaveRequest{Images: []string{"a"}, Format: "oci"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +88,7 @@ func (s *Server) Save(r *apiv1.SaveRequest, stream grpc.ServerStreamingServer[ap
 	pr, pw := io.Pipe()
 	var writer sync.WaitGroup
 	writer.Go(func() {
-		pw.CloseWithError(s.deps.Images.Save(stream.Context(), r.Images, cmp.Or(r.Format, "oci"), pw))
+		pw.CloseWithError(s.deps.Images.Save(stream.Context(), r, pw))
 	})
 	err := sendAll(stream, pr)
 	pr.CloseWithError(err) // a writer that has not ended yet learns why

@@ -68,8 +68,8 @@ func (s imageService) Load(ctx context.Context, archive io.Reader) ([]*apiv1.Ima
 	return all, nil
 }
 
-func (s imageService) Save(ctx context.Context, refs []string, format string, archive io.Writer) error {
-	return s.Service.Save(ctx, refs, image.Format(format), archive)
+func (s imageService) Save(ctx context.Context, r *apiv1.SaveRequest, archive io.Writer) error {
+	return s.Service.Save(ctx, r.Images, image.SaveOptions{Format: image.Format(r.Format), Compression: r.Compression}, archive)
 }
 
 func imageMessage(i image.Image) *apiv1.Image {

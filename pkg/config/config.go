@@ -205,7 +205,7 @@ func Default() Config {
 			Builtin:    Builtin{Bridge: "berth0"},
 		},
 		Image: Image{
-			KeepBlobs: true, LayerBackend: "auto", MaxConcurrentDownloads: 4, MaxConnections: 24, MemoryBudget: 64 << 20,
+			LayerBackend: "auto", MaxConcurrentDownloads: 4, MaxConnections: 24, MemoryBudget: 64 << 20,
 			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},
 			CertsDirs:      []string{"/etc/containerd/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"},
 			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},

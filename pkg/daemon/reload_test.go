@@ -20,7 +20,7 @@ func TestReloadTakesWhatCanChangeAndNamesTheRest(t *testing.T) {
 	next.Runtime.PidsLimit = 9
 	next.Runtime.Handlers = map[string]config.Handler{"berth": {Annotations: []string{"a"}}}
 	next.Network.Builtin.MTU = 1400
-	next.Image.KeepBlobs = false
+	next.Image.KeepBlobs = true
 	next.Image.MaxConcurrentDownloads, next.Image.PlainHTTP = 9, []string{"r"}
 	next.Image.StallTimeout.Duration, next.Image.StallRate = time.Second, 7
 	next.Image.MaxConnections, next.Image.MemoryBudget = 8, 32<<20

@@ -359,10 +359,10 @@ func TestAnArtifactSurvivesReopeningAndAnArchive(t *testing.T) {
 	s := open(t, dir)
 	want := pulled(t, s, ref)
 	var archive strings.Builder
-	if err := s.Save(t.Context(), []string{ref}, image.FormatOCI, &archive); err != nil {
+	if err := s.Save(t.Context(), []string{ref}, image.SaveOptions{}, &archive); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(t.Context(), []string{ref}, image.FormatDocker, &strings.Builder{}); !errors.Is(err, errs.Unsupported) {
+	if err := s.Save(t.Context(), []string{ref}, image.SaveOptions{Format: image.FormatDocker}, &strings.Builder{}); !errors.Is(err, errs.Unsupported) {
 		t.Errorf("docker archive: %v", err)
 	}
 	reopened := open(t, dir)

@@ -61,7 +61,7 @@ func TestAPullMendsDamagedContent(t *testing.T) {
 			if got := content(t, root, "etc/motd"); got != "x" {
 				t.Errorf("content: %q", got)
 			}
-			if err := s.Save(t.Context(), []string{request.Ref}, image.FormatOCI, io.Discard); err != nil {
+			if err := s.Save(t.Context(), []string{request.Ref}, image.SaveOptions{}, io.Discard); err != nil {
 				t.Error(err)
 			}
 		})

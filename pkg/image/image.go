@@ -69,8 +69,8 @@ import (
 type Options struct {
 	Root  string // default /var/lib/berth
 	State string // default /run/berth
-	// KeepBlobs keeps layers also as they were pulled, compressed, which Save
-	// needs.
+	// KeepBlobs keeps layers also as they were pulled, compressed: Save and Push
+	// give them out as they were then.
 	KeepBlobs bool
 	Registry  registry.Options
 	// MaxConcurrentDownloads bounds the layers of one image that are fetched and

@@ -23,9 +23,13 @@ import (
 // open opens a service that keeps blobs, below dir.
 func open(t testing.TB, dir string) *image.Service {
 	t.Helper()
-	s, err := image.Open(t.Context(), image.Options{
-		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), KeepBlobs: true, LayerBackend: "auto",
-	})
+	return openWith(t, dir, image.Options{KeepBlobs: true, LayerBackend: "auto"})
+}
+
+func openWith(t testing.TB, dir string, o image.Options) *image.Service {
+	t.Helper()
+	o.Root, o.State = filepath.Join(dir, "root"), filepath.Join(dir, "state")
+	s, err := image.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/archive"
-	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/inflate"
+	"github.com/berth-run/berth/pkg/image/export"
 )
 
 // Format is the form of an archive.
@@ -24,23 +23,36 @@ const (
 	FormatDocker Format = "docker" // what `docker load` of any age reads
 )
 
+// SaveOptions say how Save writes. The zero value works.
+type SaveOptions struct {
+	Format Format // default FormatOCI
+	// Compression is that of layers that are not kept as they were pulled: none, the
+	// default, gzip or zstd. A docker archive has none.
+	Compression string
+}
+
 // Save writes images as an archive. Each image is named as ref names it; an id
-// gives all its tags. It needs the layers as they were pulled: the error is of
-// kind Unsupported where they are not kept.
-func (s *Service) Save(ctx context.Context, refs []string, format Format, w io.Writer) error {
-	sv := saver{service: s, out: archive.NewWriter(w)}
+// gives all its tags. Where its layers are not kept as they were pulled they are
+// made of their tar streams: the manifest is another one then, the image's id is
+// not. The error is of kind Unsupported where there are no tar streams either.
+func (s *Service) Save(ctx context.Context, refs []string, o SaveOptions, w io.Writer) error {
+	compression, err := export.ParseCompression(o.Compression, export.None)
+	if err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	sv := saver{service: s, out: archive.NewWriter(w), compression: compression, packed: map[digest.Digest]ispec.Descriptor{}}
 	for _, ref := range refs {
 		r, names, release, err := s.saved(ref)
 		if err != nil {
 			return fmt.Errorf("save %s: %w", ref, err)
 		}
-		switch format {
-		case FormatOCI:
+		switch o.Format {
+		case FormatOCI, "":
 			err = sv.addOCI(ctx, r, names)
 		case FormatDocker:
 			err = sv.addDocker(ctx, r, names)
 		default:
-			err = fmt.Errorf("format %.50q: %w", format, errs.Invalid)
+			err = fmt.Errorf("format %.50q: %w", o.Format, errs.Invalid)
 		}
 		release()
 		if err != nil {
@@ -53,16 +65,21 @@ func (s *Service) Save(ctx context.Context, refs []string, format Format, w io.W
 	return nil
 }
 
-// saved returns an image's record, leased, and the names to save it under.
+// saved returns an image's record, leased with all that Save reads, and the names
+// to save it under.
 func (s *Service) saved(ref string) (record, []string, func(), error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	i, err := s.Get(ref)
-	r := s.records[i.ID]
-	s.mu.Unlock()
 	if err != nil {
-		return r, nil, nil, err
+		return record{}, nil, nil, err
 	}
-	l := s.lease(r.content()...)
+	r := s.records[i.ID]
+	l := &lease{service: s}
+	l.addLocked(r.content()...)
+	for _, layer := range r.Layers {
+		l.addLocked(layer.DiffID)
+	}
 	names := i.RepoTags
 	x := s.index.Load()
 	if name := s.downloads.Load().localName(x, ref); x.has(name) {
@@ -74,17 +91,28 @@ func (s *Service) saved(ref string) (record, []string, func(), error) {
 func (x *index) has(name string) bool { _, ok := x.byRef[name]; return ok }
 
 type saver struct {
-	service *Service
-	out     *archive.Writer
+	service     *Service
+	out         *archive.Writer
+	compression export.Compression
+	packed      map[digest.Digest]ispec.Descriptor // by diffID
 }
 
 func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
-	for _, d := range r.content() {
-		if err := sv.blob(ctx, archive.BlobName(d), d); err != nil {
-			return err
-		}
+	manifest, err := sv.manifest(ctx, r)
+	if err != nil {
+		return err
 	}
-	d := ispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size}
+	config := ispec.Descriptor{Digest: r.ID}
+	if r.Artifact != nil {
+		config = r.Artifact.Config
+	}
+	if err := sv.kept(ctx, archive.BlobName(config.Digest), config); err != nil {
+		return err
+	}
+	if err := sv.write(ctx, archive.BlobName(manifest.Digest), manifest); err != nil {
+		return err
+	}
+	d := manifest.Descriptor
 	if r.Artifact == nil {
 		d.Platform = &ispec.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
 	}
@@ -92,20 +120,66 @@ func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
 	return nil
 }
 
+// manifest writes the layers, and returns what names them.
+func (sv *saver) manifest(ctx context.Context, r record) (*export.Blob, error) {
+	data, err := sv.service.blobs.ReadAll(r.Manifest.Digest, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	var layers []ispec.Descriptor
+	for _, l := range r.Layers {
+		if r.Artifact != nil {
+			if err := sv.kept(ctx, archive.BlobName(l.Blob.Digest), l.Blob); err != nil {
+				return nil, err
+			}
+			layers = append(layers, l.Blob)
+			continue
+		}
+		d, err := sv.layer(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, d)
+	}
+	return export.Manifest(r.Manifest, data, layers)
+}
+
+// layer writes a layer, once, and describes what it is in the archive.
+func (sv *saver) layer(ctx context.Context, l layerRecord) (ispec.Descriptor, error) {
+	if d, ok := sv.packed[l.DiffID]; ok {
+		return d, nil
+	}
+	b, err := sv.service.exporter().Layer(ctx, export.Layer(l), sv.compression, nil)
+	if err != nil {
+		return ispec.Descriptor{}, err
+	}
+	sv.packed[l.DiffID] = b.Descriptor
+	return b.Descriptor, errors.Join(sv.write(ctx, archive.BlobName(b.Digest), b), b.Close())
+}
+
+func (s *Service) exporter() *export.Exporter { return export.New(s.blobs, s.layers, s.spoolDir()) }
+
 // addDocker writes layers uncompressed: that is what the format has.
 func (sv *saver) addDocker(ctx context.Context, r record, names []string) error {
 	if r.Artifact != nil {
 		return fmt.Errorf("a docker archive holds no artifacts: choose the format %s: %w", FormatOCI, errs.Unsupported)
 	}
 	config := r.ID.Encoded() + ".json"
-	if err := sv.blob(ctx, config, r.ID); err != nil {
+	if err := sv.kept(ctx, config, ispec.Descriptor{Digest: r.ID}); err != nil {
 		return err
 	}
 	var layers []string
 	for _, l := range r.Layers {
 		name := l.DiffID.Encoded() + "/layer.tar"
 		layers = append(layers, name)
-		if err := sv.layer(ctx, name, l); err != nil {
+		if sv.out.Has(name) {
+			continue
+		}
+		b, err := sv.service.exporter().Tar(ctx, export.Layer(l))
+		if err != nil {
+			return err
+		}
+		if err := sv.write(ctx, name, b); err != nil {
 			return err
 		}
 	}
@@ -113,78 +187,18 @@ func (sv *saver) addDocker(ctx context.Context, r record, names []string) error 
 	return nil
 }
 
-// blob writes one blob.
-func (sv *saver) blob(ctx context.Context, name string, d digest.Digest) error {
-	if sv.out.Has(name) {
-		return nil
-	}
-	size, err := sv.service.blobs.Size(d)
-	if err != nil {
-		return err
-	}
-	return sv.out.File(ctx, name, size, func(ctx context.Context) (io.ReadCloser, error) {
-		f, err := sv.open(d)
-		if err != nil {
-			return nil, err
-		}
-		return verified{blob.NewVerifier(blob.ContextReader(ctx, f), d, size), f}, nil
-	})
-}
-
-// verified is a stream that is verified as it is read.
-type verified struct {
-	io.Reader
-	io.Closer
-}
-
-func (sv *saver) open(d digest.Digest) (io.ReadCloser, error) {
-	f, err := sv.service.blobs.Open(d)
+// kept writes a blob that is here as it is.
+func (sv *saver) kept(ctx context.Context, name string, d ispec.Descriptor) error {
+	b, err := sv.service.exporter().Kept(d)
 	if errors.Is(err, errs.NotFound) {
-		return nil, fmt.Errorf("layer %s is not kept as it was pulled (keep_blobs is off): %w", d, errs.Unsupported)
+		err = fmt.Errorf("blob %s is not kept as it was pulled: set keep_blobs = true and pull it again: %w", d.Digest, errs.Unsupported)
 	}
-	return f, err
-}
-
-// layer inflates a layer twice: a tar header comes before the content and has
-// its size.
-func (sv *saver) layer(ctx context.Context, name string, l layerRecord) error {
-	if sv.out.Has(name) {
-		return nil
-	}
-	plain, err := sv.inflate(ctx, l)
 	if err != nil {
 		return err
 	}
-	size, err := io.Copy(io.Discard, plain)
-	if err := errors.Join(err, plain.Close()); err != nil {
-		return err
-	}
-	return sv.out.File(ctx, name, size, func(ctx context.Context) (io.ReadCloser, error) {
-		plain, err := sv.inflate(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		return verified{blob.NewVerifier(plain, l.DiffID, size), plain}, nil
-	})
+	return sv.write(ctx, name, b)
 }
 
-func (sv *saver) inflate(ctx context.Context, l layerRecord) (io.ReadCloser, error) {
-	f, err := sv.open(l.Blob.Digest)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := inflate.Stream(blob.ContextReader(ctx, f))
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return inflated{plain, f}, nil
+func (sv *saver) write(ctx context.Context, name string, b *export.Blob) error {
+	return sv.out.File(ctx, name, b.Size, func(ctx context.Context) (io.ReadCloser, error) { return b.Open(ctx, 0) })
 }
-
-// inflated is a blob's plain form.
-type inflated struct {
-	*inflate.Reader
-	blob io.Closer
-}
-
-// Close implements io.Closer.
-func (i inflated) Close() error { return errors.Join(i.Reader.Close(), i.blob.Close()) }

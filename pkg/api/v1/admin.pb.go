@@ -956,7 +956,10 @@ type SaveRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Images []string               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
 	// Format is oci (the default) or docker.
-	Format        string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	Format string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	// Compression of layers that are not kept as they were pulled: none (the
+	// default), gzip or zstd. A docker archive has none.
+	Compression   string `protobuf:"bytes,3,opt,name=compression,proto3" json:"compression,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1001,6 +1004,13 @@ func (x *SaveRequest) GetImages() []string {
 func (x *SaveRequest) GetFormat() string {
 	if x != nil {
 		return x.Format
+	}
+	return ""
+}
+
+func (x *SaveRequest) GetCompression() string {
+	if x != nil {
+		return x.Compression
 	}
 	return ""
 }
@@ -2818,10 +2828,11 @@ const file_admin_proto_rawDesc = "" +
 	"\vLoadRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"=\n" +
 	"\fLoadResponse\x12-\n" +
-	"\x06images\x18\x01 \x03(\v2\x15.berth.admin.v1.ImageR\x06images\"=\n" +
+	"\x06images\x18\x01 \x03(\v2\x15.berth.admin.v1.ImageR\x06images\"_\n" +
 	"\vSaveRequest\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\tR\x06images\x12\x16\n" +
-	"\x06format\x18\x02 \x01(\tR\x06format\"\"\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\x12 \n" +
+	"\vcompression\x18\x03 \x01(\tR\vcompression\"\"\n" +
 	"\fSaveResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"<\n" +
 	"\n" +
