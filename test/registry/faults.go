@@ -18,7 +18,8 @@ type Line struct {
 	Bandwidth int64         // bytes a second of each blob, so of each connection; 0 means no limit
 }
 
-// Fault is what goes wrong with some requests for blobs. Each field that is set
+// Fault is what goes wrong with some requests for blobs, or with uploads where it can
+// there. Each field that is set
 // counts by itself; bytes are those of one body.
 type Fault struct {
 	// Skip so many requests; then so many have the fault, all where Times is 0.
@@ -34,15 +35,20 @@ type Fault struct {
 	WrongByte  bool   // of the blob, one in its middle
 	Short      int64  // the blob, and what is said of it, lacks so many bytes
 	Endless    bool   // the body goes on after the blob
+	Forget     bool   // the upload is not known any more
 }
 
-// fault returns what is wrong with this request, and counts it.
-func (r *Registry) fault() Fault {
+// fault counts a request, and returns what is wrong with it.
+func (r *Registry) fault(faults []Fault, count *int) Fault {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.served++
-	n := r.served
-	for _, f := range r.Faults {
+	*count++
+	return nth(faults, *count)
+}
+
+// nth returns the fault of the nth request.
+func nth(faults []Fault, n int) Fault {
+	for _, f := range faults {
 		if n > f.Skip && (f.Times == 0 || n <= f.Skip+f.Times) {
 			return f
 		}
@@ -52,7 +58,7 @@ func (r *Registry) fault() Fault {
 
 // serve answers with content, as well as the line and the fault let it.
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request, d digest.Digest, content io.ReadSeeker, size int64) {
-	f := r.fault()
+	f := r.fault(r.Faults, &r.served)
 	if f.Status != 0 {
 		if f.RetryAfter != "" {
 			w.Header().Set("Retry-After", f.RetryAfter)

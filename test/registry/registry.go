@@ -40,11 +40,19 @@ type Registry struct {
 	// counts, are those of blobs.
 	Line   Line
 	Faults []Fault
+	// UploadFaults are those of requests that bring a part of a blob: Status,
+	// DropAfter, StallAfter and Forget.
+	UploadFaults []Fault
+	// Strict says that a repository has only the blobs that were put into it, pushed
+	// or mounted.
+	Strict bool
 	// Redirect, if set, is the scheme and host of a Registry that requests for blobs
 	// are sent to, with a link that is signed. A registry with LinkUses honours each
 	// link for so many requests.
 	Redirect string
 	LinkUses int
+	// UploadHost, if set, is the scheme and host that uploads are sent to.
+	UploadHost string
 	// Hook, if not nil, is asked before each request; true means that it has
 	// answered.
 	Hook func(w http.ResponseWriter, r *http.Request) bool
@@ -52,11 +60,14 @@ type Registry struct {
 	mu        sync.Mutex
 	manifests map[string]manifest // repository@digest and repository:tag
 	blobs     map[digest.Digest][]byte
-	files     map[digest.Digest]string // blobs, too
+	files     map[digest.Digest]string          // blobs, too
+	places    map[digest.Digest]map[string]bool // repositories that have a blob, none for all
 	uploads   map[string]*bytes.Buffer
+	begun     int            // uploads
 	requests  map[string]int // by method and path
 	uses      map[string]int // of tokens and links
 	served    int            // requests for blobs
+	received  int            // requests that brought a part of one
 	links     atomic.Int64
 	tokens    atomic.Int64
 }
@@ -105,6 +116,7 @@ func (r *Registry) Add(repository, tag string, b *images.Built) {
 	r.initLocked()
 	for d, data := range b.Blobs {
 		r.blobs[d] = data
+		r.placeLocked(repository, d)
 		if t := mediaType(data); t != "" {
 			r.manifests[repository+"@"+d.String()] = manifest{t, data}
 		}
@@ -142,6 +154,7 @@ func (r *Registry) Requests(method, path string) int {
 func (r *Registry) initLocked() {
 	if r.blobs == nil {
 		r.manifests, r.blobs = map[string]manifest{}, map[digest.Digest][]byte{}
+		r.places = map[digest.Digest]map[string]bool{}
 		r.uploads, r.requests = map[string]*bytes.Buffer{}, map[string]int{}
 	}
 }
@@ -174,7 +187,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case m[2] == "blobs/uploads":
 		r.upload(w, req, m[1], m[3])
 	default:
-		r.blob(w, req, m[3])
+		r.blob(w, req, m[1], m[3])
 	}
 }
 
@@ -205,13 +218,16 @@ func (r *Registry) manifest(w http.ResponseWriter, req *http.Request, repository
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(m.data))
 }
 
-func (r *Registry) blob(w http.ResponseWriter, req *http.Request, ref string) {
+func (r *Registry) blob(w http.ResponseWriter, req *http.Request, repository, ref string) {
 	d := digest.Digest(ref)
 	r.mu.Lock()
 	data, ok := r.blobs[d]
 	path, inFile := r.files[d]
+	here := r.hasLocked(repository, d)
 	r.mu.Unlock()
 	switch {
+	case !here:
+		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
 	case ok:
 		r.serve(w, req, d, bytes.NewReader(data), int64(len(data)))
 	case inFile:
