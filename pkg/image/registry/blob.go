@@ -51,6 +51,7 @@ func (r *Repository) servers(d digest.Digest) []fetch.Source {
 type place struct {
 	name      string        // for people
 	client    remote.Client // authenticates and follows redirects, and tries nothing again
+	located   remote.Client // likewise, for what the server has given the URL of
 	direct    *http.Client  // for where the server redirects to: without credentials
 	reference oras.Reference
 	plain     bool
@@ -182,14 +183,7 @@ func (s *server) read(ctx context.Context, resp *http.Response) (fetch.Info, err
 
 // refused makes an error of an answer that is none of the blob.
 func (s *server) refused(ctx context.Context, resp *http.Response) error {
-	answer := &errcode.ErrorResponse{Method: resp.Request.Method, URL: resp.Request.URL, StatusCode: resp.StatusCode}
-	var said struct {
-		Errors errcode.Errors `json:"errors"`
-	}
-	if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&said) == nil {
-		answer.Errors = said.Errors
-	}
-	err := s.explain(ctx, ofStatus(answer))
+	err := s.explain(ctx, ofStatus(answer(resp)))
 	switch wait := retryAfter(resp.Header.Get("Retry-After"), time.Now()); {
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable, wait > 0:
 		return &fetch.Busy{After: wait, Err: err}
@@ -199,6 +193,18 @@ func (s *server) refused(ctx context.Context, resp *http.Response) error {
 			resp.Request.URL.Host, resp.StatusCode, http.StatusText(resp.StatusCode), errs.Unavailable)
 	}
 	return err
+}
+
+// answer reads an answer that is an error.
+func answer(resp *http.Response) *errcode.ErrorResponse {
+	a := &errcode.ErrorResponse{Method: resp.Request.Method, URL: resp.Request.URL, StatusCode: resp.StatusCode}
+	var said struct {
+		Errors errcode.Errors `json:"errors"`
+	}
+	if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&said) == nil {
+		a.Errors = said.Errors
+	}
+	return a
 }
 
 // contentRange reads "bytes FIRST-LAST/TOTAL", where TOTAL may be *; numbers that

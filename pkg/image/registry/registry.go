@@ -1,6 +1,7 @@
-// Package registry speaks the distribution protocol: it resolves names and
-// fetches manifests and blobs from the servers that package hosts knows for them,
-// with the credentials of the request, or those that the node has.
+// Package registry speaks the distribution protocol: it resolves names, fetches
+// manifests and blobs from the servers that package hosts knows for them, and
+// uploads to the one of these that takes uploads, with the credentials of the
+// request, or those that the node has.
 //
 // It keeps no state but connections, verifies nothing but what may decide which
 // server is asked (package blob verifies content), and turns what goes wrong into
@@ -40,6 +41,9 @@ type Options struct {
 	// part of a blob; default 3 and 5, negative for none. Where another server may
 	// have the same, it is asked instead.
 	MaxRetries int
+	// UploadChunk is how many bytes one request uploads: what is lost at most where
+	// a server keeps nothing of a request that fails. Default 16 MiB.
+	UploadChunk int64
 	// Memory and Connections are what the blobs of all clients may use; nil means
 	// budgets of this client.
 	Memory, Connections *fetch.Budget
@@ -69,6 +73,9 @@ func New(o Options) *Client {
 	}
 	if o.StallTimeout == 0 {
 		o.StallTimeout = time.Minute
+	}
+	if o.UploadChunk == 0 {
+		o.UploadChunk = 16 << 20
 	}
 	fetcher := fetch.New(fetch.Options{
 		Memory: o.Memory, Connections: o.Connections, Retries: o.MaxRetries, StallTime: o.StallTimeout, StallRate: o.StallRate,

@@ -107,7 +107,7 @@ func (c *Client) source(r *Repository, e hosts.Endpoint, a Auth, alternative, tw
 	blobs := *client // with the same tokens
 	blobs.Client = &http.Client{Transport: &guard{endpoint: e, secrets: r.secrets, base: parallel}}
 	s.blobs = place{
-		name: e.Host, client: rooted{endpoint: e, client: &blobs}, direct: &http.Client{Transport: parallel},
+		name: e.Host, client: rooted{endpoint: e, client: &blobs}, located: &blobs, direct: &http.Client{Transport: parallel},
 		reference: ref, plain: e.Scheme == "http", explain: r.explain,
 	}
 	return s, nil

@@ -45,9 +45,9 @@ func short(list []Endpoint) []string {
 	var text []string
 	for _, e := range list {
 		s := e.String()
-		for c, name := range map[Capability]string{Pull: " -pull", Resolve: " -resolve", Push: " -push"} {
+		for n, c := range []Capability{Pull, Resolve, Push} {
 			if e.Can&c == 0 {
-				s += name
+				s += []string{" -pull", " -resolve", " -push"}[n]
 			}
 		}
 		if e.Namespace != "" {

@@ -59,8 +59,8 @@ func TestRegistriesConfSaysWhichServersAreAsked(t *testing.T) {
 			"mirrors", "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"one.example/hub\"\n[[registry.mirror]]\nlocation = \"two.example\"\ninsecure = true\n",
 			"busybox",
 			[]string{
-				"https://one.example/v2/hub/library/busybox", "https://two.example/v2/library/busybox unverified",
-				"http://two.example/v2/library/busybox unverified fallback", "https://registry-1.docker.io/v2/library/busybox own",
+				"https://one.example/v2/hub/library/busybox -push", "https://two.example/v2/library/busybox -push unverified",
+				"http://two.example/v2/library/busybox -push unverified fallback", "https://registry-1.docker.io/v2/library/busybox own",
 			},
 		},
 		{
@@ -71,20 +71,20 @@ func TestRegistriesConfSaysWhichServersAreAsked(t *testing.T) {
 		{
 			"mirrors by digest only, a digest", "[[registry]]\nlocation = \"quay.io\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"one.example\"\n",
 			"quay.io/a" + digested,
-			[]string{"https://one.example/v2/a", "https://quay.io/v2/a own"},
+			[]string{"https://one.example/v2/a -push", "https://quay.io/v2/a own"},
 		},
 		{
 			"pull-from-mirror, a tag", "[[registry]]\nlocation = \"quay.io\"\n[[registry.mirror]]\nlocation = \"one.example\"\npull-from-mirror = \"digest-only\"\n[[registry.mirror]]\nlocation = \"two.example\"\npull-from-mirror = \"tag-only\"\n",
 			"quay.io/a:1",
-			[]string{"https://two.example/v2/a", "https://quay.io/v2/a own"},
+			[]string{"https://two.example/v2/a -push", "https://quay.io/v2/a own"},
 		},
 		{
 			"pull-from-mirror, a digest", "[[registry]]\nlocation = \"quay.io\"\n[[registry.mirror]]\nlocation = \"one.example\"\npull-from-mirror = \"digest-only\"\n[[registry.mirror]]\nlocation = \"two.example\"\npull-from-mirror = \"tag-only\"\n[[registry.mirror]]\nlocation = \"three.example\"\npull-from-mirror = \"all\"\n",
 			"quay.io/a" + digested,
-			[]string{"https://one.example/v2/a", "https://three.example/v2/a", "https://quay.io/v2/a own"},
+			[]string{"https://one.example/v2/a -push", "https://three.example/v2/a -push", "https://quay.io/v2/a own"},
 		},
 		{"a repository's own", "[[registry]]\nprefix = \"quay.io/a/b\"\nlocation = \"m.example/c\"\n", "quay.io/a/b:1", []string{"https://m.example/v2/c"}},
-		{"namespace of a proxy", "[[registry]]\nlocation = \"quay.io\"\n[[registry.mirror]]\nlocation = \"m.example\"\nnamespace-proxy = \"quay.io\"\n", "quay.io/a:1", []string{"https://m.example/v2/a ns=quay.io", "https://quay.io/v2/a own"}},
+		{"namespace of a proxy", "[[registry]]\nlocation = \"quay.io\"\n[[registry.mirror]]\nlocation = \"m.example\"\nnamespace-proxy = \"quay.io\"\n", "quay.io/a:1", []string{"https://m.example/v2/a -push ns=quay.io", "https://quay.io/v2/a own"}},
 		{"the first of two with one prefix", "[[registry]]\nprefix = \"quay.io\"\nlocation = \"one.example\"\n[[registry]]\nprefix = \"quay.io\"\nlocation = \"two.example\"\n", "quay.io/a:1", []string{"https://one.example/v2/a"}},
 		{"unknown keys", "extra = 1\n[[registry]]\nlocation = \"quay.io\"\nextra = 2\n", "quay.io/a:1", []string{"https://quay.io/v2/a own"}},
 	} {
@@ -278,7 +278,7 @@ location = "m.example:5000"
 	f := New(Options{CertsDirs: []string{filepath.Join(root, "certs")}, RegistriesConf: []string{filepath.Join(root, "registries.conf")}})
 	for ref, want := range map[string][]string{
 		"own.example/x:1":   {"https://toml.example/v2/x ns=own.example", "https://own.example/v2/x own"},
-		"certs.example/x:1": {"https://m.example:5000/v2/x unverified", "https://certs.example/v2/x own"},
+		"certs.example/x:1": {"https://m.example:5000/v2/x -push unverified", "https://certs.example/v2/x own"},
 		"other.example/x:1": {"https://default.example/v2/x ns=other.example", "https://other.example/v2/x own"},
 	} {
 		got, err := f.Endpoints(name(t, ref))

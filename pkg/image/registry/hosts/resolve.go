@@ -85,6 +85,9 @@ func (f *Files) ofRegistry(r registry, n reference.Name) ([]Endpoint, error) {
 		if err != nil {
 			return nil, err
 		}
+		for i := range more {
+			more[i].Can &^= Push // only the registry itself is pushed to
+		}
 		list = append(list, more...)
 	}
 	more, err := f.at(r, r.itself, n)
