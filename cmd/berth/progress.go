@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -14,12 +15,16 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-// progress shows a pull: a bar for each blob on a terminal, else a line for
+// speedAge is how many messages the rate is the mean of.
+const speedAge = 30
+
+// progress shows a pull or a push: a bar for each blob on a terminal, else a line for
 // each phase, on stderr. It is for one goroutine; the bars are drawn by others.
 type progress struct {
 	w     io.Writer // nil shows nothing
 	bars  *mpb.Progress
 	blobs map[string]*mpb.Bar
+	moved map[string]time.Time // when a blob's last message came
 
 	mu     sync.Mutex
 	phases map[string]string
@@ -39,7 +44,7 @@ func (p *progress) setPhase(m *apiv1.PullProgress) {
 }
 
 func (a *app) newProgress(quiet bool) *progress {
-	p := &progress{blobs: map[string]*mpb.Bar{}, phases: map[string]string{}}
+	p := &progress{blobs: map[string]*mpb.Bar{}, moved: map[string]time.Time{}, phases: map[string]string{}}
 	if quiet {
 		return p
 	}
@@ -50,7 +55,7 @@ func (a *app) newProgress(quiet bool) *progress {
 	return p
 }
 
-// show takes one message of the pull.
+// show takes one message.
 func (p *progress) show(m *apiv1.PullProgress) {
 	switch {
 	case p.w == nil:
@@ -81,17 +86,18 @@ func (p *progress) bar(m *apiv1.PullProgress) {
 	bar := p.blobs[m.Digest]
 	if bar == nil {
 		bar = p.newBar(m.Digest)
-		p.blobs[m.Digest] = bar
+		p.blobs[m.Digest], p.moved[m.Digest] = bar, time.Now()
 	}
 	p.setPhase(m)
 	switch m.Phase {
-	case "done", "exists":
+	case "done", "exists", "mounted":
 		bar.SetTotal(max(m.Total, bar.Current(), 1), false)
 		bar.SetTotal(-1, true)
 	default:
 		// One byte more keeps the bar alive until the blob is unpacked.
 		bar.SetTotal(m.Total+1, false)
-		bar.SetCurrent(m.Offset)
+		bar.EwmaSetCurrent(m.Offset, time.Since(p.moved[m.Digest]))
+		p.moved[m.Digest] = time.Now()
 	}
 }
 
@@ -99,7 +105,11 @@ func (p *progress) newBar(digest string) *mpb.Bar {
 	phase := func(decor.Statistics) string { return p.phase(digest) }
 	return p.bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name(client.ShortID(digest), decor.WCSyncSpaceR), decor.Any(phase, decor.WCSyncSpaceR)),
-		mpb.AppendDecorators(decor.Counters(decor.SizeB1000(0), "% .1f / % .1f")),
+		mpb.AppendDecorators(
+			decor.Counters(decor.SizeB1000(0), "% .1f / % .1f", decor.WCSyncSpace),
+			decor.OnComplete(decor.EwmaSpeed(decor.SizeB1000(0), "% .1f", speedAge, decor.WCSyncSpace), ""),
+			decor.OnComplete(decor.EwmaETA(decor.ET_STYLE_GO, speedAge, decor.WCSyncSpace), ""),
+		),
 	)
 }
 

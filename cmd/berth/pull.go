@@ -38,7 +38,7 @@ func pullCommand(a *app) *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress, print the id")
 	cmd.Flags().StringVarP(&user, "user", "u", "", "`USER:PASSWORD` for the registry, or USER with --password-stdin")
 	cmd.Flags().BoolVar(&passwordStdin, "password-stdin", false, "read the password from stdin")
 	cmd.Flags().StringVar(&platform, "platform", "", "pull for another `OS/ARCH[/VARIANT]`")
