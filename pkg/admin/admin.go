@@ -25,12 +25,29 @@ import (
 
 // Images is what the API needs of the image service; see FromImages.
 type Images interface {
-	// Pull calls progress from one goroutine at a time until it returns.
-	Pull(ctx context.Context, r *apiv1.PullRequest, progress func(*apiv1.PullProgress)) (*apiv1.Image, error)
-	Load(ctx context.Context, archive io.Reader) ([]*apiv1.Image, error)
-	Save(ctx context.Context, r *apiv1.SaveRequest, archive io.Writer) error
+	Transfers
+	Upkeep
 	Tag(ctx context.Context, source, target string) error
 	Untag(ctx context.Context, ref string) error
+}
+
+// Transfers bring images here and away. Pull and Push call progress from one
+// goroutine at a time until they return.
+type Transfers interface {
+	Pull(ctx context.Context, r *apiv1.PullRequest, progress func(*apiv1.PullProgress)) (*apiv1.Image, error)
+	// Push returns the digest of the manifest.
+	Push(ctx context.Context, r *apiv1.PushRequest, progress func(*apiv1.PullProgress)) (string, error)
+	Load(ctx context.Context, archive io.Reader) ([]*apiv1.Image, error)
+	Save(ctx context.Context, r *apiv1.SaveRequest, archive io.Writer) error
+}
+
+// Upkeep is about what images take.
+type Upkeep interface {
+	History(ctx context.Context, ref string) (*apiv1.HistoryResponse, error)
+	// Prune calls used for the ids that containers use.
+	Prune(ctx context.Context, r *apiv1.PruneImagesRequest, used func() map[string]bool) (*apiv1.PruneImagesResponse, error)
+	// Usage tells what images take, of which used are the ids that containers use.
+	Usage(ctx context.Context, used map[string]bool) (*apiv1.DiskUsageResponse, error)
 }
 
 // Manifests is what the API needs of the manifest controller.
@@ -77,6 +94,9 @@ type Deps struct {
 	Images    Images
 	Manifests Manifests
 	Checkers  []Checker
+	// Containers lists what uses images and volumes, with what each has written
+	// where sizes are asked for; nil means nothing.
+	Containers func(ctx context.Context, sizes bool) []Container
 	// Stopping is closed when the daemon begins to stop: Wait and Attach, which
 	// last as long as containers, end then. Nil means never.
 	Stopping <-chan struct{}

@@ -26,15 +26,44 @@ func (s *Server) Pull(r *apiv1.PullRequest, stream grpc.ServerStreamingServer[ap
 	if r.Image == "" {
 		return fmt.Errorf("pull: no image is named: %w", errs.Invalid)
 	}
+	var image *apiv1.Image
+	err := progressing(func(p *apiv1.PullProgress) { _ = stream.Send(&apiv1.PullResponse{Progress: p}) }, func(progress func(*apiv1.PullProgress)) (err error) {
+		image, err = s.deps.Images.Pull(stream.Context(), r, progress)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&apiv1.PullResponse{Image: image})
+}
+
+// Push uploads an image and reports progress, as Pull does.
+func (s *Server) Push(r *apiv1.PushRequest, stream grpc.ServerStreamingServer[apiv1.PushResponse]) error {
+	if r.Image == "" {
+		return fmt.Errorf("push: no image is named: %w", errs.Invalid)
+	}
+	digest := ""
+	err := progressing(func(p *apiv1.PullProgress) { _ = stream.Send(&apiv1.PushResponse{Progress: p}) }, func(progress func(*apiv1.PullProgress)) (err error) {
+		digest, err = s.deps.Images.Push(stream.Context(), r, progress)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&apiv1.PushResponse{Digest: digest})
+}
+
+// progressing calls work with what sends progress without waiting for the client. A
+// client that went away also cancelled the work's context.
+func progressing(send func(*apiv1.PullProgress), work func(progress func(*apiv1.PullProgress)) error) error {
 	queue := make(chan *apiv1.PullProgress, progressQueue)
 	var sender sync.WaitGroup
 	sender.Go(func() {
 		for p := range queue {
-			// A client that went away also cancelled the pull's context.
-			_ = stream.Send(&apiv1.PullResponse{Progress: p})
+			send(p)
 		}
 	})
-	image, err := s.deps.Images.Pull(stream.Context(), r, func(p *apiv1.PullProgress) {
+	err := work(func(p *apiv1.PullProgress) {
 		select {
 		case queue <- p:
 		default:
@@ -42,10 +71,7 @@ func (s *Server) Pull(r *apiv1.PullRequest, stream grpc.ServerStreamingServer[ap
 	})
 	close(queue)
 	sender.Wait()
-	if err != nil {
-		return err
-	}
-	return stream.Send(&apiv1.PullResponse{Image: image})
+	return err
 }
 
 // Load reads an archive from the stream. The archive passes through a pipe, so

@@ -46,6 +46,28 @@ func (c *Client) Pull(ctx context.Context, r *apiv1.PullRequest, progress func(*
 	}
 }
 
+// Push uploads an image and calls progress, which may be nil, on the way. It
+// returns the digest of the manifest that the registry has then.
+func Push(ctx context.Context, c *Client, r *apiv1.PushRequest, progress func(*apiv1.PullProgress)) (string, error) {
+	stream, err := c.Admin.Push(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	for {
+		m, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return "", fail(errs.Unavailable, "push %s: the daemon ended it", r.Image)
+		case err != nil:
+			return "", err
+		case m.Digest != "":
+			return m.Digest, nil
+		case progress != nil && m.Progress != nil:
+			progress(m.Progress)
+		}
+	}
+}
+
 // PullPolicy says when run pulls the image.
 type PullPolicy string
 

@@ -1059,6 +1059,720 @@ func (x *SaveResponse) GetData() []byte {
 	return nil
 }
 
+type PushRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Auth  *Auth                  `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	// Compression of layers that are not kept as they were pulled and that the
+	// registry does not have: gzip (the default), zstd or none.
+	Compression   string `protobuf:"bytes,3,opt,name=compression,proto3" json:"compression,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushRequest) Reset() {
+	*x = PushRequest{}
+	mi := &file_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushRequest) ProtoMessage() {}
+
+func (x *PushRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushRequest.ProtoReflect.Descriptor instead.
+func (*PushRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PushRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *PushRequest) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+func (x *PushRequest) GetCompression() string {
+	if x != nil {
+		return x.Compression
+	}
+	return ""
+}
+
+type PushResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Progress of one blob; absent in the last message. Its phase is packing,
+	// uploading, mounted, exists or done.
+	Progress *PullProgress `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Digest of the manifest, in the last message only.
+	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushResponse) Reset() {
+	*x = PushResponse{}
+	mi := &file_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushResponse) ProtoMessage() {}
+
+func (x *PushResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushResponse.ProtoReflect.Descriptor instead.
+func (*PushResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PushResponse) GetProgress() *PullProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *PushResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type HistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HistoryRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type HistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Layers, the newest first.
+	Layers        []*HistoryLayer `protobuf:"bytes,1,rep,name=layers,proto3" json:"layers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *HistoryResponse) GetLayers() []*HistoryLayer {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+type HistoryLayer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id is the image's in its newest layer, else empty.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Unix time in nanoseconds; 0 where the image does not say.
+	CreatedAt     int64  `protobuf:"varint,2,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string `protobuf:"bytes,3,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Size          int64  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Comment       string `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryLayer) Reset() {
+	*x = HistoryLayer{}
+	mi := &file_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryLayer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryLayer) ProtoMessage() {}
+
+func (x *HistoryLayer) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryLayer.ProtoReflect.Descriptor instead.
+func (*HistoryLayer) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HistoryLayer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *HistoryLayer) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *HistoryLayer) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *HistoryLayer) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *HistoryLayer) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+type PruneImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All removes images with names too.
+	All bool `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
+	// Until, if not 0, spares images that were made after it: Unix time in
+	// nanoseconds.
+	Until         int64 `protobuf:"varint,2,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesRequest) Reset() {
+	*x = PruneImagesRequest{}
+	mi := &file_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesRequest) ProtoMessage() {}
+
+func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesRequest.ProtoReflect.Descriptor instead.
+func (*PruneImagesRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PruneImagesRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *PruneImagesRequest) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+type PruneImagesResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Removed []*Image               `protobuf:"bytes,1,rep,name=removed,proto3" json:"removed,omitempty"`
+	// Freed bytes on disk.
+	Freed         int64 `protobuf:"varint,2,opt,name=freed,proto3" json:"freed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesResponse) Reset() {
+	*x = PruneImagesResponse{}
+	mi := &file_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesResponse) ProtoMessage() {}
+
+func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesResponse.ProtoReflect.Descriptor instead.
+func (*PruneImagesResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PruneImagesResponse) GetRemoved() []*Image {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *PruneImagesResponse) GetFreed() int64 {
+	if x != nil {
+		return x.Freed
+	}
+	return 0
+}
+
+type DiskUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskUsageRequest) Reset() {
+	*x = DiskUsageRequest{}
+	mi := &file_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskUsageRequest) ProtoMessage() {}
+
+func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskUsageRequest.ProtoReflect.Descriptor instead.
+func (*DiskUsageRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{25}
+}
+
+type DiskUsageResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Images []*ImageUsage          `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	// What all images take together, each layer once.
+	ImagesSize int64             `protobuf:"varint,2,opt,name=images_size,json=imagesSize,proto3" json:"images_size,omitempty"`
+	Containers []*ContainerUsage `protobuf:"bytes,3,rep,name=containers,proto3" json:"containers,omitempty"`
+	Volumes    []*VolumeUsage    `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// What would be free without the images that no container uses.
+	ImagesReclaimable int64 `protobuf:"varint,5,opt,name=images_reclaimable,json=imagesReclaimable,proto3" json:"images_reclaimable,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *DiskUsageResponse) Reset() {
+	*x = DiskUsageResponse{}
+	mi := &file_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskUsageResponse) ProtoMessage() {}
+
+func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskUsageResponse.ProtoReflect.Descriptor instead.
+func (*DiskUsageResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DiskUsageResponse) GetImages() []*ImageUsage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetImagesSize() int64 {
+	if x != nil {
+		return x.ImagesSize
+	}
+	return 0
+}
+
+func (x *DiskUsageResponse) GetContainers() []*ContainerUsage {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetVolumes() []*VolumeUsage {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetImagesReclaimable() int64 {
+	if x != nil {
+		return x.ImagesReclaimable
+	}
+	return 0
+}
+
+type ImageUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image *Image                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// Shared with other images, of what it takes on disk, and not.
+	SharedSize int64 `protobuf:"varint,2,opt,name=shared_size,json=sharedSize,proto3" json:"shared_size,omitempty"`
+	UniqueSize int64 `protobuf:"varint,3,opt,name=unique_size,json=uniqueSize,proto3" json:"unique_size,omitempty"`
+	// How many containers are made of it.
+	Containers    int32 `protobuf:"varint,4,opt,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageUsage) Reset() {
+	*x = ImageUsage{}
+	mi := &file_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageUsage) ProtoMessage() {}
+
+func (x *ImageUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageUsage.ProtoReflect.Descriptor instead.
+func (*ImageUsage) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ImageUsage) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *ImageUsage) GetSharedSize() int64 {
+	if x != nil {
+		return x.SharedSize
+	}
+	return 0
+}
+
+func (x *ImageUsage) GetUniqueSize() int64 {
+	if x != nil {
+		return x.UniqueSize
+	}
+	return 0
+}
+
+func (x *ImageUsage) GetContainers() int32 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
+type ContainerUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Image string                 `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	// Size of what it has written.
+	Size          int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Running       bool  `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerUsage) Reset() {
+	*x = ContainerUsage{}
+	mi := &file_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerUsage) ProtoMessage() {}
+
+func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
+func (*ContainerUsage) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ContainerUsage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ContainerUsage) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+type VolumeUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Size  int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// How many containers mount it.
+	Containers    int32 `protobuf:"varint,3,opt,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeUsage) Reset() {
+	*x = VolumeUsage{}
+	mi := &file_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeUsage) ProtoMessage() {}
+
+func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
+func (*VolumeUsage) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *VolumeUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VolumeUsage) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *VolumeUsage) GetContainers() int32 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
 type TagRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
@@ -1069,7 +1783,7 @@ type TagRequest struct {
 
 func (x *TagRequest) Reset() {
 	*x = TagRequest{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1795,7 @@ func (x *TagRequest) String() string {
 func (*TagRequest) ProtoMessage() {}
 
 func (x *TagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1808,7 @@ func (x *TagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagRequest.ProtoReflect.Descriptor instead.
 func (*TagRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TagRequest) GetSource() string {
@@ -1119,7 +1833,7 @@ type TagResponse struct {
 
 func (x *TagResponse) Reset() {
 	*x = TagResponse{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1845,7 @@ func (x *TagResponse) String() string {
 func (*TagResponse) ProtoMessage() {}
 
 func (x *TagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1858,7 @@ func (x *TagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResponse.ProtoReflect.Descriptor instead.
 func (*TagResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 type UntagRequest struct {
@@ -1156,7 +1870,7 @@ type UntagRequest struct {
 
 func (x *UntagRequest) Reset() {
 	*x = UntagRequest{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1882,7 @@ func (x *UntagRequest) String() string {
 func (*UntagRequest) ProtoMessage() {}
 
 func (x *UntagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1895,7 @@ func (x *UntagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagRequest.ProtoReflect.Descriptor instead.
 func (*UntagRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UntagRequest) GetImage() string {
@@ -1199,7 +1913,7 @@ type UntagResponse struct {
 
 func (x *UntagResponse) Reset() {
 	*x = UntagResponse{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1925,7 @@ func (x *UntagResponse) String() string {
 func (*UntagResponse) ProtoMessage() {}
 
 func (x *UntagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1938,7 @@ func (x *UntagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResponse.ProtoReflect.Descriptor instead.
 func (*UntagResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 type KillRequest struct {
@@ -1240,7 +1954,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1966,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1979,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KillRequest) GetContainerId() string {
@@ -1297,7 +2011,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +2023,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +2036,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 type WaitRequest struct {
@@ -1334,7 +2048,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +2060,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +2073,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -1379,7 +2093,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +2105,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +2118,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -1436,7 +2150,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +2162,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +2175,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AttachRequest) GetRequest() isAttachRequest_Request {
@@ -1550,7 +2264,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +2276,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +2289,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AttachStart) GetContainerId() string {
@@ -1623,7 +2337,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +2349,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +2362,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1679,7 +2393,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2405,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2418,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AttachResponse) GetResponse() isAttachResponse_Response {
@@ -1771,7 +2485,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +2497,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +2510,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{42}
 }
 
 type OpenVolumeRequest struct {
@@ -1808,7 +2522,7 @@ type OpenVolumeRequest struct {
 
 func (x *OpenVolumeRequest) Reset() {
 	*x = OpenVolumeRequest{}
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +2534,7 @@ func (x *OpenVolumeRequest) String() string {
 func (*OpenVolumeRequest) ProtoMessage() {}
 
 func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +2547,7 @@ func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeRequest.ProtoReflect.Descriptor instead.
 func (*OpenVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OpenVolumeRequest) GetName() string {
@@ -1852,7 +2566,7 @@ type OpenVolumeResponse struct {
 
 func (x *OpenVolumeResponse) Reset() {
 	*x = OpenVolumeResponse{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2578,7 @@ func (x *OpenVolumeResponse) String() string {
 func (*OpenVolumeResponse) ProtoMessage() {}
 
 func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2591,7 @@ func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeResponse.ProtoReflect.Descriptor instead.
 func (*OpenVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OpenVolumeResponse) GetPath() string {
@@ -1896,7 +2610,7 @@ type OpenLogsRequest struct {
 
 func (x *OpenLogsRequest) Reset() {
 	*x = OpenLogsRequest{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2622,7 @@ func (x *OpenLogsRequest) String() string {
 func (*OpenLogsRequest) ProtoMessage() {}
 
 func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2635,7 @@ func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsRequest.ProtoReflect.Descriptor instead.
 func (*OpenLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OpenLogsRequest) GetPodUid() string {
@@ -1940,7 +2654,7 @@ type OpenLogsResponse struct {
 
 func (x *OpenLogsResponse) Reset() {
 	*x = OpenLogsResponse{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2666,7 @@ func (x *OpenLogsResponse) String() string {
 func (*OpenLogsResponse) ProtoMessage() {}
 
 func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2679,7 @@ func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsResponse.ProtoReflect.Descriptor instead.
 func (*OpenLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OpenLogsResponse) GetPath() string {
@@ -1984,7 +2698,7 @@ type RemoveLogsRequest struct {
 
 func (x *RemoveLogsRequest) Reset() {
 	*x = RemoveLogsRequest{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2710,7 @@ func (x *RemoveLogsRequest) String() string {
 func (*RemoveLogsRequest) ProtoMessage() {}
 
 func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2723,7 @@ func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveLogsRequest) GetPodUid() string {
@@ -2027,7 +2741,7 @@ type RemoveLogsResponse struct {
 
 func (x *RemoveLogsResponse) Reset() {
 	*x = RemoveLogsResponse{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2753,7 @@ func (x *RemoveLogsResponse) String() string {
 func (*RemoveLogsResponse) ProtoMessage() {}
 
 func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2766,7 @@ func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_proto_rawDescGZIP(), []int{48}
 }
 
 type ApplyRequest struct {
@@ -2065,7 +2779,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2791,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2804,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ApplyRequest) GetManifest() []byte {
@@ -2110,7 +2824,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2836,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2849,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ApplyResponse) GetApplied() []*ApplyResponse_Applied {
@@ -2164,7 +2878,7 @@ type DeleteManifestRequest struct {
 
 func (x *DeleteManifestRequest) Reset() {
 	*x = DeleteManifestRequest{}
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2890,7 @@ func (x *DeleteManifestRequest) String() string {
 func (*DeleteManifestRequest) ProtoMessage() {}
 
 func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2903,7 @@ func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteManifestRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteManifestRequest) GetManifest() []byte {
@@ -2216,7 +2930,7 @@ type PodName struct {
 
 func (x *PodName) Reset() {
 	*x = PodName{}
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2942,7 @@ func (x *PodName) String() string {
 func (*PodName) ProtoMessage() {}
 
 func (x *PodName) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2955,7 @@ func (x *PodName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodName.ProtoReflect.Descriptor instead.
 func (*PodName) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PodName) GetNamespace() string {
@@ -2269,7 +2983,7 @@ type DeleteManifestResponse struct {
 
 func (x *DeleteManifestResponse) Reset() {
 	*x = DeleteManifestResponse{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2995,7 @@ func (x *DeleteManifestResponse) String() string {
 func (*DeleteManifestResponse) ProtoMessage() {}
 
 func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +3008,7 @@ func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteManifestResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteManifestResponse) GetDeleted() []*PodName {
@@ -2319,7 +3033,7 @@ type ListManifestsRequest struct {
 
 func (x *ListManifestsRequest) Reset() {
 	*x = ListManifestsRequest{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +3045,7 @@ func (x *ListManifestsRequest) String() string {
 func (*ListManifestsRequest) ProtoMessage() {}
 
 func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +3058,7 @@ func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsRequest.ProtoReflect.Descriptor instead.
 func (*ListManifestsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_proto_rawDescGZIP(), []int{54}
 }
 
 type ListManifestsResponse struct {
@@ -2356,7 +3070,7 @@ type ListManifestsResponse struct {
 
 func (x *ListManifestsResponse) Reset() {
 	*x = ListManifestsResponse{}
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +3082,7 @@ func (x *ListManifestsResponse) String() string {
 func (*ListManifestsResponse) ProtoMessage() {}
 
 func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +3095,7 @@ func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsResponse.ProtoReflect.Descriptor instead.
 func (*ListManifestsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{43}
+	return file_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListManifestsResponse) GetPods() []*ManifestStatus {
@@ -2411,7 +3125,7 @@ type ManifestStatus struct {
 
 func (x *ManifestStatus) Reset() {
 	*x = ManifestStatus{}
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +3137,7 @@ func (x *ManifestStatus) String() string {
 func (*ManifestStatus) ProtoMessage() {}
 
 func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +3150,7 @@ func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestStatus.ProtoReflect.Descriptor instead.
 func (*ManifestStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ManifestStatus) GetNamespace() string {
@@ -2526,7 +3240,7 @@ type ManifestContainer struct {
 
 func (x *ManifestContainer) Reset() {
 	*x = ManifestContainer{}
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +3252,7 @@ func (x *ManifestContainer) String() string {
 func (*ManifestContainer) ProtoMessage() {}
 
 func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +3265,7 @@ func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestContainer.ProtoReflect.Descriptor instead.
 func (*ManifestContainer) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{45}
+	return file_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ManifestContainer) GetName() string {
@@ -2625,7 +3339,7 @@ type InfoResponse_Runtime struct {
 
 func (x *InfoResponse_Runtime) Reset() {
 	*x = InfoResponse_Runtime{}
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +3351,7 @@ func (x *InfoResponse_Runtime) String() string {
 func (*InfoResponse_Runtime) ProtoMessage() {}
 
 func (x *InfoResponse_Runtime) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +3421,7 @@ type ApplyResponse_Applied struct {
 
 func (x *ApplyResponse_Applied) Reset() {
 	*x = ApplyResponse_Applied{}
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +3433,7 @@ func (x *ApplyResponse_Applied) String() string {
 func (*ApplyResponse_Applied) ProtoMessage() {}
 
 func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +3446,7 @@ func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse_Applied.ProtoReflect.Descriptor instead.
 func (*ApplyResponse_Applied) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{38, 0}
+	return file_admin_proto_rawDescGZIP(), []int{50, 0}
 }
 
 func (x *ApplyResponse_Applied) GetNamespace() string {
@@ -2834,7 +3548,64 @@ const file_admin_proto_rawDesc = "" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12 \n" +
 	"\vcompression\x18\x03 \x01(\tR\vcompression\"\"\n" +
 	"\fSaveResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"<\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"o\n" +
+	"\vPushRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12(\n" +
+	"\x04auth\x18\x02 \x01(\v2\x14.berth.admin.v1.AuthR\x04auth\x12 \n" +
+	"\vcompression\x18\x03 \x01(\tR\vcompression\"`\n" +
+	"\fPushResponse\x128\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1c.berth.admin.v1.PullProgressR\bprogress\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"&\n" +
+	"\x0eHistoryRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\"G\n" +
+	"\x0fHistoryResponse\x124\n" +
+	"\x06layers\x18\x01 \x03(\v2\x1c.berth.admin.v1.HistoryLayerR\x06layers\"\x8a\x01\n" +
+	"\fHistoryLayer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x02 \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x03 \x01(\tR\tcreatedBy\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x18\n" +
+	"\acomment\x18\x05 \x01(\tR\acomment\"<\n" +
+	"\x12PruneImagesRequest\x12\x10\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x12\x14\n" +
+	"\x05until\x18\x02 \x01(\x03R\x05until\"\\\n" +
+	"\x13PruneImagesResponse\x12/\n" +
+	"\aremoved\x18\x01 \x03(\v2\x15.berth.admin.v1.ImageR\aremoved\x12\x14\n" +
+	"\x05freed\x18\x02 \x01(\x03R\x05freed\"\x12\n" +
+	"\x10DiskUsageRequest\"\x8e\x02\n" +
+	"\x11DiskUsageResponse\x122\n" +
+	"\x06images\x18\x01 \x03(\v2\x1a.berth.admin.v1.ImageUsageR\x06images\x12\x1f\n" +
+	"\vimages_size\x18\x02 \x01(\x03R\n" +
+	"imagesSize\x12>\n" +
+	"\n" +
+	"containers\x18\x03 \x03(\v2\x1e.berth.admin.v1.ContainerUsageR\n" +
+	"containers\x125\n" +
+	"\avolumes\x18\x04 \x03(\v2\x1b.berth.admin.v1.VolumeUsageR\avolumes\x12-\n" +
+	"\x12images_reclaimable\x18\x05 \x01(\x03R\x11imagesReclaimable\"\x9b\x01\n" +
+	"\n" +
+	"ImageUsage\x12+\n" +
+	"\x05image\x18\x01 \x01(\v2\x15.berth.admin.v1.ImageR\x05image\x12\x1f\n" +
+	"\vshared_size\x18\x02 \x01(\x03R\n" +
+	"sharedSize\x12\x1f\n" +
+	"\vunique_size\x18\x03 \x01(\x03R\n" +
+	"uniqueSize\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x04 \x01(\x05R\n" +
+	"containers\"x\n" +
+	"\x0eContainerUsage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x18\n" +
+	"\arunning\x18\x05 \x01(\bR\arunning\"U\n" +
+	"\vVolumeUsage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x03 \x01(\x05R\n" +
+	"containers\"<\n" +
 	"\n" +
 	"TagRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
@@ -2934,15 +3705,18 @@ const file_admin_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1b\n" +
 	"\texit_code\x18\x06 \x01(\x05R\bexitCode\x12\x1a\n" +
 	"\brestarts\x18\a \x01(\x05R\brestarts\x12\x12\n" +
-	"\x04init\x18\b \x01(\bR\x04init2\x81\n" +
-	"\n" +
+	"\x04init\x18\b \x01(\bR\x04init2\xbc\f\n" +
 	"\x05Admin\x12A\n" +
 	"\x04Info\x12\x1b.berth.admin.v1.InfoRequest\x1a\x1c.berth.admin.v1.InfoResponse\x12D\n" +
 	"\x05Check\x12\x1c.berth.admin.v1.CheckRequest\x1a\x1d.berth.admin.v1.CheckResponse\x12I\n" +
 	"\x06Verify\x12\x1d.berth.admin.v1.VerifyRequest\x1a\x1e.berth.admin.v1.VerifyResponse0\x01\x12C\n" +
 	"\x04Pull\x12\x1b.berth.admin.v1.PullRequest\x1a\x1c.berth.admin.v1.PullResponse0\x01\x12C\n" +
 	"\x04Load\x12\x1b.berth.admin.v1.LoadRequest\x1a\x1c.berth.admin.v1.LoadResponse(\x01\x12C\n" +
-	"\x04Save\x12\x1b.berth.admin.v1.SaveRequest\x1a\x1c.berth.admin.v1.SaveResponse0\x01\x12>\n" +
+	"\x04Save\x12\x1b.berth.admin.v1.SaveRequest\x1a\x1c.berth.admin.v1.SaveResponse0\x01\x12C\n" +
+	"\x04Push\x12\x1b.berth.admin.v1.PushRequest\x1a\x1c.berth.admin.v1.PushResponse0\x01\x12J\n" +
+	"\aHistory\x12\x1e.berth.admin.v1.HistoryRequest\x1a\x1f.berth.admin.v1.HistoryResponse\x12V\n" +
+	"\vPruneImages\x12\".berth.admin.v1.PruneImagesRequest\x1a#.berth.admin.v1.PruneImagesResponse\x12P\n" +
+	"\tDiskUsage\x12 .berth.admin.v1.DiskUsageRequest\x1a!.berth.admin.v1.DiskUsageResponse\x12>\n" +
 	"\x03Tag\x12\x1a.berth.admin.v1.TagRequest\x1a\x1b.berth.admin.v1.TagResponse\x12D\n" +
 	"\x05Untag\x12\x1c.berth.admin.v1.UntagRequest\x1a\x1d.berth.admin.v1.UntagResponse\x12A\n" +
 	"\x04Kill\x12\x1b.berth.admin.v1.KillRequest\x1a\x1c.berth.admin.v1.KillResponse\x12A\n" +
@@ -2969,7 +3743,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_admin_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: berth.admin.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: berth.admin.v1.InfoResponse
@@ -2989,39 +3763,51 @@ var file_admin_proto_goTypes = []any{
 	(*LoadResponse)(nil),           // 15: berth.admin.v1.LoadResponse
 	(*SaveRequest)(nil),            // 16: berth.admin.v1.SaveRequest
 	(*SaveResponse)(nil),           // 17: berth.admin.v1.SaveResponse
-	(*TagRequest)(nil),             // 18: berth.admin.v1.TagRequest
-	(*TagResponse)(nil),            // 19: berth.admin.v1.TagResponse
-	(*UntagRequest)(nil),           // 20: berth.admin.v1.UntagRequest
-	(*UntagResponse)(nil),          // 21: berth.admin.v1.UntagResponse
-	(*KillRequest)(nil),            // 22: berth.admin.v1.KillRequest
-	(*KillResponse)(nil),           // 23: berth.admin.v1.KillResponse
-	(*WaitRequest)(nil),            // 24: berth.admin.v1.WaitRequest
-	(*WaitResponse)(nil),           // 25: berth.admin.v1.WaitResponse
-	(*AttachRequest)(nil),          // 26: berth.admin.v1.AttachRequest
-	(*AttachStart)(nil),            // 27: berth.admin.v1.AttachStart
-	(*TerminalSize)(nil),           // 28: berth.admin.v1.TerminalSize
-	(*AttachResponse)(nil),         // 29: berth.admin.v1.AttachResponse
-	(*Attached)(nil),               // 30: berth.admin.v1.Attached
-	(*OpenVolumeRequest)(nil),      // 31: berth.admin.v1.OpenVolumeRequest
-	(*OpenVolumeResponse)(nil),     // 32: berth.admin.v1.OpenVolumeResponse
-	(*OpenLogsRequest)(nil),        // 33: berth.admin.v1.OpenLogsRequest
-	(*OpenLogsResponse)(nil),       // 34: berth.admin.v1.OpenLogsResponse
-	(*RemoveLogsRequest)(nil),      // 35: berth.admin.v1.RemoveLogsRequest
-	(*RemoveLogsResponse)(nil),     // 36: berth.admin.v1.RemoveLogsResponse
-	(*ApplyRequest)(nil),           // 37: berth.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 38: berth.admin.v1.ApplyResponse
-	(*DeleteManifestRequest)(nil),  // 39: berth.admin.v1.DeleteManifestRequest
-	(*PodName)(nil),                // 40: berth.admin.v1.PodName
-	(*DeleteManifestResponse)(nil), // 41: berth.admin.v1.DeleteManifestResponse
-	(*ListManifestsRequest)(nil),   // 42: berth.admin.v1.ListManifestsRequest
-	(*ListManifestsResponse)(nil),  // 43: berth.admin.v1.ListManifestsResponse
-	(*ManifestStatus)(nil),         // 44: berth.admin.v1.ManifestStatus
-	(*ManifestContainer)(nil),      // 45: berth.admin.v1.ManifestContainer
-	(*InfoResponse_Runtime)(nil),   // 46: berth.admin.v1.InfoResponse.Runtime
-	(*ApplyResponse_Applied)(nil),  // 47: berth.admin.v1.ApplyResponse.Applied
+	(*PushRequest)(nil),            // 18: berth.admin.v1.PushRequest
+	(*PushResponse)(nil),           // 19: berth.admin.v1.PushResponse
+	(*HistoryRequest)(nil),         // 20: berth.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),        // 21: berth.admin.v1.HistoryResponse
+	(*HistoryLayer)(nil),           // 22: berth.admin.v1.HistoryLayer
+	(*PruneImagesRequest)(nil),     // 23: berth.admin.v1.PruneImagesRequest
+	(*PruneImagesResponse)(nil),    // 24: berth.admin.v1.PruneImagesResponse
+	(*DiskUsageRequest)(nil),       // 25: berth.admin.v1.DiskUsageRequest
+	(*DiskUsageResponse)(nil),      // 26: berth.admin.v1.DiskUsageResponse
+	(*ImageUsage)(nil),             // 27: berth.admin.v1.ImageUsage
+	(*ContainerUsage)(nil),         // 28: berth.admin.v1.ContainerUsage
+	(*VolumeUsage)(nil),            // 29: berth.admin.v1.VolumeUsage
+	(*TagRequest)(nil),             // 30: berth.admin.v1.TagRequest
+	(*TagResponse)(nil),            // 31: berth.admin.v1.TagResponse
+	(*UntagRequest)(nil),           // 32: berth.admin.v1.UntagRequest
+	(*UntagResponse)(nil),          // 33: berth.admin.v1.UntagResponse
+	(*KillRequest)(nil),            // 34: berth.admin.v1.KillRequest
+	(*KillResponse)(nil),           // 35: berth.admin.v1.KillResponse
+	(*WaitRequest)(nil),            // 36: berth.admin.v1.WaitRequest
+	(*WaitResponse)(nil),           // 37: berth.admin.v1.WaitResponse
+	(*AttachRequest)(nil),          // 38: berth.admin.v1.AttachRequest
+	(*AttachStart)(nil),            // 39: berth.admin.v1.AttachStart
+	(*TerminalSize)(nil),           // 40: berth.admin.v1.TerminalSize
+	(*AttachResponse)(nil),         // 41: berth.admin.v1.AttachResponse
+	(*Attached)(nil),               // 42: berth.admin.v1.Attached
+	(*OpenVolumeRequest)(nil),      // 43: berth.admin.v1.OpenVolumeRequest
+	(*OpenVolumeResponse)(nil),     // 44: berth.admin.v1.OpenVolumeResponse
+	(*OpenLogsRequest)(nil),        // 45: berth.admin.v1.OpenLogsRequest
+	(*OpenLogsResponse)(nil),       // 46: berth.admin.v1.OpenLogsResponse
+	(*RemoveLogsRequest)(nil),      // 47: berth.admin.v1.RemoveLogsRequest
+	(*RemoveLogsResponse)(nil),     // 48: berth.admin.v1.RemoveLogsResponse
+	(*ApplyRequest)(nil),           // 49: berth.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 50: berth.admin.v1.ApplyResponse
+	(*DeleteManifestRequest)(nil),  // 51: berth.admin.v1.DeleteManifestRequest
+	(*PodName)(nil),                // 52: berth.admin.v1.PodName
+	(*DeleteManifestResponse)(nil), // 53: berth.admin.v1.DeleteManifestResponse
+	(*ListManifestsRequest)(nil),   // 54: berth.admin.v1.ListManifestsRequest
+	(*ListManifestsResponse)(nil),  // 55: berth.admin.v1.ListManifestsResponse
+	(*ManifestStatus)(nil),         // 56: berth.admin.v1.ManifestStatus
+	(*ManifestContainer)(nil),      // 57: berth.admin.v1.ManifestContainer
+	(*InfoResponse_Runtime)(nil),   // 58: berth.admin.v1.InfoResponse.Runtime
+	(*ApplyResponse_Applied)(nil),  // 59: berth.admin.v1.ApplyResponse.Applied
 }
 var file_admin_proto_depIdxs = []int32{
-	46, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
+	58, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
 	2,  // 1: berth.admin.v1.InfoResponse.facts:type_name -> berth.admin.v1.Fact
 	8,  // 2: berth.admin.v1.CheckResponse.problems:type_name -> berth.admin.v1.Problem
 	7,  // 3: berth.admin.v1.VerifyResponse.progress:type_name -> berth.admin.v1.VerifyProgress
@@ -3030,55 +3816,71 @@ var file_admin_proto_depIdxs = []int32{
 	13, // 6: berth.admin.v1.PullResponse.progress:type_name -> berth.admin.v1.PullProgress
 	9,  // 7: berth.admin.v1.PullResponse.image:type_name -> berth.admin.v1.Image
 	9,  // 8: berth.admin.v1.LoadResponse.images:type_name -> berth.admin.v1.Image
-	27, // 9: berth.admin.v1.AttachRequest.start:type_name -> berth.admin.v1.AttachStart
-	28, // 10: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
-	28, // 11: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
-	30, // 12: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
-	47, // 13: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
-	40, // 14: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
-	40, // 15: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
-	40, // 16: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
-	44, // 17: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
-	45, // 18: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
-	0,  // 19: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
-	3,  // 20: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
-	5,  // 21: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
-	10, // 22: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
-	14, // 23: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
-	16, // 24: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
-	18, // 25: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
-	20, // 26: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
-	22, // 27: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
-	24, // 28: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
-	26, // 29: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
-	31, // 30: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
-	33, // 31: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
-	35, // 32: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
-	37, // 33: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
-	39, // 34: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
-	42, // 35: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
-	1,  // 36: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
-	4,  // 37: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
-	6,  // 38: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
-	12, // 39: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
-	15, // 40: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
-	17, // 41: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
-	19, // 42: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
-	21, // 43: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
-	23, // 44: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
-	25, // 45: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
-	29, // 46: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
-	32, // 47: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
-	34, // 48: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
-	36, // 49: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
-	38, // 50: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
-	41, // 51: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
-	43, // 52: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
-	36, // [36:53] is the sub-list for method output_type
-	19, // [19:36] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 9: berth.admin.v1.PushRequest.auth:type_name -> berth.admin.v1.Auth
+	13, // 10: berth.admin.v1.PushResponse.progress:type_name -> berth.admin.v1.PullProgress
+	22, // 11: berth.admin.v1.HistoryResponse.layers:type_name -> berth.admin.v1.HistoryLayer
+	9,  // 12: berth.admin.v1.PruneImagesResponse.removed:type_name -> berth.admin.v1.Image
+	27, // 13: berth.admin.v1.DiskUsageResponse.images:type_name -> berth.admin.v1.ImageUsage
+	28, // 14: berth.admin.v1.DiskUsageResponse.containers:type_name -> berth.admin.v1.ContainerUsage
+	29, // 15: berth.admin.v1.DiskUsageResponse.volumes:type_name -> berth.admin.v1.VolumeUsage
+	9,  // 16: berth.admin.v1.ImageUsage.image:type_name -> berth.admin.v1.Image
+	39, // 17: berth.admin.v1.AttachRequest.start:type_name -> berth.admin.v1.AttachStart
+	40, // 18: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
+	40, // 19: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
+	42, // 20: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
+	59, // 21: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
+	52, // 22: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
+	52, // 23: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
+	52, // 24: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
+	56, // 25: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
+	57, // 26: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
+	0,  // 27: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
+	3,  // 28: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
+	5,  // 29: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
+	10, // 30: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
+	14, // 31: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
+	16, // 32: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
+	18, // 33: berth.admin.v1.Admin.Push:input_type -> berth.admin.v1.PushRequest
+	20, // 34: berth.admin.v1.Admin.History:input_type -> berth.admin.v1.HistoryRequest
+	23, // 35: berth.admin.v1.Admin.PruneImages:input_type -> berth.admin.v1.PruneImagesRequest
+	25, // 36: berth.admin.v1.Admin.DiskUsage:input_type -> berth.admin.v1.DiskUsageRequest
+	30, // 37: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
+	32, // 38: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
+	34, // 39: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
+	36, // 40: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
+	38, // 41: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
+	43, // 42: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
+	45, // 43: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
+	47, // 44: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
+	49, // 45: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
+	51, // 46: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
+	54, // 47: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
+	1,  // 48: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
+	4,  // 49: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
+	6,  // 50: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
+	12, // 51: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
+	15, // 52: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
+	17, // 53: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
+	19, // 54: berth.admin.v1.Admin.Push:output_type -> berth.admin.v1.PushResponse
+	21, // 55: berth.admin.v1.Admin.History:output_type -> berth.admin.v1.HistoryResponse
+	24, // 56: berth.admin.v1.Admin.PruneImages:output_type -> berth.admin.v1.PruneImagesResponse
+	26, // 57: berth.admin.v1.Admin.DiskUsage:output_type -> berth.admin.v1.DiskUsageResponse
+	31, // 58: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
+	33, // 59: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
+	35, // 60: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
+	37, // 61: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
+	41, // 62: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
+	44, // 63: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
+	46, // 64: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
+	48, // 65: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
+	50, // 66: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
+	53, // 67: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
+	55, // 68: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
+	48, // [48:69] is the sub-list for method output_type
+	27, // [27:48] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -3086,13 +3888,13 @@ func file_admin_proto_init() {
 	if File_admin_proto != nil {
 		return
 	}
-	file_admin_proto_msgTypes[26].OneofWrappers = []any{
+	file_admin_proto_msgTypes[38].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Size)(nil),
 	}
-	file_admin_proto_msgTypes[29].OneofWrappers = []any{
+	file_admin_proto_msgTypes[41].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3103,7 +3905,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

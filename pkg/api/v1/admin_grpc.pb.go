@@ -29,6 +29,10 @@ const (
 	Admin_Pull_FullMethodName           = "/berth.admin.v1.Admin/Pull"
 	Admin_Load_FullMethodName           = "/berth.admin.v1.Admin/Load"
 	Admin_Save_FullMethodName           = "/berth.admin.v1.Admin/Save"
+	Admin_Push_FullMethodName           = "/berth.admin.v1.Admin/Push"
+	Admin_History_FullMethodName        = "/berth.admin.v1.Admin/History"
+	Admin_PruneImages_FullMethodName    = "/berth.admin.v1.Admin/PruneImages"
+	Admin_DiskUsage_FullMethodName      = "/berth.admin.v1.Admin/DiskUsage"
 	Admin_Tag_FullMethodName            = "/berth.admin.v1.Admin/Tag"
 	Admin_Untag_FullMethodName          = "/berth.admin.v1.Admin/Untag"
 	Admin_Kill_FullMethodName           = "/berth.admin.v1.Admin/Kill"
@@ -60,6 +64,15 @@ type AdminClient interface {
 	Load(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadRequest, LoadResponse], error)
 	// Save writes images as one archive.
 	Save(ctx context.Context, in *SaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveResponse], error)
+	// Push uploads an image to the registry that its name is in, reporting
+	// progress. The last message carries the digest.
+	Push(ctx context.Context, in *PushRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PushResponse], error)
+	// History tells what an image was made of.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
+	// PruneImages removes images that no container uses.
+	PruneImages(ctx context.Context, in *PruneImagesRequest, opts ...grpc.CallOption) (*PruneImagesResponse, error)
+	// DiskUsage tells what images, containers and volumes take.
+	DiskUsage(ctx context.Context, in *DiskUsageRequest, opts ...grpc.CallOption) (*DiskUsageResponse, error)
 	// Tag gives an image one more name. A name in use moves.
 	Tag(ctx context.Context, in *TagRequest, opts ...grpc.CallOption) (*TagResponse, error)
 	// Untag takes one name from an image that has others too.
@@ -185,6 +198,55 @@ func (c *adminClient) Save(ctx context.Context, in *SaveRequest, opts ...grpc.Ca
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_SaveClient = grpc.ServerStreamingClient[SaveResponse]
 
+func (c *adminClient) Push(ctx context.Context, in *PushRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PushResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[4], Admin_Push_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PushRequest, PushResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_PushClient = grpc.ServerStreamingClient[PushResponse]
+
+func (c *adminClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, Admin_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) PruneImages(ctx context.Context, in *PruneImagesRequest, opts ...grpc.CallOption) (*PruneImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PruneImagesResponse)
+	err := c.cc.Invoke(ctx, Admin_PruneImages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) DiskUsage(ctx context.Context, in *DiskUsageRequest, opts ...grpc.CallOption) (*DiskUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiskUsageResponse)
+	err := c.cc.Invoke(ctx, Admin_DiskUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Tag(ctx context.Context, in *TagRequest, opts ...grpc.CallOption) (*TagResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TagResponse)
@@ -227,7 +289,7 @@ func (c *adminClient) Wait(ctx context.Context, in *WaitRequest, opts ...grpc.Ca
 
 func (c *adminClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[4], Admin_Attach_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[5], Admin_Attach_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -316,6 +378,15 @@ type AdminServer interface {
 	Load(grpc.ClientStreamingServer[LoadRequest, LoadResponse]) error
 	// Save writes images as one archive.
 	Save(*SaveRequest, grpc.ServerStreamingServer[SaveResponse]) error
+	// Push uploads an image to the registry that its name is in, reporting
+	// progress. The last message carries the digest.
+	Push(*PushRequest, grpc.ServerStreamingServer[PushResponse]) error
+	// History tells what an image was made of.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
+	// PruneImages removes images that no container uses.
+	PruneImages(context.Context, *PruneImagesRequest) (*PruneImagesResponse, error)
+	// DiskUsage tells what images, containers and volumes take.
+	DiskUsage(context.Context, *DiskUsageRequest) (*DiskUsageResponse, error)
 	// Tag gives an image one more name. A name in use moves.
 	Tag(context.Context, *TagRequest) (*TagResponse, error)
 	// Untag takes one name from an image that has others too.
@@ -368,6 +439,18 @@ func (UnimplementedAdminServer) Load(grpc.ClientStreamingServer[LoadRequest, Loa
 }
 func (UnimplementedAdminServer) Save(*SaveRequest, grpc.ServerStreamingServer[SaveResponse]) error {
 	return status.Error(codes.Unimplemented, "method Save not implemented")
+}
+func (UnimplementedAdminServer) Push(*PushRequest, grpc.ServerStreamingServer[PushResponse]) error {
+	return status.Error(codes.Unimplemented, "method Push not implemented")
+}
+func (UnimplementedAdminServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedAdminServer) PruneImages(context.Context, *PruneImagesRequest) (*PruneImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PruneImages not implemented")
+}
+func (UnimplementedAdminServer) DiskUsage(context.Context, *DiskUsageRequest) (*DiskUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiskUsage not implemented")
 }
 func (UnimplementedAdminServer) Tag(context.Context, *TagRequest) (*TagResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Tag not implemented")
@@ -498,6 +581,71 @@ func _Admin_Save_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_SaveServer = grpc.ServerStreamingServer[SaveResponse]
+
+func _Admin_Push_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PushRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Push(m, &grpc.GenericServerStream[PushRequest, PushResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_PushServer = grpc.ServerStreamingServer[PushResponse]
+
+func _Admin_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_PruneImages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PruneImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).PruneImages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_PruneImages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).PruneImages(ctx, req.(*PruneImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_DiskUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiskUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).DiskUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_DiskUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).DiskUsage(ctx, req.(*DiskUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Admin_Tag_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TagRequest)
@@ -702,6 +850,18 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_Check_Handler,
 		},
 		{
+			MethodName: "History",
+			Handler:    _Admin_History_Handler,
+		},
+		{
+			MethodName: "PruneImages",
+			Handler:    _Admin_PruneImages_Handler,
+		},
+		{
+			MethodName: "DiskUsage",
+			Handler:    _Admin_DiskUsage_Handler,
+		},
+		{
 			MethodName: "Tag",
 			Handler:    _Admin_Tag_Handler,
 		},
@@ -761,6 +921,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Save",
 			Handler:       _Admin_Save_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Push",
+			Handler:       _Admin_Push_Handler,
 			ServerStreams: true,
 		},
 		{
