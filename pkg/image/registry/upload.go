@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,6 +30,7 @@ type upload struct {
 	target *Target
 	desc   ispec.Descriptor
 	open   Opener
+	mu     sync.Mutex // around sent
 	sent   func(int64)
 
 	place  *url.URL // nil before the upload has begun
@@ -195,20 +197,20 @@ func (u *upload) do(ctx context.Context, client remote.Client, method string, to
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", to.Host, err, errs.Invalid)
 	}
-	if n > 0 {
+	if from := u.offset; n > 0 { // the body is read by others, maybe for longer than this call lasts
 		stalled := time.AfterFunc(o.StallTimeout, func() {
 			cancel(fmt.Errorf("%s takes nothing for %s: %w", to.Host, o.StallTimeout, errs.Unavailable))
 		})
 		defer stalled.Stop()
 		req.ContentLength = n
 		req.GetBody = func() (io.ReadCloser, error) {
-			r, err := u.open(ctx, u.offset)
+			r, err := u.open(ctx, from)
 			if err != nil {
 				return nil, err
 			}
 			return &sending{Reader: io.LimitReader(r, n), Closer: r, alive: func(sent int64) {
 				stalled.Reset(o.StallTimeout)
-				u.tell(u.offset + sent)
+				u.tell(from + sent)
 			}}, nil
 		}
 		if req.Body, err = req.GetBody(); err != nil {
@@ -216,7 +218,7 @@ func (u *upload) do(ctx context.Context, client remote.Client, method string, to
 		}
 		req.Header.Set("Content-Type", "application/octet-stream")
 		if method == http.MethodPatch {
-			req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+n-1))
+			req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", from, from+n-1))
 		}
 	}
 	resp, err := client.Do(req)
@@ -235,6 +237,8 @@ func (u *upload) do(ctx context.Context, client remote.Client, method string, to
 
 func (u *upload) tell(sent int64) {
 	if u.sent != nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
 		u.sent(sent)
 	}
 }
