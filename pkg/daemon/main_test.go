@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/rpc"
@@ -25,6 +26,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// slowRuntime has a berth-runtime take a while to answer.
+const slowRuntime = "BERTH_TEST_SLOW_RUNTIME"
+
 // serveRuntime answers as a berth-runtime without containers, until it is
 // killed.
 func serveRuntime(args []string) error {
@@ -40,6 +44,9 @@ func serveRuntime(args []string) error {
 	return rpc.NewServer(func(ctx context.Context, c *rpc.Call) (any, error) {
 		switch c.Verb {
 		case runtime.VerbVersion:
+			if slow, err := time.ParseDuration(os.Getenv(slowRuntime)); err == nil {
+				<-time.After(slow)
+			}
 			return runtime.Version{Version: "test", AnchorPID: os.Getpid(), WorkerPID: os.Getpid(), CgroupDriver: *driver}, nil
 		case runtime.VerbList:
 			return []runtime.Container{}, nil

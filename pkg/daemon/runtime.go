@@ -17,8 +17,14 @@ import (
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
-// runtimeStart bounds how long berth-runtime may take to answer after its start.
-const runtimeStart = 10 * time.Second
+const (
+	// runtimeStart is how long berth-runtime takes to answer after its start where
+	// all is well.
+	runtimeStart = 10 * time.Second
+	// startPatience is how long it may take on a machine that does something else,
+	// such as booting.
+	startPatience = 2 * time.Minute
+)
 
 // guard is a standalone daemon's care for berth-runtime: it starts one where
 // none serves. berth-runtime is never a part of the daemon: it has a session of
@@ -27,6 +33,9 @@ type guard struct {
 	state  string
 	driver string
 	client *runtime.Client
+	// patience bounds the wait for an answer, and usual is when it is said that
+	// there is none yet.
+	patience, usual time.Duration
 }
 
 // ensure returns once a berth-runtime answers.
@@ -37,8 +46,22 @@ func (g *guard) ensure(ctx context.Context) error {
 	if err := g.start(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, runtimeStart)
+	began, waiting := time.Now(), klog.FromContext(ctx)
+	say := time.AfterFunc(g.usual, func() {
+		waiting.Info("Waiting for berth-runtime, which does not answer yet", "since", began, "until", began.Add(g.patience), "log", g.log())
+	})
+	defer say.Stop()
+	ctx, cancel := context.WithTimeout(ctx, g.patience)
 	defer cancel()
+	err := g.await(ctx)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("berth-runtime has not answered for %s, see %s: %w", g.patience, g.log(), err)
+	}
+	return err
+}
+
+// await returns once berth-runtime answers or ctx has ended.
+func (g *guard) await(ctx context.Context) error {
 	for {
 		_, err := g.client.Version(ctx)
 		if !errors.Is(err, errs.Unavailable) {
@@ -46,7 +69,7 @@ func (g *guard) ensure(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("berth-runtime does not answer, see %s: %w", g.log(), err)
+			return err
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -27,7 +27,7 @@ func newGuard(t *testing.T) *guard {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin)
-	g := &guard{state: state, driver: "cgroupfs", client: runtime.Dial(filepath.Join(state, "runtime.sock"))}
+	g := &guard{state: state, driver: "cgroupfs", client: runtime.Dial(filepath.Join(state, "runtime.sock")), patience: startPatience, usual: runtimeStart}
 	t.Cleanup(func() {
 		if v, err := g.client.Version(context.Background()); err == nil {
 			_ = unix.Kill(v.WorkerPID, unix.SIGKILL) // it may have ended
@@ -89,6 +89,24 @@ func TestTheGuardStartsADeadRuntimeAgainAndLeavesALiveOneBehind(t *testing.T) {
 	<-done
 	if v := g.version(t, 0); v.WorkerPID != second.WorkerPID {
 		t.Errorf("after the guard: %d, not %d", v.WorkerPID, second.WorkerPID)
+	}
+}
+
+func TestARuntimeThatIsSlowIsWaitedFor(t *testing.T) {
+	t.Setenv(slowRuntime, "300ms")
+	g := newGuard(t)
+	g.patience, g.usual = time.Minute, 50*time.Millisecond
+	if err := g.ensure(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARuntimeThatNeverAnswersIsNamedWithItsLog(t *testing.T) {
+	t.Setenv(slowRuntime, "2s")
+	g := newGuard(t)
+	g.patience, g.usual = 100*time.Millisecond, 50*time.Millisecond
+	if err := g.ensure(t.Context()); err == nil || !strings.Contains(err.Error(), g.log()) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -80,7 +80,7 @@ func (s *services) openRuntime(life context.Context, running *sync.WaitGroup) er
 	s.runtime = runtime.Dial(filepath.Join(c.State, "runtime.sock"))
 	s.driver = cgroupDriver(c.Runtime.CgroupDriver, "", s.facts)
 	if s.o.Standalone {
-		g := &guard{state: c.State, driver: s.driver, client: s.runtime}
+		g := &guard{state: c.State, driver: s.driver, client: s.runtime, patience: startPatience, usual: runtimeStart}
 		if err := g.ensure(life); err != nil {
 			return err
 		}
