@@ -28,6 +28,14 @@ func (s *Store) Lower(ctx context.Context, stack []digest.Digest) (Lower, error)
 	if len(stack) == 1 {
 		if info, err := s.read(stack[0], imageRecord); err == nil {
 			at, err := s.mounted(ctx, info)
+			if errors.Is(err, ErrDamaged) && s.erofs { // what it is made of may be whole
+				if err = s.Quarantine(ctx, info.DiffID); err == nil {
+					_, err = s.compose(ctx, info.Layers, func(...digest.Digest) {}) // who asks keeps it
+				}
+				if info, _ = s.read(stack[0], imageRecord); err == nil {
+					at, err = s.mounted(ctx, info)
+				}
+			}
 			return Lower{Base: at, Dirs: []string{"."}}, err
 		}
 	}

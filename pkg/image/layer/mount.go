@@ -52,6 +52,9 @@ func (s *Store) mounted(ctx context.Context, info Info) (string, error) {
 	}
 	if err := erofs.Mount(filepath.Join(s.dir, name(info.DiffID), imageFile), devices, target); err != nil {
 		_ = os.Remove(target) // empty
+		if bad := s.verifyImage(ctx, info, filepath.Join(s.dir, name(info.DiffID))); bad != nil {
+			err = errors.Join(err, damage(bad))
+		}
 		return "", fmt.Errorf("mount image %s: %w", info.DiffID, err)
 	}
 	return target, nil

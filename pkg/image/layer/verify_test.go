@@ -177,3 +177,22 @@ func TestImagesOutliveTheDamageOfWhatTheyShow(t *testing.T) {
 		}
 	}
 }
+
+func TestADamagedImageIsMadeAgainWhereItCannotBeMounted(t *testing.T) {
+	s := store(t, EROFS, entry.Limits{})
+	info := put(t, s, entrytest.Item{Name: "f", Data: "text"})
+	stack, err := s.Stack(t.Context(), []digest.Digest{info.DiffID}, func(...digest.Digest) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := overwrite(filepath.Join(s.shelf.dir, name(stack[0]), imageFile), 1024, "no superblock"); err != nil {
+		t.Fatal(err)
+	}
+	lower, err := s.Lower(t.Context(), stack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(lower.Base, "f")); err != nil || string(b) != "text" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
