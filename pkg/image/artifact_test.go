@@ -316,6 +316,17 @@ func TestHostileArtifactsLeaveNothing(t *testing.T) {
 }
 
 func TestADamagedArtifactIsFoundAndPulledAgain(t *testing.T) {
+	damagedArtifact(t, func(s *image.Service, known ...string) ([]image.Problem, error) {
+		return s.Check(t.Context(), true, func() []string { return known })
+	})
+}
+
+func TestVerifyFindsADamagedArtifact(t *testing.T) {
+	damagedArtifact(t, func(s *image.Service, _ ...string) ([]image.Problem, error) { return s.Verify(t.Context(), true, nil) })
+}
+
+func damagedArtifact(t *testing.T, look func(s *image.Service, known ...string) ([]image.Problem, error)) {
+	t.Helper()
 	reg := serve(t, nil)
 	for name, path := range map[string]string{"file": "weights/1.bin", "unpacked file": "docs/a"} {
 		t.Run(name, func(t *testing.T) {
@@ -328,13 +339,13 @@ func TestADamagedArtifactIsFoundAndPulledAgain(t *testing.T) {
 			if err != nil || len(trees) != 1 {
 				t.Fatal(trees, err)
 			}
-			if problems, err := s.Check(t.Context(), true, func() []string { return []string{"c"} }); err != nil || len(problems) != 0 {
+			if problems, err := look(s, "c"); err != nil || len(problems) != 0 {
 				t.Fatalf("before: %v, %v", problems, err)
 			}
 			if err := os.WriteFile(filepath.Join(trees[0], path), []byte("damage"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			problems, err := s.Check(t.Context(), true, func() []string { return []string{"c"} })
+			problems, err := look(s, "c")
 			if err != nil || len(problems) == 0 || !problems[0].Repaired {
 				t.Fatalf("damaged: %v, %v", problems, err)
 			}
@@ -345,7 +356,7 @@ func TestADamagedArtifactIsFoundAndPulledAgain(t *testing.T) {
 				t.Errorf("mended: %q", got)
 			}
 			unmount(t, s, "c")
-			if problems, err := s.Check(t.Context(), true, func() []string { return []string{"d"} }); err != nil || len(problems) > 1 {
+			if problems, err := look(s, "d"); err != nil || len(problems) > 1 {
 				t.Errorf("mended: %v, %v", problems, err) // the old tree
 			}
 		})
