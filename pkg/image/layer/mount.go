@@ -17,6 +17,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/erofs"
 	"github.com/berth-run/berth/pkg/image/overlay"
 	"github.com/berth-run/berth/pkg/image/tree"
+	"github.com/berth-run/berth/pkg/internal/mountpoint"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -37,7 +38,7 @@ func (s *Store) mounted(ctx context.Context, info Info) (string, error) {
 	}
 	defer unlock()
 	target := filepath.Join(s.mounts.dir, name(info.DiffID))
-	if isMount(target) {
+	if mountpoint.Is(target) {
 		return target, nil
 	}
 	if err := os.MkdirAll(target, 0o700); err != nil {
@@ -64,7 +65,7 @@ func (s *Store) mounted(ctx context.Context, info Info) (string, error) {
 // until it is closed, or -1 where it is not mounted.
 func (m mounts) drop(id digest.Digest) (int, error) {
 	target := filepath.Join(m.dir, name(id))
-	if m.dir == "" || !isMount(target) {
+	if m.dir == "" || !mountpoint.Is(target) {
 		return -1, nil
 	}
 	fd, err := unix.Open(target, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -125,13 +126,6 @@ func (m mounts) each(gone func(id digest.Digest) bool) error {
 		}
 	}
 	return nil
-}
-
-// isMount reports whether something is mounted at path.
-func isMount(path string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
-	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
 // probe mounts an image of one file and an overlay over it, in the places that

@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry/entrytest"
+	"github.com/berth-run/berth/pkg/internal/mountpoint"
 )
 
 func low(t *testing.T) []byte {
@@ -100,7 +101,7 @@ func TestTheMountOfAnImageIsSharedAndGoesWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := reopen(t, dir, Options{Backend: EROFS}).Lower(t.Context(), stack)
-	if err != nil || first.Base != again.Base || !isMount(first.Base) {
+	if err != nil || first.Base != again.Base || !mountpoint.Is(first.Base) {
 		t.Errorf("%v, %v, %v", first, again, err)
 	}
 	held, err := os.Open(filepath.Join(first.Base, "b")) // as a container would

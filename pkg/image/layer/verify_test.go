@@ -12,6 +12,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/entry/entrytest"
+	"github.com/berth-run/berth/pkg/internal/mountpoint"
 )
 
 // put unpacks a layer.
@@ -158,7 +159,7 @@ func TestImagesOutliveTheDamageOfWhatTheyShow(t *testing.T) {
 		if err := s.Verify(t.Context(), c.of); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", c.file, err)
 		}
-		if err := s.Quarantine(t.Context(), c.of); err != nil || isMount(base) || s.Stacked(stack) {
+		if err := s.Quarantine(t.Context(), c.of); err != nil || mountpoint.Is(base) || s.Stacked(stack) {
 			t.Errorf("%s: set aside, and still there: %v", c.file, err)
 		}
 		if b := make([]byte, 4); c.file == imageFile {

@@ -27,6 +27,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/mountpoint"
 	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
@@ -142,7 +143,7 @@ func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
 	}
 	defer unlock()
 	target := r.target(root.ID)
-	if mounted(target) {
+	if mountpoint.Is(target) {
 		return target, nil
 	}
 	fresh := false
@@ -270,13 +271,6 @@ func (r *Roots) record(id string) (Root, error) {
 	return root, err
 }
 
-// mounted reports whether something is mounted at path.
-func mounted(path string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
-	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
-}
-
 // Unmount unmounts a root file system and removes its writable directory. It is
 // idempotent. Both names are gone when it returns; the rest is done in the
 // background.
@@ -291,7 +285,7 @@ func (r *Roots) Unmount(ctx context.Context, id string) error {
 	defer unlock()
 	r.usage.forget(id)
 	j := job{mount: -1}
-	if target := r.target(id); mounted(target) {
+	if target := r.target(id); mountpoint.Is(target) {
 		if j.mount, err = detach(target); err != nil {
 			return fmt.Errorf("unmount root file system %s: %w", id, err)
 		}
@@ -360,7 +354,7 @@ func (r *Roots) Mounted() ([]string, error) {
 	}
 	var all []string
 	for _, n := range names {
-		if mounted(r.target(n.Name())) {
+		if mountpoint.Is(r.target(n.Name())) {
 			all = append(all, n.Name())
 		}
 	}

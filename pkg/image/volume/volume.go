@@ -29,6 +29,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/internal/keylock"
+	"github.com/berth-run/berth/pkg/internal/mountpoint"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -152,7 +153,7 @@ func (s *Store) mountAll(ctx context.Context, r Record) ([]Mounted, error) {
 	for n, v := range r.Volumes {
 		err := ctx.Err()
 		target := s.target(r.ID, n)
-		if err == nil && !mounted(target) {
+		if err == nil && !mountpoint.Is(target) {
 			err = s.mount(ctx, r, v, target)
 		}
 		if err != nil {
@@ -188,13 +189,6 @@ func dismiss(view string) {
 	_ = os.Remove(view)
 }
 
-// mounted reports whether something is mounted at path.
-func mounted(path string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
-	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
-}
-
 // Unmount unmounts all volumes of a container and forgets them. It is idempotent.
 func (s *Store) Unmount(ctx context.Context, id string) error {
 	if err := checkID(id); err != nil {
@@ -215,7 +209,7 @@ func (s *Store) remove(id string) error {
 	}
 	for _, n := range names {
 		p := filepath.Join(s.home(id), n.Name())
-		if mounted(p) {
+		if mountpoint.Is(p) {
 			if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 				return fmt.Errorf("unmount image volume %s: %w", p, err)
 			}
