@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -14,7 +15,7 @@ import (
 
 // tree is what one layer's stream makes without the layers below it.
 type tree struct {
-	root    *Node
+	walker
 	budget  entry.Budget
 	targets bool // there are aufs's link targets
 
@@ -23,11 +24,12 @@ type tree struct {
 }
 
 func newTree(limits entry.Limits) *tree {
-	return &tree{root: newDir(implied), budget: entry.Budget{Limits: limits}}
+	return &tree{walker: newWalker(newDir(implied), 0), budget: entry.Budget{Limits: limits}}
 }
 
 // apply puts an entry into the tree; f is what a regular file becomes.
 func (t *tree) apply(h *tar.Header, f *Inode) error {
+	t.left += stepsEach
 	p, err := entry.Name(h.Name)
 	if err != nil {
 		return err
@@ -149,7 +151,10 @@ func (t *tree) link(dir *Node, p string, h *tar.Header) error {
 		}
 	}
 	n := &Node{kind: link, below: target}
-	at, _ := lookup(t.root, path.Dir(target)) // not there: of the layers below
+	at, err := t.lookup(path.Dir(target)) // not there: of the layers below
+	if errors.Is(err, errFar) {
+		return err
+	}
 	if len(at) > 0 {
 		switch old := at[len(at)-1].Kids[path.Base(target)]; {
 		case target == "." || old.IsDir():

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
 	"path"
 
@@ -30,7 +31,7 @@ func Compose(layers int, index func(n int) ([]byte, error)) (*Node, error) {
 		if nodes += x.Inodes; nodes > maxNodes {
 			return nil, fmt.Errorf("more than %d files in all layers: %w", maxNodes, errs.Unsupported)
 		}
-		if err := layer(root, x.root); err != nil {
+		if err := layer(root, x); err != nil {
 			return nil, fmt.Errorf("layer %d: %w", n, err)
 		}
 	}
@@ -39,16 +40,16 @@ func Compose(layers int, index func(n int) ([]byte, error)) (*Node, error) {
 
 // merger puts the tree of a layer over what is below.
 type merger struct {
-	root    *Node
+	walker
 	targets map[*Node]*Inode // of the layer's hard links to files below
 }
 
-func layer(root, own *Node) error {
-	m := merger{root: root, targets: map[*Node]*Inode{}}
-	if err := m.resolve(".", own); err != nil {
+func layer(root *Node, own *Index) error {
+	m := merger{walker: newWalker(root, own.Inodes), targets: map[*Node]*Inode{}}
+	if err := m.resolve(".", own.root); err != nil {
 		return err
 	}
-	return m.dir([]*Node{root}, own)
+	return m.dir([]*Node{root}, own.root)
 }
 
 // resolve finds the targets of hard links while all that is below is there.
@@ -60,7 +61,7 @@ func (m *merger) resolve(p string, own *Node) error {
 				return err
 			}
 		case kid.kind == link:
-			at, err := lookup(m.root, path.Dir(kid.below))
+			at, err := m.lookup(path.Dir(kid.below))
 			if err != nil {
 				return fmt.Errorf("hard link %.200q: target %.200q: %w: %w", path.Join(p, name), kid.below, err, errs.Invalid)
 			}
@@ -115,8 +116,12 @@ func (m *merger) join(at []*Node, name string, own *Node) error {
 	to := at[len(at)-1]
 	old := to.Kids[name]
 	if own.kind == implied && old.isSymlink() {
-		if end, err := walk(m.root, at, name, find); err == nil {
+		end, err := m.walk(at, name, find)
+		if err == nil {
 			return m.dir(end, own)
+		}
+		if errors.Is(err, errFar) {
+			return err
 		}
 	}
 	if !old.IsDir() {

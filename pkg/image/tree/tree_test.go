@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -83,6 +85,38 @@ func checkPieces(t *testing.T, stream []byte) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("%q of %d bytes is elsewhere: %v", h.Name, h.Size, extents)
 		}
+	}
+}
+
+func TestPathsThroughLongLinksAreGivenUp(t *testing.T) {
+	items := []entrytest.Item{{Name: "a/", Mode: 0o755}, {Name: "f", Data: "x"}, {Name: "l00", Kind: tar.TypeSymlink, Link: "."}}
+	for n := 1; n < entry.MaxSymlinks; n++ {
+		items = append(items, entrytest.Item{
+			Name: fmt.Sprintf("l%02d", n), Kind: tar.TypeSymlink, Link: strings.Repeat("a/../", 800) + fmt.Sprintf("l%02d", n-1),
+		})
+	}
+	last := fmt.Sprintf("l%02d", entry.MaxSymlinks-1)
+	for n := range 100 {
+		items = append(items, entrytest.Item{Name: fmt.Sprint("h", n), Kind: tar.TypeLink, Link: last + "/f"})
+	}
+	scan := func(items []entrytest.Item) (*Index, error) {
+		return Scan(bytes.NewReader(entrytest.Stream(t, items...)), entry.Limits{})
+	}
+	if _, err := scan(items); !errors.Is(err, errFar) {
+		t.Errorf("hard links to a far file: %v", err)
+	}
+	// The links of the layer above lead through those of the one below.
+	links := items[entry.MaxSymlinks+2:]
+	var layers [][]byte
+	for _, items := range [][]entrytest.Item{items[:entry.MaxSymlinks+2], links} {
+		x, err := scan(items)
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, x.Encode())
+	}
+	if _, err := Compose(2, func(n int) ([]byte, error) { return layers[n], nil }); !errors.Is(err, errFar) {
+		t.Errorf("hard links of a layer above: %v", err)
 	}
 }
 

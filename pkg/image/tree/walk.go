@@ -18,7 +18,7 @@ func (t *tree) parent(p string) (*Node, error) {
 	if t.dir != nil && t.last == dir {
 		return t.dir, nil
 	}
-	at, err := walk(t.root, []*Node{t.root}, dir, t.step)
+	at, err := t.walk([]*Node{t.root}, dir, t.step)
 	if err != nil {
 		return nil, fmt.Errorf("directory %.200q: %w", dir, err)
 	}
@@ -51,11 +51,27 @@ func (t *tree) step(dir *Node, c, full string) (*Node, error) {
 	return n, t.budget.Entry()
 }
 
-// lookup returns the directories from the root to the one that p leads to, or
-// nil where it leads to none.
-func lookup(root *Node, p string) ([]*Node, error) {
-	return walk(root, []*Node{root}, p, find)
+// stepsBefore and stepsEach say how many steps of paths are gone before the first
+// file, and for each file: streams that lead through long symbolic links again and
+// again would take hours.
+const stepsBefore, stepsEach = 1 << 20, 256
+
+// errFar says that a walk was the last that was allowed.
+var errFar = fmt.Errorf("paths lead through too many symbolic links: %w", errs.Invalid)
+
+// walker goes along paths in the tree of root.
+type walker struct {
+	root *Node
+	left int64 // steps
 }
+
+func newWalker(root *Node, files int64) walker {
+	return walker{root: root, left: stepsBefore + stepsEach*files}
+}
+
+// lookup returns the directories from the root to the one that p leads to. The
+// error is errFar, or says that p leads to none.
+func (w *walker) lookup(p string) ([]*Node, error) { return w.walk([]*Node{w.root}, p, find) }
 
 func find(dir *Node, c, _ string) (*Node, error) {
 	if n := dir.Kids[c]; n.IsDir() || n.isSymlink() {
@@ -67,10 +83,13 @@ func find(dir *Node, c, _ string) (*Node, error) {
 // walk goes from the last directory of at along p. Symbolic links are followed
 // inside the root, ".." goes back to where the walk came from, and step gives the
 // rest. It returns the directories from the root to where it ends.
-func walk(root *Node, at []*Node, p string, step func(dir *Node, c, full string) (*Node, error)) ([]*Node, error) {
+func (w *walker) walk(at []*Node, p string, step func(dir *Node, c, full string) (*Node, error)) ([]*Node, error) {
 	at = at[:len(at):len(at)]
 	rest := strings.Split(p, "/")
 	for links := 0; len(rest) > 0; {
+		if w.left--; w.left < 0 {
+			return nil, errFar
+		}
 		c := rest[0]
 		rest = rest[1:]
 		switch c {
@@ -94,7 +113,7 @@ func walk(root *Node, at []*Node, p string, step func(dir *Node, c, full string)
 			return nil, unix.ELOOP
 		}
 		if path.IsAbs(n.Target) {
-			at = []*Node{root}
+			at = []*Node{w.root}
 		}
 		rest = append(strings.Split(n.Target, "/"), rest...)
 	}
