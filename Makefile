@@ -31,8 +31,8 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI         := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
 
 # The commands that people run are pure Go. berth-runtime needs C for the
-# namespace switch and for libseccomp, berthd for its decoder of gzip; both are
-# linked statically.
+# namespace switch and for libseccomp, berthd for its decoder of gzip and for
+# SHA-256; both are linked statically.
 PURE        := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 STATIC      := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo' \
                -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
@@ -108,7 +108,7 @@ lint: setup-build $(GOLANGCI) ## run the linters of .golangci.yml
 .PHONY: unit
 unit: setup-build ## unit tests and architecture rules
 	BERTH_TEST_UNPRIVILEGED=1 $(TEST) $(UNITS)
-	CGO_ENABLED=0 $(GO) test ./pkg/image/inflate # what decodes gzip where there is no cgo
+	CGO_ENABLED=0 $(GO) test ./pkg/image/digester ./pkg/image/inflate # what hashes and decodes gzip where there is no cgo
 
 .PHONY: test-root
 test-root: setup ## the tests of the same packages that need root: kernel, mounts, namespaces

@@ -9,6 +9,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/digester"
 )
 
 // DockerManifest is the file of a docker archive that lists its images.
@@ -37,8 +38,8 @@ func (sp *Spool) Describe(ctx context.Context, name, mediaType string) (ispec.De
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return ispec.Descriptor{}, err
 	}
-	hash := digest.SHA256.Digester()
-	size, err := io.Copy(hash.Hash(), blob.ContextReader(ctx, f))
+	hash := digester.New(digest.SHA256)
+	size, err := io.Copy(hash, blob.ContextReader(ctx, f))
 	if err != nil {
 		return ispec.Descriptor{}, err
 	}
@@ -50,5 +51,5 @@ func (sp *Spool) Describe(ctx context.Context, name, mediaType string) (ispec.De
 			mediaType = ispec.MediaTypeImageLayerZstd
 		}
 	}
-	return ispec.Descriptor{MediaType: mediaType, Digest: hash.Digest(), Size: size}, nil
+	return ispec.Descriptor{MediaType: mediaType, Digest: digest.NewDigest(digest.SHA256, hash), Size: size}, nil
 }

@@ -2,7 +2,6 @@ package artifact
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/digester"
 )
 
 // Linked returns nil if a tree is whole and each of its files is the blob that the
@@ -70,7 +70,7 @@ func sum(ctx context.Context, root *os.Root, files []File) (digest.Digest, error
 	for _, f := range files {
 		skip[f.Name] = true
 	}
-	h := sha256.New()
+	h := digester.New(digest.SHA256)
 	err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || skip[p] || d.IsDir() {
 			return err

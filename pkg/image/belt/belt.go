@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/digester"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/tree"
 )
@@ -35,7 +37,7 @@ const (
 // Belt is one stream on its way. It is for one goroutine.
 type Belt struct {
 	free, hash, scan chan *chunk
-	verifier         digest.Verifier
+	hashed           hash.Hash
 	diffID           digest.Digest
 	total            int64 // bytes carried
 	done             sync.WaitGroup
@@ -58,14 +60,14 @@ type chunk struct {
 func New(diffID digest.Digest, limits entry.Limits, cancel context.CancelCauseFunc) *Belt {
 	b := &Belt{
 		free: make(chan *chunk, chunkCount), hash: make(chan *chunk, chunkCount), scan: make(chan *chunk, chunkCount),
-		diffID: diffID, verifier: diffID.Verifier(),
+		diffID: diffID, hashed: digester.New(diffID.Algorithm()),
 	}
 	for range chunkCount {
 		b.free <- &chunk{data: make([]byte, 0, chunkSize)}
 	}
 	b.done.Go(func() {
 		for c := range b.hash {
-			_, _ = b.verifier.Write(c.data) // a hash never fails
+			_, _ = b.hashed.Write(c.data) // a hash never fails
 			b.release(c)
 		}
 	})
@@ -173,7 +175,7 @@ func (b *Belt) End(whole bool) (*tree.Index, error) {
 		return nil, nil
 	case b.total-b.last >= maxTail:
 		return nil, fmt.Errorf("%s: more than %d bytes after its end: %w", b.diffID, maxTail, errs.Invalid)
-	case !b.verifier.Verified():
+	case digest.NewDigest(b.diffID.Algorithm(), b.hashed) != b.diffID:
 		return nil, fmt.Errorf("%s: its %d bytes have another digest: %w", b.diffID, b.total, blob.ErrMismatch)
 	}
 	return b.index, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/digester"
 )
 
 // ErrMismatch says that bytes are not what their descriptor promised.
@@ -30,7 +31,7 @@ type Verifier struct {
 // NewVerifier verifies r against d and size; a size below zero is not known. d
 // must be valid.
 func NewVerifier(r io.Reader, d digest.Digest, size int64) *Verifier {
-	return &Verifier{r: r, want: d, size: size, hash: d.Algorithm().Hash()}
+	return &Verifier{r: r, want: d, size: size, hash: digester.New(d.Algorithm())}
 }
 
 // Position is how far a Verifier has come: what another one needs to go on.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/berth-run/berth/pkg/image/digester"
 	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
@@ -35,7 +36,7 @@ func (s *Store) Create(d digest.Digest, size int64) (*Writer, error) {
 	if err != nil {
 		return nil, room.Explain(err, s.ingest(), max(size, 0))
 	}
-	return &Writer{f: f, path: p, want: d, size: size, hash: d.Algorithm().Hash()}, nil
+	return &Writer{f: f, path: p, want: d, size: size, hash: digester.New(d.Algorithm())}, nil
 }
 
 // Write implements io.Writer. It refuses bytes beyond the promised size.

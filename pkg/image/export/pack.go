@@ -13,6 +13,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/digester"
 )
 
 // Compression is how a layer is packed.
@@ -72,8 +73,8 @@ func (e *Exporter) pack(ctx context.Context, plain *Blob, c Compression, progres
 		return nil, err
 	}
 	defer r.Close()
-	hash := digest.SHA256.Digester()
-	packed := &counter{w: io.MultiWriter(f, hash.Hash())}
+	hash := digester.New(digest.SHA256)
+	packed := &counter{w: io.MultiWriter(f, hash)}
 	z, err := c.writer(packed)
 	if err != nil {
 		return nil, err
@@ -87,7 +88,7 @@ func (e *Exporter) pack(ctx context.Context, plain *Blob, c Compression, progres
 		return nil, fmt.Errorf("pack layer %s: %w", plain.Digest, err)
 	}
 	return &Blob{
-		Descriptor: ispec.Descriptor{MediaType: c.mediaType(), Digest: hash.Digest(), Size: packed.n}, checked: true, file: f,
+		Descriptor: ispec.Descriptor{MediaType: c.mediaType(), Digest: digest.NewDigest(digest.SHA256, hash), Size: packed.n}, checked: true, file: f,
 		open: func(_ context.Context, offset int64) (io.ReadCloser, error) {
 			return io.NopCloser(io.NewSectionReader(f, offset, packed.n-offset)), nil
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/digester"
 	"github.com/berth-run/berth/pkg/image/erofs"
 	"github.com/berth-run/berth/pkg/image/tree"
 	"github.com/berth-run/berth/pkg/internal/room"
@@ -88,9 +89,9 @@ func (s *Store) write(id digest.Digest, diffIDs []digest.Digest, root *tree.Node
 		return err
 	}
 	defer f.Close()
-	sum := digest.SHA256.Digester()
+	sum := digester.New(digest.SHA256)
 	info := Info{Version: infoVersion, DiffID: id, Layers: diffIDs}
-	w := &counter{w: io.MultiWriter(f, sum.Hash())}
+	w := &counter{w: io.MultiWriter(f, sum)}
 	uuid := [16]byte([]byte(id.Encoded())[:16])
 	info.Devices, err = erofs.Write(w, root, uuid, func(d erofs.Device) (int64, error) {
 		st, err := os.Stat(s.device(diffIDs[d.Layer], d))
@@ -102,7 +103,7 @@ func (s *Store) write(id digest.Digest, diffIDs []digest.Digest, root *tree.Node
 	if err != nil {
 		return err
 	}
-	info.Stored, info.Sum = w.n, sum.Digest()
+	info.Stored, info.Sum = w.n, digest.NewDigest(digest.SHA256, sum)
 	if err := errors.Join(s.marks.Add(name(id)), f.Sync()); err != nil {
 		return err
 	}
