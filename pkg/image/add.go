@@ -17,6 +17,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
 // source gives the blobs of an image that is being added, from an offset in bytes
@@ -29,32 +30,32 @@ type source interface {
 // its references, so that nothing of it is visible before all of it is. The
 // layers come in parallel, each as one stream: download, verify, inflate, verify,
 // unpack.
-func (s *Service) add(ctx context.Context, m document, src source, refs []string, report *reporter) (Image, error) {
-	manifest, index, err := parseDocument(m)
+func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs []string, report *reporter) (Image, error) {
+	form, index, err := manifest.Parse(m)
 	if err != nil {
 		return Image{}, err
 	}
 	if index != nil {
-		return Image{}, fmt.Errorf("manifest %s: an index where an image was expected: %w", m.desc.Digest, errs.Invalid)
+		return Image{}, fmt.Errorf("manifest %s: an index where an image was expected: %w", m.Desc.Digest, errs.Invalid)
 	}
-	if artifact.Is(*manifest) {
-		return s.addArtifact(ctx, m, *manifest, src, refs, report)
+	if artifact.Is(*form) {
+		return s.addArtifact(ctx, m, *form, src, refs, report)
 	}
-	lease := s.lease(m.desc.Digest, manifest.Config.Digest)
+	lease := s.lease(m.Desc.Digest, form.Config.Digest)
 	defer lease.release()
-	config, err := s.addConfig(ctx, manifest.Config, src)
+	config, err := s.addConfig(ctx, form.Config, src)
 	if err != nil {
 		return Image{}, err
 	}
-	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
+	if len(config.RootFS.DiffIDs) != len(form.Layers) {
 		return Image{}, fmt.Errorf("image %s: %d layers but %d diffIDs: %w",
-			manifest.Config.Digest, len(manifest.Layers), len(config.RootFS.DiffIDs), errs.Invalid)
+			form.Config.Digest, len(form.Layers), len(config.RootFS.DiffIDs), errs.Invalid)
 	}
 	r := record{
-		Version: recordVersion, ID: manifest.Config.Digest, Manifest: m.desc, Notes: manifest.Annotations,
-		Size: manifest.Config.Size, Created: time.Now().UTC(), config: config,
+		Version: recordVersion, ID: form.Config.Digest, Manifest: m.Desc, Notes: form.Annotations,
+		Size: form.Config.Size, Created: time.Now().UTC(), config: config,
 	}
-	for n, d := range manifest.Layers {
+	for n, d := range form.Layers {
 		r.Layers = append(r.Layers, layerRecord{DiffID: config.RootFS.DiffIDs[n], Blob: d})
 		lease.add(d.Digest, config.RootFS.DiffIDs[n])
 	}
@@ -71,10 +72,10 @@ func (s *Service) add(ctx context.Context, m document, src source, refs []string
 	if err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)
 	}
-	if err := s.mend(ctx, m.desc.Digest); err != nil {
+	if err := s.mend(ctx, m.Desc.Digest); err != nil {
 		return Image{}, err
 	}
-	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
+	if err := s.blobs.Put(ctx, m.Desc.Digest, m.Desc.Size, bytes.NewReader(m.Data)); err != nil {
 		return Image{}, err
 	}
 	return s.save(ctx, r, refs)
@@ -102,11 +103,11 @@ func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source)
 	if err != nil {
 		return ispec.Image{}, fmt.Errorf("image config: %w", mismatch(err))
 	}
-	data, err := s.blobs.ReadAll(d.Digest, maxConfig)
+	data, err := s.blobs.ReadAll(d.Digest, manifest.MaxConfig)
 	if err != nil {
 		return ispec.Image{}, err
 	}
-	return parseConfig(data)
+	return manifest.ParseConfig(data)
 }
 
 // mismatch gives content that is not what was promised its kind. A stream that

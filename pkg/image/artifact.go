@@ -13,17 +13,18 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
 // addArtifact brings an artifact here as add does an image.
-func (s *Service) addArtifact(ctx context.Context, m document, manifest ispec.Manifest, src source, refs []string, report *reporter) (Image, error) {
-	files, err := artifact.Files(manifest)
+func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form ispec.Manifest, src source, refs []string, report *reporter) (Image, error) {
+	files, err := artifact.Files(form)
 	if err != nil {
-		return Image{}, fmt.Errorf("manifest %s: %w", m.desc.Digest, err)
+		return Image{}, fmt.Errorf("manifest %s: %w", m.Desc.Digest, err)
 	}
 	r := record{
-		Version: recordVersion, ID: m.desc.Digest, Manifest: m.desc, Notes: manifest.Annotations, Created: time.Now().UTC(),
-		Artifact: &artifactRecord{Type: artifact.Type(manifest), Config: manifest.Config},
+		Version: recordVersion, ID: m.Desc.Digest, Manifest: m.Desc, Notes: form.Annotations, Created: time.Now().UTC(),
+		Artifact: &artifactRecord{Type: artifact.Type(form), Config: form.Config},
 	}
 	for _, f := range files {
 		r.Layers = append(r.Layers, layerRecord{Blob: f.Blob})
@@ -40,17 +41,17 @@ func (s *Service) addArtifact(ctx context.Context, m document, manifest ispec.Ma
 	if err != nil {
 		return Image{}, mismatch(err)
 	}
-	r.Artifact.Tree, r.Size = tree.Name, m.desc.Size+manifest.Config.Size+tree.Size
-	if err := s.mend(ctx, manifest.Config.Digest); err != nil {
+	r.Artifact.Tree, r.Size = tree.Name, m.Desc.Size+form.Config.Size+tree.Size
+	if err := s.mend(ctx, form.Config.Digest); err != nil {
 		return Image{}, err
 	}
-	if err := s.artifacts.Fetch(ctx, manifest.Config, blobs{s, src, nil}); err != nil {
+	if err := s.artifacts.Fetch(ctx, form.Config, blobs{s, src, nil}); err != nil {
 		return Image{}, fmt.Errorf("config: %w", mismatch(err))
 	}
-	if err := s.mend(ctx, m.desc.Digest); err != nil {
+	if err := s.mend(ctx, m.Desc.Digest); err != nil {
 		return Image{}, err
 	}
-	if err := s.blobs.Put(ctx, m.desc.Digest, m.desc.Size, bytes.NewReader(m.data)); err != nil {
+	if err := s.blobs.Put(ctx, m.Desc.Digest, m.Desc.Size, bytes.NewReader(m.Data)); err != nil {
 		return Image{}, err
 	}
 	return s.save(ctx, r, refs)

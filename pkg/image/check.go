@@ -12,6 +12,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
 // Problem is something that Check has found.
@@ -188,7 +189,7 @@ func (s doctor) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) 
 	}
 	var problems []Problem
 	for _, b := range all {
-		if b.Size > maxConfig && !repair {
+		if b.Size > manifest.MaxConfig && !repair {
 			continue
 		}
 		err := s.blobs.Verify(ctx, b.Digest)
@@ -240,11 +241,11 @@ func (s doctor) checkTrees(ctx context.Context, repair bool) ([]Problem, error) 
 
 // files reads an artifact's manifest again.
 func (r record) files(s *blob.Store) ([]artifact.File, error) {
-	data, err := s.ReadAll(r.Manifest.Digest, maxManifest)
+	data, err := s.ReadAll(r.Manifest.Digest, manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}
-	m, err := checkManifest(data, "manifest "+r.ID.String())
+	m, err := manifest.ParseManifest(data, "manifest "+r.ID.String())
 	if err != nil {
 		return nil, err
 	}

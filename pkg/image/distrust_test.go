@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -41,7 +42,7 @@ func TestWrongBytesAreFetchedFromAnotherMirror(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		config, err := parseConfig(b.Blobs[b.Config])
+		config, err := manifest.ParseConfig(b.Blobs[b.Config])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/archive"
+	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/reference"
 )
 
@@ -32,12 +33,12 @@ func (d dockerSource) Blob(_ context.Context, desc ispec.Descriptor, offset int6
 }
 
 func (s *Service) loadDocker(ctx context.Context, sp *archive.Spool) ([]Image, error) {
-	data, err := sp.ReadAll(archive.DockerManifest, maxManifest)
+	data, err := sp.ReadAll(archive.DockerManifest, manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}
 	var entries []archive.DockerEntry
-	if err := decode(data, &entries, archive.DockerManifest); err != nil {
+	if err := manifest.Decode(data, &entries, archive.DockerManifest); err != nil {
 		return nil, err
 	}
 	var images []Image
@@ -52,7 +53,7 @@ func (s *Service) loadDocker(ctx context.Context, sp *archive.Spool) ([]Image, e
 }
 
 func (s *Service) loadDockerEntry(ctx context.Context, sp *archive.Spool, e archive.DockerEntry) (Image, error) {
-	if len(e.Layers) > maxLayers {
+	if len(e.Layers) > manifest.MaxLayers {
 		return Image{}, fmt.Errorf("%s: %d layers: %w", archive.DockerManifest, len(e.Layers), errs.Unsupported)
 	}
 	src := dockerSource{spool: sp, names: map[digest.Digest]string{}}
@@ -80,7 +81,7 @@ func (s *Service) loadDockerEntry(ctx context.Context, sp *archive.Spool, e arch
 		}
 	}
 	desc := ispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	return s.add(ctx, document{desc: desc, data: data}, src, refs, nil)
+	return s.add(ctx, manifest.Document{Desc: desc, Data: data}, src, refs, nil)
 }
 
 // describe finds what a file is, and remembers its name.

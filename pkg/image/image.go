@@ -40,7 +40,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -227,8 +226,3 @@ func (s *Service) Close() error {
 
 func (s *Service) recordDir() string { return filepath.Join(s.options.Root, "images", "records") }
 func (s *Service) refDir() string    { return filepath.Join(s.options.Root, "images", "refs") }
-
-// hostPlatform is what images are chosen for where the request names nothing.
-func hostPlatform() ispec.Platform {
-	return ispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
-}

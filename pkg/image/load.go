@@ -12,6 +12,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/archive"
+	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/internal/room"
 )
@@ -47,43 +48,43 @@ type ociSource struct{ spool *archive.Spool }
 
 // Blob implements source.
 func (o ociSource) Blob(_ context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	if err := checkDescriptor(d); err != nil {
+	if err := manifest.CheckDescriptor(d); err != nil {
 		return nil, err
 	}
 	return o.spool.Open(archive.BlobName(d.Digest), offset)
 }
 
-func (o ociSource) document(d ispec.Descriptor) (document, error) {
-	if err := checkDescriptor(d); err != nil {
-		return document{}, err
+func (o ociSource) document(d ispec.Descriptor) (manifest.Document, error) {
+	if err := manifest.CheckDescriptor(d); err != nil {
+		return manifest.Document{}, err
 	}
-	data, err := o.spool.ReadAll(archive.BlobName(d.Digest), maxManifest)
+	data, err := o.spool.ReadAll(archive.BlobName(d.Digest), manifest.MaxSize)
 	if err != nil {
-		return document{}, err
+		return manifest.Document{}, err
 	}
 	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
-		return document{}, fmt.Errorf("manifest %s: its bytes have digest %s: %w", d.Digest, got, errs.Invalid)
+		return manifest.Document{}, fmt.Errorf("manifest %s: its bytes have digest %s: %w", d.Digest, got, errs.Invalid)
 	}
 	d.Size = int64(len(data))
-	return document{desc: d, data: data}, nil
+	return manifest.Document{Desc: d, Data: data}, nil
 }
 
 func (s *Service) loadOCI(ctx context.Context, sp *archive.Spool) ([]Image, error) {
-	data, err := sp.ReadAll(ispec.ImageIndexFile, maxManifest)
+	data, err := sp.ReadAll(ispec.ImageIndexFile, manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}
 	var top ispec.Index
-	if err := decode(data, &top, ispec.ImageIndexFile); err != nil {
+	if err := manifest.Decode(data, &top, ispec.ImageIndexFile); err != nil {
 		return nil, err
 	}
-	if len(top.Manifests) > maxManifests {
+	if len(top.Manifests) > manifest.MaxManifests {
 		return nil, fmt.Errorf("%s: %d manifests: %w", ispec.ImageIndexFile, len(top.Manifests), errs.Invalid)
 	}
 	var images []Image
 	src := ociSource{sp}
 	for _, d := range top.Manifests {
-		if match(d.Platform, hostPlatform()) < 0 && len(top.Manifests) > 1 || d.MediaType != "" && !isManifestType(d.MediaType) {
+		if !manifest.Serves(d.Platform, manifest.Host()) && len(top.Manifests) > 1 || d.MediaType != "" && !manifest.IsManifest(d.MediaType) {
 			continue // of another machine, or an attestation
 		}
 		i, err := s.loadManifest(ctx, src, d)
@@ -93,36 +94,18 @@ func (s *Service) loadOCI(ctx context.Context, sp *archive.Spool) ([]Image, erro
 		images = append(images, i)
 	}
 	if len(images) == 0 {
-		return nil, fmt.Errorf("archive has no image for %s/%s: %w", hostPlatform().OS, hostPlatform().Architecture, errs.NotFound)
+		return nil, fmt.Errorf("archive has no image for %s/%s: %w", manifest.Host().OS, manifest.Host().Architecture, errs.NotFound)
 	}
 	return images, nil
 }
 
 func (s *Service) loadManifest(ctx context.Context, src ociSource, d ispec.Descriptor) (Image, error) {
 	refs := archiveRefs(d)
-	doc, err := descend(d, hostPlatform(), src.document)
+	doc, err := manifest.Descend(d, manifest.Host(), src.document)
 	if err != nil {
 		return Image{}, err
 	}
 	return s.add(ctx, doc, src, refs, nil)
-}
-
-// descend goes from an index to the manifest of a platform.
-func descend(d ispec.Descriptor, want ispec.Platform, get func(ispec.Descriptor) (document, error)) (document, error) {
-	for range maxDepth {
-		doc, err := get(d)
-		if err != nil {
-			return doc, err
-		}
-		_, index, err := parseDocument(doc)
-		if err != nil || index == nil {
-			return doc, err
-		}
-		if d, err = choose(index, want, d.Digest); err != nil {
-			return doc, err
-		}
-	}
-	return document{}, fmt.Errorf("index %s: more than %d indexes deep: %w", d.Digest, maxDepth, errs.Invalid)
 }
 
 // archiveRefs returns the references that an archive asks for: the tag, and the

@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/policy"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
@@ -49,7 +50,7 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	platform := hostPlatform()
+	platform := manifest.Host()
 	if r.Platform != nil {
 		platform = *r.Platform
 	}
@@ -122,24 +123,24 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 		name = ref.Digest.String()
 	}
 	var top digest.Digest
-	get := func(d ispec.Descriptor) (document, error) {
+	get := func(d ispec.Descriptor) (manifest.Document, error) {
 		which := name
 		if top != "" {
 			which = d.Digest.String()
 		}
-		desc, data, err := repository.Manifest(ctx, which, maxManifest)
+		desc, data, err := repository.Manifest(ctx, which, manifest.MaxSize)
 		if top == "" {
 			top = desc.Digest
 		}
-		return document{desc: desc, data: data}, err
+		return manifest.Document{Desc: desc, Data: data}, err
 	}
-	m, err := descend(ispec.Descriptor{Digest: ref.Digest}, platform, get)
+	m, err := manifest.Descend(ispec.Descriptor{Digest: ref.Digest}, platform, get)
 	if err != nil {
 		return Image{}, err
 	}
-	lease := s.lease(m.desc.Digest) // its signatures are kept before it is
+	lease := s.lease(m.Desc.Digest) // its signatures are kept before it is
 	defer lease.release()
-	if err := s.trust.Pull(ctx, rules, trust.Image{Name: ref, Manifest: m.desc.Digest, Indexes: []digest.Digest{top}}, repository); err != nil {
+	if err := s.trust.Pull(ctx, rules, trust.Image{Name: ref, Manifest: m.Desc.Digest, Indexes: []digest.Digest{top}}, repository); err != nil {
 		return Image{}, err
 	}
 	refs := []string{reference.Name{Domain: ref.Domain, Path: ref.Path, Digest: top}.String()}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/export"
+	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/push"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/internal/room"
@@ -69,7 +70,7 @@ func (s *Service) push(ctx context.Context, record record, name reference.Name, 
 		return "", err
 	}
 	i := push.Image{Manifest: record.Manifest, Config: ispec.Descriptor{Digest: record.ID}, Artifact: record.Artifact != nil}
-	if i.Data, err = s.blobs.ReadAll(record.Manifest.Digest, maxManifest); err != nil {
+	if i.Data, err = s.blobs.ReadAll(record.Manifest.Digest, manifest.MaxSize); err != nil {
 		return "", err
 	}
 	if i.Artifact {

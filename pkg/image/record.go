@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -205,12 +204,5 @@ func (s *Service) dropRefLocked(name string) error {
 		return err
 	}
 	delete(s.refs, name)
-	return nil
-}
-
-func decode(data []byte, v any, what string) error {
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w: %w", what, err, errs.Invalid)
-	}
 	return nil
 }

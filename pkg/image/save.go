@@ -12,6 +12,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/export"
+	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
 // Format is the form of an archive.
@@ -122,7 +123,7 @@ func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
 
 // manifest writes the layers, and returns what names them.
 func (sv *saver) manifest(ctx context.Context, r record) (*export.Blob, error) {
-	data, err := sv.service.blobs.ReadAll(r.Manifest.Digest, maxManifest)
+	data, err := sv.service.blobs.ReadAll(r.Manifest.Digest, manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/layer"
+	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
 // fault returns what keeps an image from being used: content that is missing or
@@ -22,9 +23,9 @@ func (s doctor) fault(r *record) error {
 		return errors.Join(err, s.artifacts.Linked(r.Artifact.Tree, files))
 	}
 	for _, d := range []digest.Digest{r.ID, r.Manifest.Digest} {
-		data, err := s.blobs.ReadAll(d, maxConfig)
+		data, err := s.blobs.ReadAll(d, manifest.MaxConfig)
 		if err == nil && d == r.ID {
-			r.config, err = parseConfig(data)
+			r.config, err = manifest.ParseConfig(data)
 		}
 		if err != nil {
 			return err

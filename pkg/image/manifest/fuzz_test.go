@@ -1,4 +1,4 @@
-package image
+package manifest
 
 import (
 	"testing"
@@ -13,7 +13,7 @@ func FuzzManifest(f *testing.F) {
 	f.Add(ispec.MediaTypeImageIndex, []byte(`{"manifests":[{"digest":"`+sum+`","size":-1}]}`))
 	f.Add(dockerList, []byte(`{"manifests":[{"digest":"../../etc","size":1}]}`))
 	f.Fuzz(func(t *testing.T, mediaType string, data []byte) {
-		m, i, err := parseDocument(document{desc: ispec.Descriptor{MediaType: mediaType}, data: data})
+		m, i, err := Parse(Document{Desc: ispec.Descriptor{MediaType: mediaType}, Data: data})
 		if err != nil {
 			return
 		}
@@ -22,7 +22,7 @@ func FuzzManifest(f *testing.F) {
 			all = append(append(all, m.Config), m.Layers...)
 		} else {
 			all = i.Manifests
-			_, _ = choose(i, hostPlatform(), "") // must not panic
+			_, _ = choose(i, Host(), "") // must not panic
 		}
 		for _, d := range all {
 			if d.Size < 0 || d.Digest.Validate() != nil {
@@ -35,7 +35,7 @@ func FuzzManifest(f *testing.F) {
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"os":"linux","rootfs":{"type":"layers","diff_ids":["` + digest.FromString("x").String() + `"]},"config":{"User":"0","Volumes":{"/../../etc":{}}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseConfig(data)
+		c, err := ParseConfig(data)
 		if err != nil {
 			return
 		}

@@ -1,7 +1,12 @@
-package image
+// Package manifest reads manifests, indexes and configs of images, in OCI's forms
+// and in Docker's. It keeps nothing and fetches nothing; all that it reads is
+// attackers' data: bounded here, and checked before anybody uses it.
+package manifest
 
 import (
+	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -14,10 +19,10 @@ import (
 
 // Bounds on what a registry or an archive may have us read into memory.
 const (
-	maxManifest  = 4 << 20
-	maxConfig    = 8 << 20
-	maxLayers    = 490 // overlay stacks 500, and stacking layers come on top
-	maxManifests = 10_000
+	MaxSize      = 4 << 20 // of a manifest or an index
+	MaxConfig    = 8 << 20
+	MaxLayers    = 490 // overlay stacks 500, and stacking layers come on top
+	MaxManifests = 10_000
 	maxDepth     = 3 // indexes within indexes
 )
 
@@ -30,14 +35,14 @@ const (
 	ociLayer       = "application/vnd.oci.image.layer."
 )
 
-// document is a manifest or an index, as it came.
-type document struct {
-	desc ispec.Descriptor
-	data []byte
+// Document is a manifest or an index, as it came.
+type Document struct {
+	Desc ispec.Descriptor
+	Data []byte
 }
 
-// checkDescriptor refuses what cannot describe a blob.
-func checkDescriptor(d ispec.Descriptor) error {
+// CheckDescriptor refuses what cannot describe a blob.
+func CheckDescriptor(d ispec.Descriptor) error {
 	if err := blob.Validate(d.Digest); err != nil {
 		return err
 	}
@@ -56,17 +61,17 @@ type probe struct {
 	Config    *ispec.Descriptor  `json:"config"`
 }
 
-// parseDocument returns the manifest or the index that data is.
-func parseDocument(d document) (*ispec.Manifest, *ispec.Index, error) {
+// Parse returns the manifest or the index that data is.
+func Parse(d Document) (*ispec.Manifest, *ispec.Index, error) {
 	var p probe
-	what := "manifest " + d.desc.Digest.String()
-	if err := decode(d.data, &p, what); err != nil {
+	what := "manifest " + d.Desc.Digest.String()
+	if err := Decode(d.Data, &p, what); err != nil {
 		return nil, nil, err
 	}
-	if p.MediaType != "" && d.desc.MediaType != "" && p.MediaType != d.desc.MediaType {
-		return nil, nil, fmt.Errorf("%s: says it is %.100q and came as %.100q: %w", what, p.MediaType, d.desc.MediaType, errs.Invalid)
+	if p.MediaType != "" && d.Desc.MediaType != "" && p.MediaType != d.Desc.MediaType {
+		return nil, nil, fmt.Errorf("%s: says it is %.100q and came as %.100q: %w", what, p.MediaType, d.Desc.MediaType, errs.Invalid)
 	}
-	mediaType := d.desc.MediaType
+	mediaType := d.Desc.MediaType
 	if mediaType == "" {
 		mediaType = p.MediaType
 	}
@@ -80,42 +85,43 @@ func parseDocument(d document) (*ispec.Manifest, *ispec.Index, error) {
 		i, err := checkIndex(p, what)
 		return nil, i, err
 	case mediaType == ispec.MediaTypeImageManifest, mediaType == dockerManifest, mediaType == "" && p.Config != nil:
-		m, err := checkManifest(d.data, what)
+		m, err := ParseManifest(d.Data, what)
 		return m, nil, err
 	}
 	return nil, nil, fmt.Errorf("%s: media type %.100q is no image: %w", what, mediaType, errs.Unsupported)
 }
 
 func checkIndex(p probe, what string) (*ispec.Index, error) {
-	if len(p.Manifests) > maxManifests {
+	if len(p.Manifests) > MaxManifests {
 		return nil, fmt.Errorf("%s: %d manifests are too many: %w", what, len(p.Manifests), errs.Invalid)
 	}
 	for _, d := range p.Manifests {
-		if err := checkDescriptor(d); err != nil {
+		if err := CheckDescriptor(d); err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	return &ispec.Index{MediaType: p.MediaType, Manifests: p.Manifests}, nil
 }
 
-func checkManifest(data []byte, what string) (*ispec.Manifest, error) {
+// ParseManifest returns the manifest that data is; what names it in errors.
+func ParseManifest(data []byte, what string) (*ispec.Manifest, error) {
 	var m ispec.Manifest
-	if err := decode(data, &m, what); err != nil {
+	if err := Decode(data, &m, what); err != nil {
 		return nil, err
 	}
 	for _, d := range append([]ispec.Descriptor{m.Config}, m.Layers...) {
-		if err := checkDescriptor(d); err != nil {
+		if err := CheckDescriptor(d); err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
 	}
-	if m.Config.Size > maxConfig {
+	if m.Config.Size > MaxConfig {
 		return nil, fmt.Errorf("%s: config of %d bytes: %w", what, m.Config.Size, errs.Invalid)
 	}
 	if artifact.Is(m) {
 		return &m, nil
 	}
-	if len(m.Layers) > maxLayers {
-		return nil, fmt.Errorf("%s: %d layers are more than the %d that can be stacked: %w", what, len(m.Layers), maxLayers, errs.Unsupported)
+	if len(m.Layers) > MaxLayers {
+		return nil, fmt.Errorf("%s: %d layers are more than the %d that can be stacked: %w", what, len(m.Layers), MaxLayers, errs.Unsupported)
 	}
 	for _, l := range m.Layers {
 		t := l.MediaType
@@ -126,13 +132,13 @@ func checkManifest(data []byte, what string) (*ispec.Manifest, error) {
 	return &m, nil
 }
 
-// parseConfig reads an image's config. Its strings stay attackers' data.
-func parseConfig(data []byte) (ispec.Image, error) {
+// ParseConfig reads an image's config. Its strings stay attackers' data.
+func ParseConfig(data []byte) (ispec.Image, error) {
 	var c ispec.Image
-	if err := decode(data, &c, "image config"); err != nil {
+	if err := Decode(data, &c, "image config"); err != nil {
 		return c, err
 	}
-	if len(c.RootFS.DiffIDs) > maxLayers {
+	if len(c.RootFS.DiffIDs) > MaxLayers {
 		return c, fmt.Errorf("image config: %d layers: %w", len(c.RootFS.DiffIDs), errs.Unsupported)
 	}
 	for _, d := range c.RootFS.DiffIDs {
@@ -143,12 +149,35 @@ func parseConfig(data []byte) (ispec.Image, error) {
 	return c, nil
 }
 
+// Host is what images are chosen for where the request names nothing.
+func Host() ispec.Platform {
+	return ispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
+}
+
+// Descend goes from an index to the manifest of a platform.
+func Descend(d ispec.Descriptor, want ispec.Platform, get func(ispec.Descriptor) (Document, error)) (Document, error) {
+	for range maxDepth {
+		doc, err := get(d)
+		if err != nil {
+			return doc, err
+		}
+		_, index, err := Parse(doc)
+		if err != nil || index == nil {
+			return doc, err
+		}
+		if d, err = choose(index, want, d.Digest); err != nil {
+			return doc, err
+		}
+	}
+	return Document{}, fmt.Errorf("index %s: more than %d indexes deep: %w", d.Digest, maxDepth, errs.Invalid)
+}
+
 // choose returns the index's entry for a platform. An entry without a platform
 // serves where none names one.
 func choose(i *ispec.Index, want ispec.Platform, of digest.Digest) (ispec.Descriptor, error) {
 	best, found := -1, ispec.Descriptor{}
 	for _, d := range i.Manifests {
-		if d.MediaType != "" && !isManifestType(d.MediaType) {
+		if d.MediaType != "" && !IsManifest(d.MediaType) {
 			continue
 		}
 		if rank := match(d.Platform, want); rank > best {
@@ -161,9 +190,13 @@ func choose(i *ispec.Index, want ispec.Platform, of digest.Digest) (ispec.Descri
 	return found, nil
 }
 
-func isManifestType(t string) bool {
+// IsManifest reports whether a media type is a manifest's or an index's.
+func IsManifest(t string) bool {
 	return t == ispec.MediaTypeImageManifest || t == ispec.MediaTypeImageIndex || t == dockerManifest || t == dockerList
 }
+
+// Serves reports whether what an index says of an entry fits a platform.
+func Serves(have *ispec.Platform, want ispec.Platform) bool { return match(have, want) >= 0 }
 
 // match ranks an entry: -1 does not serve, higher is nearer.
 func match(have *ispec.Platform, want ispec.Platform) int {
@@ -189,4 +222,12 @@ func match(have *ispec.Platform, want ispec.Platform) int {
 		return -1 // v2 and up may use instructions that this machine lacks
 	}
 	return 1
+}
+
+// Decode reads JSON into v; what names it in errors, which are of kind Invalid.
+func Decode(data []byte, v any, what string) error {
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w: %w", what, err, errs.Invalid)
+	}
+	return nil
 }
