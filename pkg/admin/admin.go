@@ -124,7 +124,7 @@ func (s *Server) Info(ctx context.Context, _ *apiv1.InfoRequest) (*apiv1.InfoRes
 		StartedAt: s.deps.Started.UnixNano(),
 		Root:      s.deps.Root,
 		State:     s.deps.State,
-		Runtime:   s.runtimeInfo(ctx),
+		Runtime:   runtimeInfo(ctx, s.deps.Runtime),
 	}
 	if s.deps.Facts != nil {
 		for _, f := range s.deps.Facts(ctx) {
@@ -134,10 +134,10 @@ func (s *Server) Info(ctx context.Context, _ *apiv1.InfoRequest) (*apiv1.InfoRes
 	return info, nil
 }
 
-func (s *Server) runtimeInfo(ctx context.Context) *apiv1.InfoResponse_Runtime {
+func runtimeInfo(ctx context.Context, r runtime.Runtime) *apiv1.InfoResponse_Runtime {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	v, err := s.deps.Runtime.Version(ctx)
+	v, err := r.Version(ctx)
 	if err != nil {
 		return &apiv1.InfoResponse_Runtime{Error: err.Error()}
 	}

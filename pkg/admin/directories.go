@@ -25,7 +25,7 @@ var directoryName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 // OpenVolume returns the directory of a named volume, made where missing. Any
 // user inside a container may enter it; the tree above it is root's.
 func (s *Server) OpenVolume(_ context.Context, r *apiv1.OpenVolumeRequest) (*apiv1.OpenVolumeResponse, error) {
-	path, err := s.openDirectory(volumesDir, r.Name, 0o755)
+	path, err := openDirectory(filepath.Join(s.deps.Root, volumesDir), r.Name, 0o755)
 	if err != nil {
 		return nil, fmt.Errorf("volume %q: %w", r.Name, err)
 	}
@@ -34,7 +34,7 @@ func (s *Server) OpenVolume(_ context.Context, r *apiv1.OpenVolumeRequest) (*api
 
 // OpenLogs makes the log directory of a pod.
 func (s *Server) OpenLogs(_ context.Context, r *apiv1.OpenLogsRequest) (*apiv1.OpenLogsResponse, error) {
-	path, err := s.openDirectory(logsDir, r.PodUid, 0o700)
+	path, err := openDirectory(filepath.Join(s.deps.Root, logsDir), r.PodUid, 0o700)
 	if err != nil {
 		return nil, fmt.Errorf("logs of pod %q: %w", r.PodUid, err)
 	}
@@ -57,11 +57,11 @@ func (s *Server) RemoveLogs(_ context.Context, r *apiv1.RemoveLogsRequest) (*api
 	return &apiv1.RemoveLogsResponse{}, root.RemoveAll(r.PodUid)
 }
 
-func (s *Server) openDirectory(kind, name string, mode fs.FileMode) (string, error) {
+// openDirectory opens a directory of a tree, both made where missing.
+func openDirectory(tree, name string, mode fs.FileMode) (string, error) {
 	if !directoryName.MatchString(name) {
 		return "", fmt.Errorf("a name has letters, digits, '_', '.' and '-' only, and begins with a letter or digit: %w", errs.Invalid)
 	}
-	tree := filepath.Join(s.deps.Root, kind)
 	if err := os.MkdirAll(tree, 0o700); err != nil {
 		return "", err
 	}

@@ -72,13 +72,12 @@ func (s *Server) DiskUsage(ctx context.Context, _ *apiv1.DiskUsageRequest) (*api
 		}
 		resp.Containers = append(resp.Containers, u)
 	}
-	resp.Volumes, err = s.volumes(ctx, all)
+	resp.Volumes, err = volumes(ctx, filepath.Join(s.deps.Root, volumesDir), all)
 	return resp, err
 }
 
-// volumes measures the named volumes.
-func (s *Server) volumes(ctx context.Context, users []Container) ([]*apiv1.VolumeUsage, error) {
-	dir := filepath.Join(s.deps.Root, volumesDir)
+// volumes measures the named volumes, which are in dir.
+func volumes(ctx context.Context, dir string, users []Container) ([]*apiv1.VolumeUsage, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
