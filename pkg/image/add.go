@@ -16,6 +16,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/manifest"
 )
@@ -30,7 +31,7 @@ type source interface {
 // its references, so that nothing of it is visible before all of it is. The
 // layers come in parallel, each as one stream: download, verify, inflate, verify,
 // unpack.
-func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs []string, report *reporter) (Image, error) {
+func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs []string, report *flight.Reporter) (Image, error) {
 	form, index, err := manifest.Parse(m)
 	if err != nil {
 		return Image{}, err
@@ -122,7 +123,7 @@ func mismatch(err error) error {
 	return fmt.Errorf("%w: %w", err, errs.Invalid)
 }
 
-func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src source, report *reporter) ([]layer.Info, error) {
+func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src source, report *flight.Reporter) ([]layer.Info, error) {
 	infos := make([]layer.Info, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(s.downloads.Load().layers)
@@ -149,7 +150,7 @@ func distrust(src source, d digest.Digest, err error) (again bool, _ error) {
 
 // addLayer makes one layer present, unpacked and, where blobs are kept, as it
 // came.
-func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *reporter) (layer.Info, error) {
+func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *flight.Reporter) (layer.Info, error) {
 	if err := s.suspects.Settle(ctx, l.DiffID); err != nil && !errors.Is(err, errs.NotFound) {
 		return layer.Info{}, err
 	}
@@ -176,17 +177,17 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 			return struct {
 				io.Reader
 				io.Closer
-			}{report.reader(r, l.Blob, 0), r}, err
+			}{report.Reader(r, l.Blob, 0), r}, err
 		})
 		if err != nil {
 			return info, err
 		}
 	}
-	phase := PhaseDone
+	phase := flight.PhaseDone
 	if !fetched {
-		phase = PhaseExists
+		phase = flight.PhaseExists
 	}
-	report.layer(l.Blob, l.Blob.Size, phase)
+	report.Layer(l.Blob, l.Blob.Size, phase)
 	return info, nil
 }
 

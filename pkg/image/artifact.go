@@ -12,12 +12,13 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
 // addArtifact brings an artifact here as add does an image.
-func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form ispec.Manifest, src source, refs []string, report *reporter) (Image, error) {
+func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form ispec.Manifest, src source, refs []string, report *flight.Reporter) (Image, error) {
 	files, err := artifact.Files(form)
 	if err != nil {
 		return Image{}, fmt.Errorf("manifest %s: %w", m.Desc.Digest, err)
@@ -73,7 +74,7 @@ func (r record) content() []digest.Digest {
 type blobs struct {
 	service *Service
 	src     source
-	report  *reporter
+	report  *flight.Reporter
 }
 
 // Blob implements artifact.Source.
@@ -82,7 +83,7 @@ func (b blobs) Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, err
 	if err != nil {
 		return nil, err
 	}
-	return &reportedStream{Reader: b.report.reader(body, d, 0), Closer: body}, nil
+	return &reportedStream{Reader: b.report.Reader(body, d, 0), Closer: body}, nil
 }
 
 // Archive implements artifact.Source.
@@ -92,11 +93,11 @@ func (b blobs) Archive(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, 
 
 // Done implements artifact.Source.
 func (b blobs) Done(d ispec.Descriptor, fetched bool) {
-	phase := PhaseExists
+	phase := flight.PhaseExists
 	if fetched {
-		phase = PhaseDone
+		phase = flight.PhaseDone
 	}
-	b.report.layer(d, d.Size, phase)
+	b.report.Layer(d, d.Size, phase)
 }
 
 // reportedStream is a body that is counted.

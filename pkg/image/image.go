@@ -54,6 +54,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/buffer"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/fetch"
+	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
@@ -130,7 +131,7 @@ type Service struct {
 	suspects *suspect.Verifier
 	roots    *rootfs.Roots
 	trust    *trust.Gate
-	flights  flights
+	flights  flight.Group[Image]
 	sizes    layerSizes
 	buffers  *buffer.Pool
 
@@ -209,7 +210,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 // Close ends running pulls and waits for them, and says on disk that all is well
 // there. Root file systems stay mounted, and so do the images that they are made of.
 func (s *Service) Close() error {
-	s.flights.close()
+	s.flights.Close()
 	s.rests.Wait()
 	var used map[digest.Digest]bool
 	roots, damaged, err := s.roots.List()

@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/policy"
 	"github.com/berth-run/berth/pkg/image/reference"
@@ -21,6 +22,9 @@ import (
 
 // Auth is what a request brings to prove who asks.
 type Auth = registry.Auth
+
+// Progress is one step of a pull or a push.
+type Progress = flight.Progress
 
 // PullRequest asks for an image.
 type PullRequest struct {
@@ -61,7 +65,7 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 	told := ""
 	for n := 0; ; n++ { // there is one at least
 		ref := names[n]
-		i, err := s.flights.do(ctx, flightKey(ref, r.Auth, platform, rules), r.Progress, func(ctx context.Context, report *reporter) (Image, error) {
+		i, err := s.flights.Do(ctx, flightKey(ref, r.Auth, platform, rules), r.Progress, func(ctx context.Context, report *flight.Reporter) (Image, error) {
 			return s.pull(ctx, ref, r.Auth, platform, rules, report)
 		})
 		if err == nil && i.Handler != r.Handler {
@@ -109,7 +113,7 @@ func flightKey(ref reference.Name, a Auth, p ispec.Platform, rules *policy.Polic
 	}, "\x00")).String()
 }
 
-func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, rules *policy.Policy, report *reporter) (Image, error) {
+func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, rules *policy.Policy, report *flight.Reporter) (Image, error) {
 	if err := rules.Foregone(ref); err != nil {
 		return Image{}, err
 	}
@@ -117,7 +121,7 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 	if err != nil {
 		return Image{}, err
 	}
-	report.tell(Progress{Phase: PhaseResolving})
+	report.Tell(Progress{Phase: flight.PhaseResolving})
 	name := ref.Tag
 	if ref.Digest != "" {
 		name = ref.Digest.String()

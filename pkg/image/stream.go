@@ -7,13 +7,14 @@ import (
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/stream"
 )
 
 // stream opens a layer's tar stream: from the blob that is here, or else from src,
 // which is kept if it is read from its beginning.
-func (s *Service) stream(ctx context.Context, d ispec.Descriptor, from layer.Mark, src source, report *reporter) (*stream.Stream, error) {
+func (s *Service) stream(ctx context.Context, d ispec.Descriptor, from layer.Mark, src source, report *flight.Reporter) (*stream.Stream, error) {
 	if s.blobs.Has(d.Digest) {
 		return stream.Open(ctx, s.buffers, stream.Source{Blob: d, Open: func(_ context.Context, offset int64) (io.ReadCloser, error) {
 			f, err := s.blobs.Open(d.Digest)
@@ -34,7 +35,7 @@ func (s *Service) stream(ctx context.Context, d ispec.Descriptor, from layer.Mar
 		return struct {
 			io.Reader
 			io.Closer
-		}{report.reader(body, d, offset), body}, nil
+		}{report.Reader(body, d, offset), body}, nil
 	}}
 	if s.options.KeepBlobs && from.Offset == 0 {
 		var err error

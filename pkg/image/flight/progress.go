@@ -1,4 +1,4 @@
-package image
+package flight
 
 import (
 	"io"
@@ -28,8 +28,8 @@ type Progress struct {
 // progressStep is how many bytes lie between two reports of one layer.
 const progressStep = 256 << 10
 
-// reporter tells listeners, one call at a time. A nil reporter tells nobody.
-type reporter struct {
+// Reporter tells listeners, one call at a time. A nil Reporter tells nobody.
+type Reporter struct {
 	mu        sync.Mutex
 	listeners map[int]func(Progress)
 	next      int
@@ -37,7 +37,7 @@ type reporter struct {
 
 // join adds a listener; the function that it returns takes it off again, after
 // which it is not called any more.
-func (r *reporter) join(f func(Progress)) (leave func()) {
+func (r *Reporter) join(f func(Progress)) (leave func()) {
 	if f == nil {
 		return func() {}
 	}
@@ -56,7 +56,8 @@ func (r *reporter) join(f func(Progress)) (leave func()) {
 	}
 }
 
-func (r *reporter) tell(p Progress) {
+// Tell tells all listeners.
+func (r *Reporter) Tell(p Progress) {
 	if r == nil {
 		return
 	}
@@ -67,22 +68,23 @@ func (r *reporter) tell(p Progress) {
 	}
 }
 
-func (r *reporter) layer(d ispec.Descriptor, offset int64, phase string) {
-	r.tell(Progress{Digest: d.Digest.String(), Offset: offset, Total: d.Size, Phase: phase})
+// Layer tells how much of a layer is in which phase.
+func (r *Reporter) Layer(d ispec.Descriptor, offset int64, phase string) {
+	r.Tell(Progress{Digest: d.Digest.String(), Offset: offset, Total: d.Size, Phase: phase})
 }
 
-// reader counts what comes of a blob, from offset on.
-func (r *reporter) reader(in io.Reader, d ispec.Descriptor, offset int64) io.Reader {
+// Reader counts what comes of a blob, from offset on.
+func (r *Reporter) Reader(in io.Reader, d ispec.Descriptor, offset int64) io.Reader {
 	if r == nil {
 		return in
 	}
-	r.layer(d, offset, PhaseDownloading)
+	r.Layer(d, offset, PhaseDownloading)
 	return &countingReader{r: in, report: r, desc: d, offset: offset, told: offset}
 }
 
 type countingReader struct {
 	r      io.Reader
-	report *reporter
+	report *Reporter
 	desc   ispec.Descriptor
 	offset int64
 	told   int64
@@ -93,10 +95,10 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	c.offset += int64(n)
 	switch {
 	case err == io.EOF:
-		c.report.layer(c.desc, c.offset, PhaseUnpacking)
+		c.report.Layer(c.desc, c.offset, PhaseUnpacking)
 	case c.offset-c.told >= progressStep:
 		c.told = c.offset
-		c.report.layer(c.desc, c.offset, PhaseDownloading)
+		c.report.Layer(c.desc, c.offset, PhaseDownloading)
 	}
 	return n, err
 }
