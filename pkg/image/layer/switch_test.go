@@ -85,9 +85,9 @@ func TestAnImageOfEitherFormIsMountedAfterTheOtherIsChosen(t *testing.T) {
 	}
 }
 
-func TestTheMountOfAnImageIsSharedAndGoesWithIt(t *testing.T) {
-	dir := t.TempDir()
-	s := reopen(t, dir, Options{Backend: EROFS})
+// shown unpacks a layer and mounts the image of metadata that it is shown by.
+func shown(t *testing.T, s *Store) (digest.Digest, []digest.Digest, Lower) {
+	t.Helper()
 	info, err := unpack(t, s, low(t))
 	if err != nil {
 		t.Fatal(err)
@@ -96,10 +96,17 @@ func TestTheMountOfAnImageIsSharedAndGoesWithIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := s.Lower(t.Context(), stack)
+	lower, err := s.Lower(t.Context(), stack)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return info.DiffID, stack, lower
+}
+
+func TestTheMountOfAnImageIsSharedAndGoesWithIt(t *testing.T) {
+	dir := t.TempDir()
+	s := reopen(t, dir, Options{Backend: EROFS})
+	diffID, stack, first := shown(t, s)
 	again, err := reopen(t, dir, Options{Backend: EROFS}).Lower(t.Context(), stack)
 	if err != nil || first.Base != again.Base || !mountpoint.Is(first.Base) {
 		t.Errorf("%v, %v, %v", first, again, err)
@@ -109,7 +116,7 @@ func TestTheMountOfAnImageIsSharedAndGoesWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	for _, d := range []digest.Digest{stack[0], info.DiffID} {
+	for _, d := range []digest.Digest{stack[0], diffID} {
 		rest, err := s.Discard(t.Context(), d)
 		if err != nil {
 			t.Fatal(err)
@@ -129,18 +136,7 @@ func TestTheMountOfAnImageIsSharedAndGoesWithIt(t *testing.T) {
 func TestMountsOfImagesThatAreGoneAreSwept(t *testing.T) {
 	dir := t.TempDir()
 	s := reopen(t, dir, Options{Backend: EROFS})
-	info, err := unpack(t, s, low(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stack, err := s.Stack(t.Context(), []digest.Digest{info.DiffID}, func(...digest.Digest) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lower, err := s.Lower(t.Context(), stack)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, stack, lower := shown(t, s)
 	if err := os.RemoveAll(filepath.Join(dir, "layers", name(stack[0]))); err != nil { // killed before it took the mount away
 		t.Fatal(err)
 	}

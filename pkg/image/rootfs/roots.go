@@ -35,6 +35,7 @@ import (
 const (
 	rootVersion = 1
 	rootFile    = "root.json"
+	idName      = "root file system id" // in errors
 	upperDir    = "upper"
 	workDir     = "work"
 	emptyLayer  = ".empty" // begins the names of those that overlay needs where an image has too few
@@ -123,18 +124,11 @@ func (r *Roots) Close() error {
 	return nil
 }
 
-func checkID(id string) error {
-	if id == "" || id[0] == '.' || len(id) > 128 || strings.ContainsAny(id, "/\x00") {
-		return fmt.Errorf("root file system id %.140q: %w", id, errs.Invalid)
-	}
-	return nil
-}
-
 // Mount mounts the root file system and returns its path. It is idempotent: one
 // that is mounted already stays as it is. One whose record is still there, after
 // a reboot, gets its old layers and its old content.
 func (r *Roots) Mount(ctx context.Context, root Root) (string, error) {
-	if err := checkID(root.ID); err != nil {
+	if err := statefile.CheckName(idName, root.ID); err != nil {
 		return "", err
 	}
 	unlock, err := r.locks.Lock(ctx, root.ID)
@@ -205,7 +199,7 @@ func (r *Roots) removeTarget(id string) error {
 // Remount mounts a root file system again from its record. The error is of kind
 // NotFound where it has none.
 func (r *Roots) Remount(ctx context.Context, id string) (string, error) {
-	if err := checkID(id); err != nil {
+	if err := statefile.CheckName(idName, id); err != nil {
 		return "", err
 	}
 	root, err := r.record(id)
@@ -275,7 +269,7 @@ func (r *Roots) record(id string) (Root, error) {
 // idempotent. Both names are gone when it returns; the rest is done in the
 // background.
 func (r *Roots) Unmount(ctx context.Context, id string) error {
-	if err := checkID(id); err != nil {
+	if err := statefile.CheckName(idName, id); err != nil {
 		return err
 	}
 	unlock, err := r.locks.Lock(ctx, id)

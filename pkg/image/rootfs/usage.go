@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 const (
@@ -63,7 +64,7 @@ func (c *usageCache) forget(id string) {
 // seconds ago, and a lower bound where there are more than 100,000 files or
 // directories are more than 100 deep.
 func (r *Roots) Usage(ctx context.Context, id string) (Usage, error) {
-	if err := checkID(id); err != nil {
+	if err := statefile.CheckName(idName, id); err != nil {
 		return Usage{}, err
 	}
 	if u, ok := r.usage.get(id); ok {

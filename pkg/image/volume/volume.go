@@ -26,7 +26,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/mountpoint"
@@ -97,13 +96,6 @@ func Open(records, mounts string, c Content) (*Store, error) {
 	return s, nil
 }
 
-func checkID(id string) error {
-	if id == "" || id[0] == '.' || len(id) > 128 || strings.ContainsAny(id, "/\x00") {
-		return fmt.Errorf("volumes of %.140q: %w", id, errs.Invalid)
-	}
-	return nil
-}
-
 func (s *Store) recordPath(id string) string { return filepath.Join(s.records, id+recordSuffix) }
 func (s *Store) home(id string) string       { return filepath.Join(s.mounts, id) }
 func (s *Store) target(id string, n int) string {
@@ -120,7 +112,7 @@ type Mounted struct {
 // fails, none is left. A container that has a record gets what that says, so it is
 // idempotent, also after a reboot.
 func (s *Store) Mount(ctx context.Context, r Record) ([]Mounted, error) {
-	if err := checkID(r.ID); err != nil {
+	if err := statefile.CheckName("volumes of", r.ID); err != nil {
 		return nil, err
 	}
 	unlock, err := s.locks.Lock(ctx, r.ID)
@@ -191,7 +183,7 @@ func dismiss(view string) {
 
 // Unmount unmounts all volumes of a container and forgets them. It is idempotent.
 func (s *Store) Unmount(ctx context.Context, id string) error {
-	if err := checkID(id); err != nil {
+	if err := statefile.CheckName("volumes of", id); err != nil {
 		return err
 	}
 	unlock, err := s.locks.Lock(ctx, id)
