@@ -19,6 +19,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/spec"
@@ -131,7 +132,10 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		return fail(err)
 	}
 	asked := cmp.Or(c.GetImage().GetUserSpecifiedImage(), c.GetImage().GetImage())
-	if err := s.d.Images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace()); err != nil {
+	err = stage.Run(ctx, "signature policy", func(ctx context.Context) error {
+		return s.d.Images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace())
+	})
+	if err != nil {
 		return fail(err)
 	}
 	logPath, err := logPath(p.Config, c)
@@ -206,7 +210,12 @@ func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest
 	if err != nil {
 		return "", err
 	}
-	return s.d.Images.Mount(ctx, image.MountRequest{ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid})
+	var root string
+	err = stage.Run(ctx, "root file system", func(ctx context.Context) error {
+		root, err = s.d.Images.Mount(ctx, image.MountRequest{ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid})
+		return err
+	})
+	return root, err
 }
 
 // targetPIDNamespace returns the process namespace that a container in mode

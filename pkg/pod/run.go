@@ -16,6 +16,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/network"
 )
@@ -168,8 +169,12 @@ func (s *Service) connect(ctx context.Context, p *Sandbox) (ips addresses, err e
 	case cri.NamespaceMode_CONTAINER: // one that is connected to nothing
 		return nil, s.d.Network.Loopback(p.NetNS)
 	}
-	result, err := s.d.Network.Attach(ctx, attachRequest(p))
-	return result.IPs, err
+	err = stage.Run(ctx, "network attach", func(ctx context.Context) error {
+		result, err := s.d.Network.Attach(ctx, attachRequest(p))
+		ips = result.IPs
+		return err
+	})
+	return ips, err
 }
 
 func attachRequest(p *Sandbox) network.AttachRequest {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 )
 
 // operationTimeout bounds what goes on although its caller has gone away.
@@ -70,7 +71,7 @@ func (s *Service) stop(ctx context.Context, p *Sandbox) error {
 // release gives back all that a pod holds outside of its records. It needs only
 // the id and works on any remainder.
 func (s *Service) release(ctx context.Context, id string) error {
-	if err := s.d.Network.Detach(ctx, id); err != nil {
+	if err := stage.Run(ctx, "network detach", func(ctx context.Context) error { return s.d.Network.Detach(ctx, id) }); err != nil {
 		return err
 	}
 	if err := s.d.Runtime.DeletePod(ctx, id); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 )
 
 // Do calls verb with request on the server that listens at path and decodes
@@ -33,7 +34,11 @@ func Stream(ctx context.Context, path, verb string, request, reply any, item fun
 }
 
 func exchange(ctx context.Context, path, verb string, request, reply any, item func([]byte) error, files []*os.File) error {
-	frame, err := encode(kindRequest, verb+"\n", request)
+	kind := kindRequest
+	if stage.Deep(ctx) {
+		kind = kindDeep
+	}
+	frame, err := encode(kind, verb+"\n", request)
 	if err != nil {
 		return err
 	}
@@ -48,7 +53,7 @@ func exchange(ctx context.Context, path, verb string, request, reply any, item f
 	if err := writeWithFiles(conn, frame.Bytes(), files); err != nil {
 		return fmt.Errorf("%s: send: %w: %w", verb, errs.Unavailable, err)
 	}
-	return receive(conn, verb, reply, item)
+	return receive(ctx, conn, verb, reply, item)
 }
 
 func dial(ctx context.Context, path string) (*net.UnixConn, error) {
@@ -60,7 +65,7 @@ func dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
-func receive(conn *net.UnixConn, verb string, reply any, item func([]byte) error) error {
+func receive(ctx context.Context, conn *net.UnixConn, verb string, reply any, item func([]byte) error) error {
 	b := buffers.Get().(*bytes.Buffer)
 	defer putBuffer(b)
 	r := &shortReader{conn: conn}
@@ -77,6 +82,12 @@ func receive(conn *net.UnixConn, verb string, reply any, item func([]byte) error
 			if err := item(b.Bytes()); err != nil {
 				return err
 			}
+		case kindPassed:
+			var all []stage.Passed
+			if err := json.Unmarshal(b.Bytes(), &all); err != nil {
+				return fmt.Errorf("%s: decode stages: %w", verb, err)
+			}
+			stage.Past(ctx, all)
 		case kindResult:
 			if reply == nil || b.Len() == 0 {
 				return nil

@@ -7,6 +7,7 @@
 //	client                                server
 //	  ── request: verb '\n' JSON (+fds) ──▶
 //	  ◀── item: JSON                  ──     any number, from Call.Send
+//	  ◀── stages: JSON                ──     before the last, if the client asks: see package stage
 //	  ◀── result: JSON | failure: JSON ──     exactly one
 //
 // A frame is one byte of kind, four bytes of length (big endian) and the

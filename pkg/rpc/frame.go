@@ -22,6 +22,8 @@ type kind byte
 
 const (
 	kindRequest kind = 'q'
+	kindDeep    kind = 'Q' // a request whose stages are wanted
+	kindPassed  kind = 'p'
 	kindItem    kind = 'i'
 	kindResult  kind = 'r'
 	kindFailure kind = 'e'

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/rpc"
 )
 
@@ -70,6 +71,23 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	}
 	if err := rpc.Do(t.Context(), path+"-none", "X", nil, nil); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("no server: %v", err)
+	}
+}
+
+func TestStagesComeBackWhereTheyAreWanted(t *testing.T) {
+	path, _ := serve(t, func(ctx context.Context, _ *rpc.Call) (any, error) {
+		return text{"x"}, stage.Run(ctx, "work", func(context.Context) error { return nil })
+	})
+	var got text
+	if err := rpc.Do(t.Context(), path, "X", nil, &got); err != nil || got.S != "x" {
+		t.Errorf("nobody asks: %v, %v", got, err)
+	}
+	var log stage.Log
+	if err := rpc.Do(stage.With(t.Context(), &log), path, "X", nil, &got); err != nil || got.S != "x" {
+		t.Errorf("asked: %v, %v", got, err)
+	}
+	if all := log.Passed(); len(all) != 1 || all[0].Name != "work" || all[0].Begun.IsZero() {
+		t.Errorf("stages: %+v", all)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 )
 
 // requestLimit bounds how long a peer may take to send its request.
@@ -35,6 +36,7 @@ type Call struct {
 	files []*os.File
 	conn  *net.UnixConn
 	long  func()
+	log   *stage.Log // where the client asks for it
 }
 
 // Decode fills v from the request; malformed requests are errs.Invalid.
@@ -191,7 +193,13 @@ func (s *Server) serve(conn *net.UnixConn) {
 		_, _ = conn.Read(make([]byte, 1)) // returns when either side closes
 		cancel()
 	})
+	if call.log != nil {
+		ctx = stage.With(ctx, call.log)
+	}
 	result, err := s.handler(ctx, call)
+	if call.log != nil {
+		_ = call.reply(kindPassed, call.log.Passed()) // what follows tells whether the peer is there
+	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) { // by Shutdown, or nobody listens
 		err = fmt.Errorf("%s: the server ends: %w", call.Verb, errs.Unavailable)
 	}
@@ -234,7 +242,7 @@ func (s *Server) accept(conn *net.UnixConn) (*Call, error) {
 	files, r := newFileReader(conn)
 	var payload bytes.Buffer
 	k, err := readFrame(r, &payload)
-	if err == nil && k != kindRequest {
+	if err == nil && k != kindRequest && k != kindDeep {
 		err = fmt.Errorf("frame of kind %q instead of a request: %w", k, errs.Invalid)
 	}
 	if err == nil {
@@ -249,7 +257,11 @@ func (s *Server) accept(conn *net.UnixConn) (*Call, error) {
 		closeAll(files.files)
 		return nil, err
 	}
-	return &Call{Verb: verb, body: body, files: files.files, conn: conn}, nil
+	call := &Call{Verb: verb, body: body, files: files.files, conn: conn}
+	if k == kindDeep {
+		call.log = new(stage.Log)
+	}
+	return call, nil
 }
 
 // checkPeer refuses peers of other users, should the socket's mode ever be

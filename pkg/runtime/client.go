@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/rpc"
 )
 
@@ -27,13 +28,20 @@ var _ Runtime = (*Client)(nil)
 // with the first call.
 func Dial(path string) *Client { return &Client{path: path} }
 
+// do makes a call, as a stage of what ctx is for.
+func (c *Client) do(ctx context.Context, verb string, request, reply any, files ...*os.File) error {
+	return stage.Run(ctx, "runtime "+verb, func(ctx context.Context) error {
+		return rpc.Do(ctx, c.path, verb, request, reply, files...)
+	})
+}
+
 func (c *Client) id(ctx context.Context, verb, id string) error {
-	return rpc.Do(ctx, c.path, verb, IDRequest{ID: id}, nil)
+	return c.do(ctx, verb, IDRequest{ID: id}, nil)
 }
 
 // CreatePod implements Pods.
 func (c *Client) CreatePod(ctx context.Context, r PodRequest) error {
-	return retry(ctx, func() error { return rpc.Do(ctx, c.path, VerbCreatePod, r, nil) })
+	return retry(ctx, func() error { return c.do(ctx, VerbCreatePod, r, nil) })
 }
 
 // DeletePod implements Pods.
@@ -44,7 +52,7 @@ func (c *Client) DeletePod(ctx context.Context, id string) error {
 // Create implements Containers.
 func (c *Client) Create(ctx context.Context, r CreateRequest) (Container, error) {
 	var k Container
-	create := func() error { return rpc.Do(ctx, c.path, VerbCreate, r, &k) }
+	create := func() error { return c.do(ctx, VerbCreate, r, &k) }
 	err := retryCreate(ctx, create, func() error { return c.id(ctx, VerbDelete, r.ID) })
 	return k, err
 }
@@ -52,7 +60,7 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (Container, error)
 // Start implements Containers.
 func (c *Client) Start(ctx context.Context, id string) (Container, error) {
 	var k Container
-	start := func() error { return rpc.Do(ctx, c.path, VerbStart, IDRequest{ID: id}, &k) }
+	start := func() error { return c.do(ctx, VerbStart, IDRequest{ID: id}, &k) }
 	err := start()
 	if !errors.Is(err, errs.Unavailable) {
 		return k, err
@@ -68,7 +76,7 @@ func (c *Client) Start(ctx context.Context, id string) (Container, error) {
 
 // Kill implements Containers.
 func (c *Client) Kill(ctx context.Context, r KillRequest) error {
-	return retry(ctx, func() error { return rpc.Do(ctx, c.path, VerbKill, r, nil) })
+	return retry(ctx, func() error { return c.do(ctx, VerbKill, r, nil) })
 }
 
 // Delete implements Containers.
@@ -78,13 +86,13 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 
 // Update implements Containers.
 func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
-	return retry(ctx, func() error { return rpc.Do(ctx, c.path, VerbUpdate, r, nil) })
+	return retry(ctx, func() error { return c.do(ctx, VerbUpdate, r, nil) })
 }
 
 // Exec implements Processes.
 func (c *Client) Exec(ctx context.Context, r ExecRequest) (ExecResult, error) {
 	var result ExecResult
-	err := rpc.Do(ctx, c.path, VerbExec, r, &result)
+	err := c.do(ctx, VerbExec, r, &result)
 	return result, err
 }
 
@@ -103,12 +111,12 @@ func (c *Client) Attach(ctx context.Context, r AttachRequest, io AttachIO) error
 			files = append(files, f)
 		}
 	}
-	return rpc.Do(ctx, c.path, VerbAttach, m, nil, files...)
+	return c.do(ctx, VerbAttach, m, nil, files...)
 }
 
 // Resize implements Streams.
 func (c *Client) Resize(ctx context.Context, id string, width, height uint16) error {
-	return rpc.Do(ctx, c.path, VerbResize, ResizeRequest{ID: id, Width: width, Height: height}, nil)
+	return c.do(ctx, VerbResize, ResizeRequest{ID: id, Width: width, Height: height}, nil)
 }
 
 // ReopenLog implements Streams.
@@ -119,7 +127,7 @@ func (c *Client) ReopenLog(ctx context.Context, id string) error {
 // List implements Observer.
 func (c *Client) List(ctx context.Context) ([]Container, error) {
 	var all []Container
-	err := rpc.Do(ctx, c.path, VerbList, nil, &all)
+	err := c.do(ctx, VerbList, nil, &all)
 	return all, err
 }
 
@@ -138,6 +146,6 @@ func (c *Client) Events(ctx context.Context, f func(Event)) error {
 // Version implements Observer.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	var v Version
-	err := rpc.Do(ctx, c.path, VerbVersion, nil, &v)
+	err := c.do(ctx, VerbVersion, nil, &v)
 	return v, err
 }

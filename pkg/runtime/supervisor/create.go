@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/pidfd"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/stdio"
@@ -97,7 +98,11 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 		return nil, err
 	}
 	undone.Push(func(context.Context) error { io.Close(); return nil })
-	p, err := w.engine.Create(ctx, r.ID, r.Spec, processIO(io.Child(), r.Spec.Process.ConsoleSize))
+	var p runtime.Process
+	err = stage.Run(ctx, "init", func(ctx context.Context) (err error) {
+		p, err = w.engine.Create(ctx, r.ID, r.Spec, processIO(io.Child(), r.Spec.Process.ConsoleSize))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
@@ -34,7 +35,9 @@ func (w *worker) startLocked(ctx context.Context, c *container) error {
 		return err
 	}
 	// The process may be let go or not, but not half: no cancellation here.
-	err = w.engine.Start(context.WithoutCancel(ctx), c.id(), func(path string) (int, error) { return w.keeper.openGate(c.id(), path) })
+	err = stage.Run(context.WithoutCancel(ctx), "gate", func(ctx context.Context) error {
+		return w.engine.Start(ctx, c.id(), func(path string) (int, error) { return w.keeper.openGate(c.id(), path) })
+	})
 	w.keeper.drop(c.id(), nameGate)
 	if err == nil {
 		return nil
