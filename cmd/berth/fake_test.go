@@ -71,7 +71,7 @@ func (d *fakeDaemon) serve(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := edge.NewServer()
+	server := edge.NewServer(nil)
 	runtimeapi.RegisterRuntimeServiceServer(server, d)
 	runtimeapi.RegisterImageServiceServer(server, d)
 	apiv1.RegisterAdminServer(server, &fakeAdmin{fakeDaemon: d})

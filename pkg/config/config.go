@@ -22,10 +22,20 @@ type Config struct {
 	// Listen is the path of the socket; see Socket.
 	Listen string `toml:"listen"`
 	// LogLevel is klog's verbosity.
-	LogLevel int     `toml:"log_level"`
-	Runtime  Runtime `toml:"runtime"`
-	Network  Network `toml:"network"`
-	Image    Image   `toml:"image"`
+	LogLevel  int       `toml:"log_level"`
+	Runtime   Runtime   `toml:"runtime"`
+	Network   Network   `toml:"network"`
+	Image     Image     `toml:"image"`
+	Telemetry Telemetry `toml:"telemetry"`
+}
+
+// Telemetry is how the daemon is watched.
+type Telemetry struct {
+	// MetricsAddress is host:port or unix:///path; empty: the debug socket alone.
+	MetricsAddress string `toml:"metrics_address"`
+	// TraceEndpoint is an OTLP collector; empty: no traces.
+	TraceEndpoint           string `toml:"trace_endpoint"`
+	TraceSamplingPerMillion int    `toml:"trace_sampling_per_million"`
 }
 
 // Runtime is how containers are run.
@@ -172,6 +182,9 @@ func (c Config) Socket() string {
 	}
 	return c.State + "/berth.sock"
 }
+
+// DebugSocket returns the path of the socket with profiles, metrics and health.
+func (c Config) DebugSocket() string { return c.State + "/debug.sock" }
 
 // Default returns the configuration that holds without a file.
 func Default() Config {

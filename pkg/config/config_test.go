@@ -141,6 +141,9 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"signature policy", "[image]\nsignature_policy = \"policy.json\"\n", "image.signature_policy"},
 		{"signature policies", "[image]\nsignature_policy_dir = \"policies\"\n", "image.signature_policy_dir"},
 		{"registries.d", "[image]\nregistries_d = [\"/a\", \"b\"]\n", "image.registries_d"},
+		{"metrics address", "[telemetry]\nmetrics_address = \"unix://metrics.sock\"\n", "telemetry.metrics_address"},
+		{"trace endpoint", "[telemetry]\ntrace_endpoint = \"collector\"\n", "telemetry.trace_endpoint"},
+		{"sampling", "[telemetry]\ntrace_sampling_per_million = 1000001\n", "telemetry.trace_sampling_per_million"},
 		{"socket length", "listen = \"/" + strings.Repeat("x", 107) + "\"\n", "listen"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

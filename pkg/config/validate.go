@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,7 @@ func (c Config) Validate() error {
 	c.Network.validate(&v)
 	c.Image.validate(&v)
 	c.Image.validateSignatures(&v)
+	c.Telemetry.validate(&v)
 	return errors.Join(v...)
 }
 
@@ -41,6 +43,20 @@ func (i Image) validateSignatures(v *validation) {
 	for _, dir := range i.RegistriesD {
 		v.absolute("image.registries_d", dir)
 	}
+}
+
+func (t Telemetry) validate(v *validation) {
+	path, isUnix := strings.CutPrefix(t.MetricsAddress, "unix://")
+	_, _, err := net.SplitHostPort(t.MetricsAddress)
+	v.check(t.MetricsAddress == "" || isUnix && filepath.IsAbs(path) && len(path) <= maxSocketPath || err == nil && !strings.Contains(t.MetricsAddress, "/"),
+		"telemetry.metrics_address", "%q is neither HOST:PORT nor unix:///PATH", t.MetricsAddress)
+	u, err := url.Parse(t.TraceEndpoint)
+	isURL := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+	_, _, err = net.SplitHostPort(t.TraceEndpoint)
+	v.check(t.TraceEndpoint == "" || isURL || err == nil && !strings.Contains(t.TraceEndpoint, "/"),
+		"telemetry.trace_endpoint", "%q is neither HOST:PORT nor https://HOST:PORT", t.TraceEndpoint)
+	n := t.TraceSamplingPerMillion
+	v.check(n >= 0 && n <= 1_000_000, "telemetry.trace_sampling_per_million", "%d is not within 0 and 1000000", n)
 }
 
 func (r Runtime) validate(v *validation) {

@@ -85,7 +85,7 @@ func newKubelet(t *testing.T) *kubelet {
 	follow(t, containers)
 	t.Cleanup(pods.Close)
 	c := &cri.Containers{Service: containers, Pods: pods, Images: store}
-	server := edge.NewServer()
+	server := edge.NewServer(nil)
 	cri.Register(server,
 		&cri.Node{Build: "v1.2.3", Runtime: k.runtime, Network: k.network, CgroupDriver: spec.Cgroupfs},
 		&cri.Pods{Service: pods, Containers: c}, c, &cri.Images{Service: store, Handlers: []string{"berth"}})

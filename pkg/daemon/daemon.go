@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options) error {
 // serve answers requests until ctx ends or the server fails. It calls begun
 // before the first.
 func (s *services) serve(ctx context.Context, o Options, begun func() bool, hangups <-chan os.Signal) error {
-	server := edge.NewServer()
+	server := edge.NewServer(s.telemetry)
 	stopping := make(chan struct{})
 	s.register(server, stopping)
 	listener, err := listen(o.Config.Socket())
@@ -89,6 +89,11 @@ func (s *services) serve(ctx context.Context, o Options, begun func() bool, hang
 	}
 	begun()
 	log := klog.FromContext(ctx)
+	watched, err := s.observe(ctx)
+	if err != nil {
+		return err
+	}
+	defer watched()
 	log.Info("Serving", "socket", o.Config.Socket(), "version", o.Version, "pods", len(s.pods.List()), "containers", len(s.containers.List()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

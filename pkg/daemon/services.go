@@ -25,6 +25,7 @@ import (
 	"github.com/berth-run/berth/pkg/network"
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/telemetry"
 )
 
 // services are all that the daemon is made of.
@@ -34,6 +35,7 @@ type services struct {
 	facts   host.Facts
 	driver  string // of cgroups
 
+	telemetry  *telemetry.Telemetry
 	runtime    *runtime.Client
 	images     *image.Service
 	network    *network.Service
@@ -51,6 +53,10 @@ type services struct {
 // running tells when it has. Where it fails it returns what is to be closed.
 func build(life context.Context, o Options, running *sync.WaitGroup) (*services, error) {
 	s := &services{o: o, started: time.Now(), facts: host.Probe()}
+	var err error
+	if s.telemetry, err = telemetry.New(life, s.telemetryOptions()); err != nil {
+		return s, err
+	}
 	if err := s.openRuntime(life, running); err != nil {
 		return s, err
 	}
@@ -62,7 +68,6 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	running.Go(func() { _ = s.containers.Run(life) }) // nil always
 	s.recover(life, running)
 	s.translate()
-	var err error
 	s.manifests, err = manifest.Open(life, manifest.Deps{
 		Root: o.Config.Root, NodeName: s.facts.Hostname, NodeMemory: memory(), Pods: s.criPods, Containers: s.criContainers, Images: s.criImages,
 	})
@@ -235,6 +240,9 @@ func (s *services) close() {
 	}
 	if s.images != nil {
 		err = errors.Join(err, s.images.Close())
+	}
+	if s.telemetry != nil {
+		err = errors.Join(err, s.closeTelemetry())
 	}
 	if err != nil {
 		klog.Background().Error(err, "Did not close all cleanly")

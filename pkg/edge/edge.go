@@ -4,7 +4,8 @@
 // Each failed request is logged here once, with its id and duration; the
 // packages below return errors and do not log them. A panic in a handler
 // becomes an Internal error and a log line with the stack, never the end of
-// the daemon.
+// the daemon. At log level 1 each request that changes something is logged with
+// who made it and what it is about.
 package edge
 
 import (
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"k8s.io/klog/v2"
 
@@ -28,10 +30,19 @@ import (
 // maxMessageBytes is what kubelet's own client takes and sends.
 const maxMessageBytes = 16 << 20
 
-// NewServer returns a gRPC server with Berth's interceptors.
-func NewServer() *grpc.Server {
-	var s interceptor
+// Observer is told of requests.
+type Observer interface {
+	// Request tells that a request begins. header returns its metadata, "" for
+	// what it has not. It returns the request's context, and what is called at the
+	// end with the name of gRPC's code.
+	Request(ctx context.Context, method string, header func(key string) string) (context.Context, func(code string))
+}
+
+// NewServer returns a gRPC server with Berth's interceptors. o may be nil.
+func NewServer(o Observer) *grpc.Server {
+	s := &interceptor{observer: o}
 	return grpc.NewServer(
+		grpc.Creds(peerCredentials{}),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
@@ -42,18 +53,21 @@ func NewServer() *grpc.Server {
 
 // interceptor wraps every call. requests numbers them for the log.
 type interceptor struct {
+	observer Observer
 	requests atomic.Uint64
 	trimmer  trim.Trimmer
 }
 
 func (s *interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	ctx, done := s.begin(ctx, info.FullMethod)
+	audit(ctx, info.FullMethod, req)
 	defer func() { err = done(recover(), err) }()
 	return handle(ctx, req)
 }
 
 func (s *interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 	ctx, done := s.begin(stream.Context(), info.FullMethod)
+	audit(ctx, info.FullMethod, nil)
 	defer func() { err = done(recover(), err) }()
 	return handle(srv, &contextStream{stream, ctx})
 }
@@ -62,6 +76,10 @@ func (s *interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.Strea
 // panic, if any, and the handler's error to the status that the client sees.
 func (s *interceptor) begin(ctx context.Context, method string) (context.Context, func(any, error) error) {
 	start := time.Now()
+	observed := func(string) {}
+	if s.observer != nil {
+		ctx, observed = s.observer.Request(ctx, method, header(ctx))
+	}
 	log := klog.LoggerWithValues(klog.FromContext(ctx), "request", s.requests.Add(1), "method", method)
 	return klog.NewContext(ctx, log), func(panicked any, err error) error {
 		s.trimmer.Touch()
@@ -71,10 +89,22 @@ func (s *interceptor) begin(ctx context.Context, method string) (context.Context
 		}
 		if err != nil {
 			logFailure(log, err, time.Since(start))
-			return Status(err)
+			err = Status(err)
+		} else {
+			log.V(2).Info("Request done", "took", time.Since(start))
 		}
-		log.V(2).Info("Request done", "took", time.Since(start))
-		return nil
+		observed(status.Code(err).String())
+		return err
+	}
+}
+
+// header reads a request's metadata.
+func header(ctx context.Context) func(key string) string {
+	return func(key string) string {
+		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
+			return values[0]
+		}
+		return ""
 	}
 }
 

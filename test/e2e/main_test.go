@@ -31,6 +31,8 @@ core = "0"
 [runtime.handlers.berth]
 [runtime.handlers.careful]
 privileged_without_host_devices = true
+[telemetry]
+trace_endpoint = "` + collectorAddress + `"
 [image]
 pinned = ["*/pinned/*"]
 `
