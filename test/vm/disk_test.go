@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// newDisk makes a disk of some sectors, each full of its old content, 1.
+// newDisk makes a disk of some physical sectors, each full of its old content, 1.
 func newDisk(t *testing.T, sectors int) *Disk {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
-	must(t, os.WriteFile(path, bytes.Repeat([]byte{1}, sectors*sector), 0o600))
+	must(t, os.WriteFile(path, bytes.Repeat([]byte{1}, sectors*physical), 0o600))
 	d, err := OpenDisk(path)
 	must(t, err)
 	t.Cleanup(func() { d.Close() })
@@ -29,7 +29,7 @@ func must(t *testing.T, err error) {
 // put writes sectors of one content.
 func (d *Disk) put(t *testing.T, at, sectors int, content byte) {
 	t.Helper()
-	must(t, d.write(bytes.Repeat([]byte{content}, sectors*sector), int64(at)*sector))
+	must(t, d.write(bytes.Repeat([]byte{content}, sectors*physical), int64(at)*physical))
 }
 
 // get returns the content of each sector, none of which may be torn.
@@ -38,9 +38,9 @@ func (d *Disk) get(t *testing.T) []byte {
 	all := make([]byte, d.size)
 	must(t, d.read(all, 0))
 	var out []byte
-	for at := 0; at < len(all); at += sector {
-		if n := bytes.Count(all[at:at+sector], all[at:at+1]); n != sector {
-			t.Fatalf("sector %d is torn", at/sector)
+	for at := 0; at < len(all); at += physical {
+		if n := bytes.Count(all[at:at+physical], all[at:at+1]); n != physical {
+			t.Fatalf("sector %d is torn", at/physical)
 		}
 		out = append(out, all[at])
 	}
@@ -99,7 +99,7 @@ func TestAPowerCutLosesOnlyWhatWasNotFlushed(t *testing.T) {
 		if got[0] != 2 || got[1] != 2 {
 			t.Fatalf("seed %d: lost what was flushed: %v", seed, got)
 		}
-		lost := int64(bytes.Count(got, []byte{1})) * sector
+		lost := int64(bytes.Count(got, []byte{1})) * physical
 		if lost != c.Lost {
 			t.Fatalf("seed %d: %d bytes are lost, and %d were told of", seed, lost, c.Lost)
 		}

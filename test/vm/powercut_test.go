@@ -118,7 +118,7 @@ func newStage(t *testing.T) *stage {
 // startBerth mounts the disk, whose journal the kernel replays, and starts Berth,
 // again where it gives up, as systemd would: an emulated machine is slow.
 const startBerth = `
-mkdir -p /var/lib/berth && mount -t ext4 /dev/vdc /var/lib/berth || exit 1
+mkdir -p /var/lib/berth && mount -t ext4 /dev/vdc /var/lib/berth || { dmesg | tail; exit 1; }
 (while :; do berthd --standalone --config /tools/berth.toml; sleep 1; done) > /tmp/berthd.log 2>&1 &
 for i in $(seq 600); do berth info > /dev/null 2>&1 && exit 0; sleep 0.2; done
 cat /tmp/berthd.log; exit 1`

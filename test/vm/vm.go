@@ -131,7 +131,8 @@ func (m *Machine) arguments(o Options) ([]string, error) {
 		args = append(args, "-drive", "if=virtio,format=raw,readonly=on,file="+o.Tools)
 	}
 	for n, d := range o.Disks {
-		path := filepath.Join(m.dir, fmt.Sprintf("disk%d", n))
+		id := fmt.Sprintf("disk%d", n)
+		path := filepath.Join(m.dir, id)
 		l, err := net.Listen("unix", path)
 		if err != nil {
 			return nil, err
@@ -154,7 +155,8 @@ func (m *Machine) arguments(o Options) ([]string, error) {
 			defer c.Close()
 			_ = d.serve(c) // it ends in the middle where the machine is killed
 		})
-		args = append(args, "-drive", "if=virtio,format=raw,cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path="+path)
+		args = append(args, "-drive", "if=none,id="+id+",format=raw,cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path="+path,
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,physical_block_size=%d", id, physical))
 	}
 	return args, nil
 }
