@@ -125,10 +125,10 @@ func (m *Machine) arguments(o Options) ([]string, error) {
 		"-serial", "file:" + filepath.Join(m.dir, "console"),
 		"-chardev", "socket,id=agent,path=" + filepath.Join(m.dir, "agent"), "-serial", "chardev:agent",
 		"-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci",
-		"-drive", "if=virtio,format=raw,cache=unsafe,snapshot=on,file=" + o.Root.Disk,
 	}
+	args = append(args, drive("root", "cache=unsafe,snapshot=on,file="+o.Root.Disk)...)
 	if o.Tools != "" {
-		args = append(args, "-drive", "if=virtio,format=raw,readonly=on,file="+o.Tools)
+		args = append(args, drive("tools", "readonly=on,file="+o.Tools)...)
 	}
 	for n, d := range o.Disks {
 		id := fmt.Sprintf("disk%d", n)
@@ -155,10 +155,17 @@ func (m *Machine) arguments(o Options) ([]string, error) {
 			defer c.Close()
 			_ = d.serve(c) // it ends in the middle where the machine is killed
 		})
-		args = append(args, "-drive", "if=none,id="+id+",format=raw,cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path="+path,
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,physical_block_size=%d", id, physical))
+		args = append(args, drive(id, "cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path="+path)...)
 	}
 	return args, nil
+}
+
+// drive has QEMU add a disk, after those that are there.
+func drive(id, options string) []string {
+	return []string{
+		"-drive", "if=none,format=raw,id=" + id + "," + options,
+		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,physical_block_size=%d", id, physical),
+	}
 }
 
 // Run runs a shell script inside, as root, and returns what it printed. The error
