@@ -25,20 +25,29 @@ const history = C.BERTH_HISTORY
 type deflate struct {
 	in    *input
 	c     C.struct_berth_inflate
-	buf   []byte // history, then room
+	buf   []byte // history, then what is decoded, then room
 	start int    // of this member's history in buf
 	end   int    // of what is decoded in buf
+	own   []byte // buf where no other was given, once it is needed
 	done  bool
 }
 
-func newDeflate(in *input) *deflate {
-	return &deflate{in: in, buf: make([]byte, history+piece+C.BERTH_ROOM)}
-}
+func newDeflate(in *input) *deflate { return &deflate{in: in} }
 
 // reset begins a member.
 func (d *deflate) reset() {
 	d.c.bits, d.c.nbits, d.c.phase, d.c.final, d.c.stored = 0, 0, 0, 0, 0
-	d.start, d.end, d.done = 0, 0, false
+	d.start, d.done = d.end, false
+}
+
+// full reports whether buf has no room left.
+func (d *deflate) full() bool { return d.end+C.BERTH_ROOM >= len(d.buf) }
+
+// place goes on in buf, behind the history, which may lie in buf too.
+func (d *deflate) place(buf []byte) int {
+	n := copy(buf, d.buf[max(d.start, d.end-history):d.end])
+	d.buf, d.start, d.end = buf, 0, n
+	return n
 }
 
 // ended reports whether the member's last block has ended.
@@ -46,8 +55,12 @@ func (d *deflate) ended() bool { return d.done }
 
 // next decodes at least one byte, or to the member's end.
 func (d *deflate) next() ([]byte, error) {
-	keep := d.buf[max(d.start, d.end-history):d.end]
-	d.start, d.end = 0, copy(d.buf, keep)
+	if d.full() {
+		if d.own == nil {
+			d.own = make([]byte, history+piece+C.BERTH_ROOM)
+		}
+		d.place(d.own)
+	}
 	began := d.end
 	for d.end == began {
 		in := d.in.rest()
@@ -56,7 +69,7 @@ func (d *deflate) next() ([]byte, error) {
 			last = 1
 		}
 		result := C.berth_inflate(&d.c, (*C.uint8_t)(unsafe.SliceData(d.in.buf[d.in.at:])), C.size_t(len(in)), last,
-			(*C.uint8_t)(unsafe.SliceData(d.buf)), C.size_t(d.end), C.size_t(len(d.buf)))
+			(*C.uint8_t)(unsafe.SliceData(d.buf[d.start:])), C.size_t(d.end-d.start), C.size_t(len(d.buf)-d.start))
 		switch result {
 		case C.BERTH_CORRUPT:
 			return nil, errDeflate
@@ -108,6 +121,6 @@ func (d *deflate) restore(m *member) error {
 	if C.berth_inflate_restore(&d.c) == 0 {
 		return fmt.Errorf("state of a decoder is damaged: %w", errs.Unsupported)
 	}
-	d.start, d.end, d.done = 0, copy(d.buf, m.History), false
+	d.buf, d.start, d.end, d.done = m.History, 0, len(m.History), false
 	return nil
 }

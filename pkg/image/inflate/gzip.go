@@ -82,7 +82,9 @@ func (g *gzipReader) mark() State {
 	return s
 }
 
-func (g *gzipReader) close() {}
+func (g *gzipReader) full() bool           { return g.body.full() }
+func (g *gzipReader) place(buf []byte) int { return g.body.place(buf) }
+func (g *gzipReader) close()               {}
 
 // trailer reads what follows a member.
 func (g *gzipReader) trailer() error {

@@ -217,3 +217,42 @@ func fitting(b []byte) []byte {
 	}
 	return wrapped(b[:len(b)-r.Len()], plain)
 }
+
+// TestGzipIsDecodedIntoGivenBuffers gives buffers of many sizes, the same one
+// again too, and where a mark is, one that is not needed yet.
+func TestGzipIsDecodedIntoGivenBuffers(t *testing.T) {
+	for _, s := range corpus(t) {
+		z, err := opened(bytes.NewReader(s.packed), newGzip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := z.d.(placer); !ok {
+			t.Skip("this build's decoder does not place")
+		}
+		var got, buf []byte
+		at := 0
+		for n := 0; ; n++ {
+			if z.Full() || n%7 == 0 {
+				if n%3 != 0 || buf == nil {
+					buf = make([]byte, 33<<10+n%5*1000)
+				}
+				at, _ = z.Place(buf)
+			}
+			p, err := z.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", s.name, err)
+			}
+			if len(p) > 0 && &p[0] != &buf[at] {
+				t.Fatalf("%s: %d bytes do not lie at %d of the buffer", s.name, len(p), at)
+			}
+			at += len(p)
+			got = append(got, p...)
+		}
+		if !bytes.Equal(got, s.plain) {
+			t.Errorf("%s: %d of %d bytes", s.name, len(got), len(s.plain))
+		}
+	}
+}

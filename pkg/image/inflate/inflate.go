@@ -47,6 +47,12 @@ type decoder interface {
 	close()
 }
 
+// placer is a decoder that can decode into buffers that it is given.
+type placer interface {
+	full() bool
+	place(buf []byte) int
+}
+
 // Stream returns the plain form of a gzip, zstd or plain stream, told apart
 // by its first bytes and not by what a manifest says. The caller closes it,
 // which leaves r open. What is wrong with the stream is an error of kind Invalid,
@@ -113,6 +119,25 @@ func (z *Reader) Next() ([]byte, error) {
 	}
 	z.err = err
 	return p, err
+}
+
+// Full reports whether Place must give the decoder room, or else what Next
+// returns will be the decoder's own.
+func (z *Reader) Full() bool {
+	p, ok := z.d.(placer)
+	return ok && p.full()
+}
+
+// Place has what Next returns lie in buf, one piece behind the other from at on,
+// until the decoder is full. What lies before at is history, up to 32 KiB, to which
+// buf adds 1 KiB or more. Others may read buf, but nobody may change it before the
+// next call has returned. Where the decoder does not place, placed is false.
+func (z *Reader) Place(buf []byte) (at int, placed bool) {
+	p, ok := z.d.(placer)
+	if !ok {
+		return 0, false
+	}
+	return p.place(buf), true
 }
 
 // Read implements io.Reader.

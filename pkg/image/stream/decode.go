@@ -34,6 +34,7 @@ type decoding struct {
 	plain  int64           // bytes decoded
 	marked int64           // compressed bytes before the last mark
 	out    piece
+	placed bool // z decodes into out
 }
 
 // decoding begins the second stage's work.
@@ -57,6 +58,9 @@ func (d *decoding) run(ctx context.Context) error {
 	}
 	defer d.z.Close()
 	for {
+		if err := d.room(ctx); err != nil {
+			return err
+		}
 		p, err := d.z.Next()
 		if err != nil {
 			return d.finish(ctx, err)
@@ -85,24 +89,39 @@ func (d *decoding) finish(ctx context.Context, end error) error {
 	return err
 }
 
-// put passes on plain bytes, by the buffer.
+// room makes room for what comes next. A buffer that was passed on is read by
+// others and had again by none but this goroutine, so the decoder's history stays
+// in it until then.
+func (d *decoding) room(ctx context.Context) (err error) {
+	if d.out.buf != nil && (d.out.end == buffer.Size || d.placed && d.z.Full()) {
+		if err := d.send(ctx); err != nil {
+			return err
+		}
+	}
+	if d.out.buf == nil {
+		if d.out.buf, err = d.l.plain.Get(ctx); err != nil {
+			return err
+		}
+		d.out.at, d.placed = d.z.Place(d.out.buf[:])
+		d.out.end = d.out.at
+	}
+	return nil
+}
+
+// put adds plain bytes to the buffer, where they may lie already.
 func (d *decoding) put(ctx context.Context, p []byte) error {
 	d.plain += int64(len(p))
+	if d.placed {
+		d.out.end += len(p)
+		return nil
+	}
 	for len(p) > 0 {
-		if d.out.buf == nil {
-			var err error
-			if d.out.buf, err = d.l.plain.Get(ctx); err != nil {
-				return err
-			}
+		if err := d.room(ctx); err != nil {
+			return err
 		}
 		n := copy(d.out.buf[d.out.end:], p)
 		d.out.end += n
 		p = p[n:]
-		if d.out.end == buffer.Size {
-			if err := d.send(ctx); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
