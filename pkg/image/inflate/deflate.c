@@ -139,7 +139,7 @@ int berth_inflate_restore(struct berth_inflate *s) {
 struct bitreader {
 	const uint8_t *in, *end;
 	uint64_t bits;
-	unsigned n;
+	unsigned n; // modulo 64, where symbols counts down
 };
 
 // refill makes n at least 56.
@@ -149,8 +149,8 @@ INLINE void refill(struct bitreader *b) {
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 	word = __builtin_bswap64(word);
 #endif
-	b->bits |= word << b->n;
-	b->in += (63 - b->n) >> 3;
+	b->bits |= word << (b->n & 63);
+	b->in += (~b->n >> 3) & 7;
 	b->n |= 56;
 }
 
@@ -159,7 +159,17 @@ INLINE void drop(struct bitreader *b, unsigned n) {
 	b->n -= n;
 }
 
-INLINE unsigned low(uint64_t bits, unsigned n) { return bits & (((uint64_t)1 << n) - 1); }
+// use takes the bits of an entry, whose low byte they are, before it is known
+// what the entry is: so what comes next is looked up the sooner. It returns what
+// the bits were.
+INLINE uint64_t use(struct bitreader *b, uint32_t e) {
+	uint64_t bits = b->bits;
+	b->bits >>= e & 63;
+	b->n -= e;
+	return bits;
+}
+
+INLINE uint64_t low(uint64_t bits, unsigned n) { return bits & (((uint64_t)1 << n) - 1); }
 
 INLINE unsigned take(struct bitreader *b, unsigned n) {
 	unsigned v = low(b->bits, n);
@@ -168,7 +178,7 @@ INLINE unsigned take(struct bitreader *b, unsigned n) {
 }
 
 // over tells whether bits beyond the end have been used.
-INLINE int over(const struct bitreader *b) { return b->in - (b->n >> 3) > b->end; }
+INLINE int over(const struct bitreader *b) { return b->in - ((b->n & 63) >> 3) > b->end; }
 
 static int fixed(struct berth_inflate *s) {
 	memset(s->lengths, 8, 144);
@@ -293,16 +303,16 @@ INLINE int symbols(struct berth_inflate *s, struct bitreader *reader, const uint
 			result = BERTH_MORE_OUT;
 			break;
 		}
+		uint64_t bits = use(&b, e);
 		if (e & LITERAL) {
-			drop(&b, e & 0xff);
 			*out++ = e >> 16;
 			e = s->literals[low(b.bits, LITERAL_BITS)];
+			bits = use(&b, e);
 			if (e & LITERAL) {
-				drop(&b, e & 0xff);
 				*out++ = e >> 16;
 				e = s->literals[low(b.bits, LITERAL_BITS)];
+				bits = use(&b, e);
 				if (e & LITERAL) {
-					drop(&b, e & 0xff);
 					*out++ = e >> 16;
 					e = s->literals[low(b.bits, LITERAL_BITS)];
 					refill(&b);
@@ -310,14 +320,13 @@ INLINE int symbols(struct berth_inflate *s, struct bitreader *reader, const uint
 				}
 			}
 		}
-		// At least 34 bits are left, and a length takes at most 20.
+		// Of 56 bits, two literals took at most 22, and a length takes at most 20.
 		if (e & OTHER) {
 			if (e & SUBTABLE) {
-				drop(&b, e & 0xff);
 				e = s->literals[((e >> 16) & 0xfff) + low(b.bits, CODE_BITS(e))];
+				bits = use(&b, e);
 			}
 			if (e & LITERAL) {
-				drop(&b, e & 0xff);
 				*out++ = e >> 16;
 				refill(&b);
 				e = s->literals[low(b.bits, LITERAL_BITS)];
@@ -326,30 +335,27 @@ INLINE int symbols(struct berth_inflate *s, struct bitreader *reader, const uint
 			if (e & OTHER) {
 				result = BERTH_CORRUPT;
 				if (e & END) {
-					drop(&b, e & 0xff);
 					s->phase = s->final ? ENDED : HEADER;
 					result = BERTH_END;
 				}
 				break;
 			}
 		}
-		unsigned length = (e >> 16) + (low(b.bits, e & 0xff) >> CODE_BITS(e));
-		drop(&b, e & 0xff);
-		if (b.n < 28 + LITERAL_BITS)
-			refill(&b);
+		unsigned length = (e >> 16) + (low(bits, (uint8_t)e) >> CODE_BITS(e));
 		e = s->distances[low(b.bits, DISTANCE_BITS)];
+		refill(&b);
+		bits = use(&b, e);
 		if (e & OTHER) {
 			if (e & SUBTABLE) {
-				drop(&b, e & 0xff);
 				e = s->distances[((e >> 16) & 0xfff) + low(b.bits, CODE_BITS(e))];
+				bits = use(&b, e);
 			}
 			if (e & OTHER) {
 				result = BERTH_CORRUPT;
 				break;
 			}
 		}
-		size_t distance = (e >> 16) + (low(b.bits, e & 0xff) >> CODE_BITS(e));
-		drop(&b, e & 0xff);
+		size_t distance = (e >> 16) + (low(bits, (uint8_t)e) >> CODE_BITS(e));
 		if (distance > (size_t)(out - buf)) {
 			result = BERTH_CORRUPT;
 			break;
@@ -359,6 +365,7 @@ INLINE int symbols(struct berth_inflate *s, struct bitreader *reader, const uint
 		copy(out, length, distance);
 		out += length;
 	}
+	b.n &= 63;
 	*reader = b;
 	*at = out;
 	return result;
