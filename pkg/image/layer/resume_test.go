@@ -101,8 +101,10 @@ func TestWhatWasDamagedInABeginningIsFetchedAgain(t *testing.T) {
 		"content": func(dir string) error { return overwrite(filepath.Join(dir, tarFile), 5_000, "damage") },
 		"header":  func(dir string) error { return overwrite(filepath.Join(dir, tarFile), 0, strings.Repeat("x", 512)) },
 		"cut":     func(dir string) error { return os.Truncate(filepath.Join(dir, tarFile), 700) },
-		"journal": func(dir string) error { return overwrite(filepath.Join(dir, journalFile), 0, "no JSON") },
-		"lost":    func(dir string) error { return os.Remove(filepath.Join(dir, journalFile)) },
+		"journal": func(dir string) error {
+			return eachMark(dir, func(p string) error { return overwrite(p, 0, "no JSON") })
+		},
+		"lost": func(dir string) error { return eachMark(dir, os.Remove) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir := t.TempDir()
@@ -110,7 +112,7 @@ func TestWhatWasDamagedInABeginningIsFetchedAgain(t *testing.T) {
 			if _, err := reopen(t, dir, o).Unpack(t.Context(), d, opener(t, data, 1_500_000, &from)); !errors.Is(err, errBroken) {
 				t.Fatal(err)
 			}
-			if err := damage(filepath.Join(dir, "layers", partialPrefix+name(d))); err != nil {
+			if err := damage(filepath.Join(dir, "layers", ".partial-"+name(d))); err != nil {
 				t.Fatal(err)
 			}
 			s := reopen(t, dir, o)
@@ -124,6 +126,28 @@ func TestWhatWasDamagedInABeginningIsFetchedAgain(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func eachMark(dir string, do func(path string) error) error {
+	return errors.Join(do(filepath.Join(dir, "journal.json")), do(filepath.Join(dir, "written.json")))
+}
+
+func TestALayerBeginsAnewWhereItsBlobHasNoSuchMark(t *testing.T) {
+	data, dir := bigLayer(t), t.TempDir()
+	s, d := reopen(t, dir, Options{Backend: EROFS}), digest.FromBytes(data)
+	var from []int64
+	if _, err := s.Unpack(t.Context(), d, opener(t, data, 1_500_000, &from)); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+	other := opener(t, data, -1, &from) // the image was pushed with another compression
+	if _, err := s.Unpack(t.Context(), d, func(m Mark) (Stream, error) {
+		if m.Offset > 0 {
+			return nil, fmt.Errorf("no mark in this blob: %w", errs.Unsupported)
+		}
+		return other(m)
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

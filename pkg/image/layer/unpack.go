@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
 	"github.com/berth-run/berth/pkg/image/directory"
+	"github.com/berth-run/berth/pkg/image/partial"
 	"github.com/berth-run/berth/pkg/internal/room"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
@@ -22,10 +23,7 @@ const maxTail = 64 << 20
 
 // Mark is a position in a layer's tar stream from which the stream can be opened
 // again, by another process too. The zero Mark is the beginning.
-type Mark struct {
-	Offset int64  `json:"offset"` // in the tar stream, in bytes
-	State  []byte `json:"state"`  // what who made the stream needs
-}
+type Mark = partial.Mark
 
 // Stream is a layer's tar stream, uncompressed.
 type Stream interface {
@@ -39,8 +37,8 @@ type Stream interface {
 // verified and on disk. A layer that is there already is left alone. open is
 // called only if the stream is needed, with where to begin; two callers for one
 // layer share the work of the first. Where a stream opened at a mark, or open itself
-// there, fails with an error of kind Invalid or blob.ErrMismatch, the layer begins
-// anew.
+// there, fails with an error of kind Invalid or Unsupported or blob.ErrMismatch, the
+// layer begins anew.
 func (s *Store) Unpack(ctx context.Context, diffID digest.Digest, open func(from Mark) (Stream, error)) (Info, error) {
 	if err := blob.Validate(diffID); err != nil {
 		return Info{}, err
