@@ -19,6 +19,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/manifest"
+	"github.com/berth-run/berth/pkg/image/stream"
 )
 
 // source gives the blobs of an image that is being added, from an offset in bytes
@@ -100,7 +101,7 @@ func (s *Service) addConfig(ctx context.Context, d ispec.Descriptor, src source)
 	if err := s.mend(ctx, d.Digest); err != nil {
 		return ispec.Image{}, err
 	}
-	err := s.blobs.Bring(ctx, d.Digest, d.Size, func() (io.ReadCloser, error) { return src.Blob(ctx, d, 0) })
+	err := s.blobs.Bring(ctx, d.Digest, d.Size, func(offset int64) (io.ReadCloser, error) { return src.Blob(ctx, d, offset) })
 	if err != nil {
 		return ispec.Image{}, fmt.Errorf("image config: %w", mismatch(err))
 	}
@@ -154,32 +155,35 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 	if err := s.suspects.Settle(ctx, l.DiffID); err != nil && !errors.Is(err, errs.NotFound) {
 		return layer.Info{}, err
 	}
-	fetched, kept := false, s.blobs.Has(l.Blob.Digest)
-	open := func(from layer.Mark) (layer.Stream, error) {
-		fetched = true
-		return s.stream(ctx, l.Blob, from, src, report)
+	fetched, resumed, kept := false, false, s.blobs.Has(l.Blob.Digest)
+	unpack := func() (layer.Info, error) {
+		info, err := s.layers.Unpack(ctx, l.DiffID, func(from layer.Mark) (_ layer.Stream, err error) {
+			fetched = true
+			var t *stream.Stream
+			t, resumed, err = s.stream(ctx, l.Blob, from, src, report)
+			return t, err
+		})
+		if errs.Of(mismatch(err)) == errs.Invalid {
+			err = errors.Join(err, s.blobs.Forget(l.Blob.Digest))
+		}
+		return info, err
 	}
-	info, err := s.layers.Unpack(ctx, l.DiffID, open)
-	if err != nil && kept && s.mend(ctx, l.Blob.Digest) == nil && !s.blobs.Has(l.Blob.Digest) {
-		info, err = s.layers.Unpack(ctx, l.DiffID, open)
+	info, err := unpack()
+	damaged := err != nil && kept && s.mend(ctx, l.Blob.Digest) == nil && !s.blobs.Has(l.Blob.Digest)
+	if damaged || resumed && errs.Of(mismatch(err)) == errs.Invalid {
+		info, err = unpack() // without what was here
 	}
 	for again := true; again && errs.Of(mismatch(err)) == errs.Invalid; {
 		if again, err = distrust(src, l.Blob.Digest, err); again {
-			info, err = s.layers.Unpack(ctx, l.DiffID, open)
+			info, err = unpack()
 		}
 	}
 	if err != nil {
 		return info, err
 	}
 	if s.options.KeepBlobs {
-		err := s.blobs.Bring(ctx, l.Blob.Digest, l.Blob.Size, func() (io.ReadCloser, error) {
-			r, err := src.Blob(ctx, l.Blob, 0)
-			return struct {
-				io.Reader
-				io.Closer
-			}{report.Reader(r, l.Blob, 0), r}, err
-		})
-		if err != nil {
+		from := func(offset int64) (io.ReadCloser, error) { return open(ctx, src, report, l.Blob, offset) }
+		if err := s.blobs.Bring(ctx, l.Blob.Digest, l.Blob.Size, from); err != nil {
 			return info, err
 		}
 	}

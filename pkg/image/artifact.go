@@ -78,17 +78,14 @@ type blobs struct {
 }
 
 // Blob implements artifact.Source.
-func (b blobs) Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
-	body, err := b.src.Blob(ctx, d, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &reportedStream{Reader: b.report.Reader(body, d, 0), Closer: body}, nil
+func (b blobs) Blob(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	return open(ctx, b.src, b.report, d, offset)
 }
 
 // Archive implements artifact.Source.
 func (b blobs) Archive(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
-	return b.service.stream(ctx, d, layer.Mark{}, b.src, b.report)
+	l, _, err := b.service.stream(ctx, d, layer.Mark{}, b.src, b.report)
+	return l, err
 }
 
 // Done implements artifact.Source.
@@ -98,12 +95,6 @@ func (b blobs) Done(d ispec.Descriptor, fetched bool) {
 		phase = flight.PhaseDone
 	}
 	b.report.Layer(d, d.Size, phase)
-}
-
-// reportedStream is a body that is counted.
-type reportedStream struct {
-	io.Reader
-	io.Closer
 }
 
 // Runnable returns nil for an image, and for an artifact why no container can be

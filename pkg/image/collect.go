@@ -180,7 +180,7 @@ func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func()
 	if err != nil {
 		return nil, fmt.Errorf("collect garbage: %w", err)
 	}
-	failed := []error{s.layers.Sweep(age)}
+	failed := []error{s.layers.Sweep(age), s.blobs.Sweep(age)}
 	for _, name := range g.trees {
 		id, _ := artifact.ID(name)
 		inUse := func() bool {

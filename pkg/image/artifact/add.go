@@ -14,8 +14,8 @@ import (
 
 // Source is where the content of an artifact comes from.
 type Source interface {
-	// Blob gives a blob as it is; it is not verified yet.
-	Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error)
+	// Blob gives a blob as it is, from an offset in bytes on; it is not verified yet.
+	Blob(ctx context.Context, d ispec.Descriptor, offset int64) (io.ReadCloser, error)
 	// Archive gives the tar stream of a blob, whose end is reached only where the
 	// blob was right.
 	Archive(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error)
@@ -98,12 +98,8 @@ func (s *Store) Fetch(ctx context.Context, d ispec.Descriptor, src Source) error
 			return err
 		}
 	}
-	body, err := src.Blob(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	if err := s.blobs.Put(ctx, d.Digest, d.Size, body); err != nil {
+	open := func(offset int64) (io.ReadCloser, error) { return src.Blob(ctx, d, offset) }
+	if err := s.blobs.Bring(ctx, d.Digest, d.Size, open); err != nil {
 		return fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
 	src.Done(d, true)

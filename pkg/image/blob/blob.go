@@ -3,9 +3,10 @@
 // A blob is the file <dir>/sha256/<hex> (or sha512). It is written to
 // <dir>/ingest first, and gets its name only when its bytes have been counted,
 // hashed against the digest that was asked for, and synced; so what is there is
-// whole. What a crash leaves in ingest is removed by Open. A digest is validated
-// before it becomes a path. Methods are safe for concurrent use; the package has
-// no goroutines and keeps nothing in memory but locks.
+// whole. What comes from elsewhere is a beginning there (package partial) that the
+// next process goes on with, until Sweep removes it; what else a crash leaves in
+// ingest is removed by Open. A digest is validated before it becomes a path. Methods
+// are safe for concurrent use; nothing is kept in memory but locks.
 package blob
 
 import (
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/partial"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 )
 
@@ -42,6 +44,9 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("sweep blobs: %w", err)
 	}
 	for _, e := range old {
+		if partial.Is(e.Name()) {
+			continue // Sweep looks how old it is
+		}
 		if err := os.RemoveAll(filepath.Join(s.ingest(), e.Name())); err != nil {
 			return nil, fmt.Errorf("sweep blobs: %w", err)
 		}
@@ -118,6 +123,18 @@ func (s *Store) Open(d digest.Digest) (*os.File, error) {
 	return f, err
 }
 
+// OpenAt is Open from an offset in bytes on.
+func (s *Store) OpenAt(d digest.Digest, offset int64) (*os.File, error) {
+	f, err := s.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // ReadAll returns a whole blob of at most limit bytes, verified again.
 func (s *Store) ReadAll(d digest.Digest, limit int64) ([]byte, error) {
 	f, err := s.Open(d)
@@ -156,26 +173,31 @@ func (s *Store) Put(ctx context.Context, d digest.Digest, size int64, r io.Reade
 	return w.Commit()
 }
 
-// Bring keeps a blob unless it is kept, from what open gives. Of those who want it
-// at one time one calls open.
-func (s *Store) Bring(ctx context.Context, d digest.Digest, size int64, open func() (io.ReadCloser, error)) error {
-	if err := Validate(d); err != nil {
-		return err
+// Bring keeps a blob unless it is kept, from what open gives from an offset in bytes
+// on. Of those who want it at one time one calls open. What a Bring that has failed
+// leaves is gone on with by the next, in another process too; it is read again, and
+// where the whole is not right, the blob begins anew.
+func (s *Store) Bring(ctx context.Context, d digest.Digest, size int64, open func(offset int64) (io.ReadCloser, error)) error {
+	for {
+		resumed, err := s.bring(ctx, d, size, open)
+		if !resumed || !errors.Is(err, ErrMismatch) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return err
+		}
 	}
-	unlock, err := s.bringing.Lock(ctx, d.String())
-	if err != nil {
-		return err
+}
+
+func (s *Store) bring(ctx context.Context, d digest.Digest, size int64, open func(offset int64) (io.ReadCloser, error)) (resumed bool, err error) {
+	w, err := s.Continue(ctx, d, size)
+	if err != nil || w == nil {
+		return false, err
 	}
-	defer unlock()
-	if s.Has(d) {
-		return nil
-	}
-	r, err := open()
-	if err != nil {
-		return err
-	}
+	defer w.Close()
+	r := w.From(open)
 	defer r.Close()
-	return s.Put(ctx, d, size, r)
+	if _, err := io.Copy(w, ContextReader(ctx, r)); err != nil {
+		return w.Resumed(), fmt.Errorf("write blob %s: %w", d, err)
+	}
+	return w.Resumed(), w.Commit()
 }
 
 // Remove removes a blob; that it is absent is no error.

@@ -113,7 +113,7 @@ func TestBringOpensOnceForAll(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			err := s.Bring(t.Context(), d, int64(len(text)), func() (io.ReadCloser, error) {
+			err := s.Bring(t.Context(), d, int64(len(text)), func(int64) (io.ReadCloser, error) {
 				if opened.Add(1) == 1 {
 					<-begun
 					return nil, errs.Unavailable // the next one tries
