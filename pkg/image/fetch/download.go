@@ -23,14 +23,14 @@ type download struct {
 	pool                *pool
 	memory, connections *Share
 	queue               chan *chunk   // in order, for the reader
-	wake                chan struct{} // a chunk has ended, or the limit has grown
+	wake                chan struct{} // a chunk was read, or the limit has grown
 	cancel              context.CancelCauseFunc
 	running             sync.WaitGroup
 	kept                *stream // of a host without ranges, from one chunk to the next
 
 	mu      sync.Mutex
 	pace    pace
-	active  int // chunks that come
+	unread  int // chunks that come or wait to be read
 	hosts   []*host
 	current int // index of the host in use
 }
@@ -51,7 +51,7 @@ func (d *download) feed(ctx context.Context, from int64) {
 			return
 		}
 		d.mu.Lock()
-		d.active++
+		d.unread++
 		d.mu.Unlock()
 		c.connected = true
 		d.queue <- c
@@ -65,11 +65,13 @@ func (d *download) feed(ctx context.Context, from int64) {
 	}
 }
 
-// wait waits until there may be one chunk more at a time.
+// wait waits until there may be one chunk more. Those that have come and wait, for a
+// slower one before them or for who reads, count too: what dies with the process is at
+// most one chunk for each connection.
 func (d *download) wait(ctx context.Context) error {
 	for {
 		d.mu.Lock()
-		ok := d.active < d.pace.limit
+		ok := d.unread < d.pace.limit
 		d.mu.Unlock()
 		if ok {
 			return nil
@@ -94,6 +96,14 @@ func (d *download) reserve(ctx context.Context, n int64) error {
 	return err
 }
 
+// read notes that a chunk was read.
+func (d *download) read() {
+	d.mu.Lock()
+	d.unread--
+	d.mu.Unlock()
+	d.stir()
+}
+
 func (d *download) stir() {
 	select {
 	case d.wake <- struct{}{}:
@@ -103,13 +113,7 @@ func (d *download) stir() {
 
 // bring fetches one chunk, from whichever host gives it.
 func (d *download) bring(ctx context.Context, c *chunk) {
-	defer func() {
-		d.disconnect(c)
-		d.mu.Lock()
-		d.active--
-		d.mu.Unlock()
-		d.stir()
-	}()
+	defer d.disconnect(c)
 	var from *host
 	tries := 0
 	for c.pos < c.end {

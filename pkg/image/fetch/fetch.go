@@ -11,7 +11,8 @@
 //	 connections
 //
 // A download begins with one connection and adds more while the whole becomes
-// faster by that. A host that ignores ranges, or answers them wrongly, is read
+// faster by that. No more chunks have begun and were not read than there may be
+// connections. A host that ignores ranges, or answers them wrongly, is read
 // in one stream. What fails is tried again from the byte that was reached, with
 // growing pauses or after the time that the host asks for; a host that fails for
 // good is left for the next one, in the middle of a chunk too, and stays left.
@@ -202,6 +203,7 @@ func (r *Reader) next() error {
 		}
 		if b == nil { // its end
 			r.chunk = nil
+			d.read()
 			continue
 		}
 		r.block, r.whole = b, b

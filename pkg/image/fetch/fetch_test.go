@@ -179,6 +179,40 @@ func TestBusyConsumerIsNoStall(t *testing.T) {
 	}
 }
 
+func TestNoMoreIsAheadThanOneChunkForEachConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const chunk = 4 * mib
+		h := &fake{name: "h", size: 400 * mib, rate: 10 * mib, latency: 10 * time.Millisecond}
+		h.answer = func(n int, _ request, b *body) error {
+			if n%20 == 0 {
+				b.rate = mib // the others wait for this one
+			}
+			return nil
+		}
+		r := fetch.New(fetch.Options{PerBlob: 4}).Open(t.Context(), []fetch.Source{h}, h.size, 0)
+		defer r.Close()
+		p := make([]byte, mib)
+		for done := int64(0); done < h.size; {
+			n, err := r.Read(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if done/(100*mib) != (done+int64(n))/(100*mib) {
+				_ = after(t.Context(), time.Minute) // who reads is the slow one
+			}
+			h.mu.Lock()
+			ahead, most := h.sent-done, int64(h.most)
+			h.mu.Unlock()
+			if done += int64(n); ahead > most*chunk {
+				t.Fatalf("%d bytes have come and were not read, over %d connections", ahead, most)
+			}
+		}
+		if h.most < 4 {
+			t.Errorf("%d connections", h.most)
+		}
+	})
+}
+
 func TestSmallBlobIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		big := &fake{name: "big", size: 1 << 40, rate: 100 * mib}

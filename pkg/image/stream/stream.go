@@ -34,7 +34,7 @@ const (
 	// have, and mostBuffers how many it may have.
 	ownBuffers, mostBuffers = 2, 8
 	// markStep is about how many compressed bytes lie between two marks.
-	markStep     = 4 << 20
+	markStep     = 1 << 20
 	stateVersion = 1
 )
 
