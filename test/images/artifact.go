@@ -1,6 +1,7 @@
 package images
 
 import (
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -10,6 +11,7 @@ type Blob struct {
 	Title     string // the annotation, none where empty
 	MediaType string // default application/octet-stream
 	Data      []byte
+	Noise     Noise             // instead of Data
 	Notes     map[string]string // annotations beside the title
 }
 
@@ -38,7 +40,10 @@ func (a Artifact) Build() (*Built, error) {
 		if mediaType == "" {
 			mediaType = "application/octet-stream"
 		}
-		d := b.add(mediaType, blob.Data)
+		d, err := b.addBlob(mediaType, blob)
+		if err != nil {
+			return nil, err
+		}
 		d.Annotations = map[string]string{}
 		for k, v := range blob.Notes {
 			d.Annotations[k] = v
@@ -55,4 +60,16 @@ func (a Artifact) Build() (*Built, error) {
 		Config: c, Layers: b.Layers, Annotations: a.Notes,
 	})
 	return b, err
+}
+
+func (b *Built) addBlob(mediaType string, blob Blob) (ispec.Descriptor, error) {
+	if blob.Noise.Size == 0 {
+		return b.add(mediaType, blob.Data), nil
+	}
+	sum, err := blob.Noise.Digest()
+	if b.Noise == nil {
+		b.Noise = map[digest.Digest]Noise{}
+	}
+	b.Noise[sum] = blob.Noise
+	return ispec.Descriptor{MediaType: mediaType, Digest: sum, Size: blob.Noise.Size}, err
 }

@@ -45,7 +45,8 @@ type Built struct {
 	Root   ispec.Descriptor
 	Config digest.Digest // of the config; the first image's where Root is an index
 	Blobs  map[digest.Digest][]byte
-	Layers []ispec.Descriptor // the first image's
+	Layers []ispec.Descriptor      // the first image's
+	Noise  map[digest.Digest]Noise // blobs, too
 }
 
 // add keeps data as a blob of the given media type.

@@ -195,7 +195,8 @@ func (r *Registry) placeLocked(repository string, d digest.Digest) {
 // hasLocked reports whether a repository has a blob.
 func (r *Registry) hasLocked(repository string, d digest.Digest) bool {
 	_, ok := r.blobs[d]
-	if _, inFile := r.files[d]; !ok && !inFile {
+	_, inFile := r.files[d]
+	if _, isNoise := r.noise[d]; !ok && !inFile && !isNoise {
 		return false
 	}
 	return !r.Strict || r.places[d][repository]

@@ -61,6 +61,7 @@ type Registry struct {
 	manifests map[string]manifest // repository@digest and repository:tag
 	blobs     map[digest.Digest][]byte
 	files     map[digest.Digest]string          // blobs, too
+	noise     map[digest.Digest]images.Noise    // likewise
 	places    map[digest.Digest]map[string]bool // repositories that have a blob, none for all
 	uploads   map[string]*bytes.Buffer
 	begun     int            // uploads
@@ -114,6 +115,10 @@ func (r *Registry) Add(repository, tag string, b *images.Built) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.initLocked()
+	for d, n := range b.Noise {
+		r.noise[d] = n
+		r.placeLocked(repository, d)
+	}
 	for d, data := range b.Blobs {
 		r.blobs[d] = data
 		r.placeLocked(repository, d)
@@ -154,7 +159,7 @@ func (r *Registry) Requests(method, path string) int {
 func (r *Registry) initLocked() {
 	if r.blobs == nil {
 		r.manifests, r.blobs = map[string]manifest{}, map[digest.Digest][]byte{}
-		r.places = map[digest.Digest]map[string]bool{}
+		r.noise, r.places = map[digest.Digest]images.Noise{}, map[digest.Digest]map[string]bool{}
 		r.uploads, r.requests = map[string]*bytes.Buffer{}, map[string]int{}
 	}
 }
@@ -223,6 +228,7 @@ func (r *Registry) blob(w http.ResponseWriter, req *http.Request, repository, re
 	r.mu.Lock()
 	data, ok := r.blobs[d]
 	path, inFile := r.files[d]
+	noise, isNoise := r.noise[d]
 	here := r.hasLocked(repository, d)
 	r.mu.Unlock()
 	switch {
@@ -230,6 +236,8 @@ func (r *Registry) blob(w http.ResponseWriter, req *http.Request, repository, re
 		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
 	case ok:
 		r.serve(w, req, d, bytes.NewReader(data), int64(len(data)))
+	case isNoise:
+		r.serve(w, req, d, noise.Open(), noise.Size)
 	case inFile:
 		f, err := os.Open(path)
 		if err != nil {
