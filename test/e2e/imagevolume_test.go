@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,30 +13,7 @@ import (
 	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/berth-run/berth/test/images"
-	"github.com/berth-run/berth/test/registry"
 )
-
-// putModel puts an artifact of a file of many bytes and of an archive.
-func putModel(t *testing.T, s *registry.Server, size int) (ref string, b *images.Built) {
-	t.Helper()
-	weights := make([]byte, size)
-	_, _ = rand.Read(weights)
-	archive, err := images.Layer{Files: []images.File{{Name: "conf/model.json", Data: []byte("{}")}}}.Stream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err = images.Artifact{
-		Type: "application/vnd.cncf.model.manifest.v1+json",
-		Blobs: []images.Blob{
-			{Title: "weights/1.bin", MediaType: "application/vnd.cncf.model.weight.v1.raw", Data: weights},
-			{MediaType: "application/vnd.cncf.model.weight.config.v1.tar", Data: archive},
-		},
-	}.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Put("team/model", fmt.Sprint(imageNumber.Add(1)), b), b
-}
 
 // from mounts an image, as kubelet asks for it.
 func from(id, path, sub string) *cri.Mount {
@@ -67,10 +43,17 @@ func restart(t *testing.T) {
 }
 
 func TestAnArtifactIsMountedIntoPodsFromOneCopy(t *testing.T) {
-	const size = 8 << 20
+	size := modelSize(t)
 	ref, b := putModel(t, startRegistry(t, nil), size)
+	before := stored(t)
+	cost := weigh(t)
 	id := mustPull(t, ref)
-	if i := imageStatus(t, ref); i.GetId() != id || id != b.Root.Digest.String() || i.Size < size || i.Size > size+4096 {
+	took, peak := cost()
+	t.Logf("%d MB came in %s, PSS of berthd %d MB at most", size/1e6, took, peak/1e6)
+	if peak > 200e6 {
+		t.Errorf("berthd took %d bytes of memory", peak)
+	}
+	if i := imageStatus(t, ref); i.GetId() != id || id != b.Root.Digest.String() || int64(i.Size) < size || int64(i.Size) > size+4096 {
 		t.Errorf("pulled %s, there is %v", id, i)
 	}
 	var files [][2]uint64
@@ -93,8 +76,13 @@ func TestAnArtifactIsMountedIntoPodsFromOneCopy(t *testing.T) {
 			t.Errorf("copies: %v", files)
 		}
 	}
-	stored, err := os.Stat(filepath.Join(berth.Dir, "data", "images", "blobs", "sha256", b.Layers[0].Digest.Encoded()))
-	if err != nil || stored.Sys().(*syscall.Stat_t).Ino != files[0][1] {
+	more := stored(t) - before
+	t.Logf("%d MB more are on disk; inodes %v", more/1e6, files)
+	if more > size+1<<20 { // less where what others have removed goes meanwhile
+		t.Errorf("%d bytes more are on disk", more)
+	}
+	blob, err := os.Stat(filepath.Join(berth.Dir, "data", "images", "blobs", "sha256", b.Layers[0].Digest.Encoded()))
+	if err != nil || blob.Sys().(*syscall.Stat_t).Ino != files[0][1] {
 		t.Errorf("the blob is another file: %v", err)
 	}
 	config := sh("true")
