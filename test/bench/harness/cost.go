@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,26 +49,93 @@ func stat(pid int) ([]string, error) {
 	return fields, nil
 }
 
-// PSS is the memory of the runtime's programs that is theirs alone, and their
-// share of what is not, in bytes.
-func (d *Daemon) PSS() (int64, error) {
+// Memory is what a runtime's programs have in memory, in bytes.
+type Memory struct {
+	PSS int64 // theirs alone, and their share of what is not
+	RSS int64 // all that they have mapped, theirs alone or not
+}
+
+// RSS is cheap to read, and never below the PSS.
+func (d *Daemon) RSS() (int64, error) {
 	var sum int64
 	for _, c := range d.commands {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", c.Process.Pid))
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c.Process.Pid))
 		if err != nil {
 			return 0, err
 		}
-		for line := range strings.Lines(string(data)) {
-			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
-				kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-				if err != nil {
-					return 0, err
-				}
-				sum += kb << 10
-			}
+		var size, resident int64
+		if _, err := fmt.Sscan(string(data), &size, &resident); err != nil {
+			return 0, fmt.Errorf("/proc/%d/statm: %w", c.Process.Pid, err)
 		}
+		sum += resident * int64(os.Getpagesize())
 	}
 	return sum, nil
+}
+
+// Memory walks the page tables of the programs, which keeps them from mapping
+// memory meanwhile.
+func (d *Daemon) Memory() (Memory, error) {
+	var m Memory
+	for _, c := range d.commands {
+		fields, err := kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", c.Process.Pid), "Pss", "Rss")
+		if err != nil {
+			return m, err
+		}
+		m.PSS, m.RSS = m.PSS+fields[0], m.RSS+fields[1]
+	}
+	return m, nil
+}
+
+// HighRSS is the sum of the programs' highest RSS since they started, or since
+// ForgetHighRSS.
+func (d *Daemon) HighRSS() (int64, error) {
+	var sum int64
+	for _, c := range d.commands {
+		fields, err := kilobytes(fmt.Sprintf("/proc/%d/status", c.Process.Pid), "VmHWM")
+		if err != nil {
+			return 0, err
+		}
+		sum += fields[0]
+	}
+	return sum, nil
+}
+
+// ForgetHighRSS makes HighRSS begin anew.
+func (d *Daemon) ForgetHighRSS() error {
+	for _, c := range d.commands {
+		// proc(5): 5 resets VmHWM, and nothing else.
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.Process.Pid), []byte("5"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kilobytes returns the fields of a file of lines like "Pss: 17 kB", in bytes.
+func kilobytes(path string, names ...string) ([]int64, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]int64, len(names))
+	found := 0
+	for line := range strings.Lines(string(data)) {
+		name, rest, _ := strings.Cut(line, ":")
+		n := slices.Index(names, name)
+		if n < 0 {
+			continue
+		}
+		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		values[n] = kb << 10
+		found++
+	}
+	if found != len(names) {
+		return nil, fmt.Errorf("%s has not all of %v", path, names)
+	}
+	return values, nil
 }
 
 // Disk is a block device and the file system on it.
@@ -88,18 +156,24 @@ func DiskOf(path string) (Disk, error) {
 	return Disk{path: path, device: link}, nil
 }
 
-// Written is how many bytes have been written to the device since it was there.
-func (d Disk) Written() (int64, error) {
+// Traffic is how many bytes have been read from the device, and written to it,
+// since it was there.
+func (d Disk) Traffic() (read, written int64, err error) {
 	data, err := os.ReadFile(filepath.Join(d.device, "stat"))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	fields := strings.Fields(string(data))
 	if len(fields) < 7 {
-		return 0, fmt.Errorf("%s/stat has %d fields", d.device, len(fields))
+		return 0, 0, fmt.Errorf("%s/stat has %d fields", d.device, len(fields))
 	}
-	sectors, err := strconv.ParseInt(fields[6], 10, 64)
-	return sectors * 512, err
+	var sectors [2]int64
+	for n, at := range []int{2, 6} {
+		if sectors[n], err = strconv.ParseInt(fields[at], 10, 64); err != nil {
+			return 0, 0, err
+		}
+	}
+	return sectors[0] * 512, sectors[1] * 512, nil
 }
 
 // Used is how many bytes of the file system are taken.
