@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"io"
+	"math"
 	"net"
 	"time"
 )
@@ -53,15 +56,42 @@ func (c *slowConn) Write(p []byte) (int, error) {
 		if err != nil {
 			return done, err
 		}
-		now := time.Now()
-		if c.free.Before(now) {
-			c.free = now
-		}
-		c.free = c.free.Add(time.Duration(float64(n) / slowRate * float64(time.Second)))
-		// Timers are coarse: sleep only for what is worth it.
-		if wait := c.free.Sub(now); wait > 2*time.Millisecond {
-			<-time.After(wait)
-		}
+		c.trickle(n)
 	}
 	return done, nil
+}
+
+// ReadFrom implements io.ReaderFrom: files go out by sendfile here too.
+func (c *slowConn) ReadFrom(r io.Reader) (int64, error) {
+	c.asked = true
+	var done int64
+	left := int64(math.MaxInt64)
+	if l, ok := r.(*io.LimitedReader); ok { // which the connection would not look behind
+		r, left = l.R, l.N
+	}
+	for done < left {
+		n, err := io.CopyN(c.Conn, r, min(slowPiece, left-done))
+		done += n
+		switch {
+		case errors.Is(err, io.EOF):
+			return done, nil
+		case err != nil:
+			return done, err
+		}
+		c.trickle(int(n))
+	}
+	return done, nil
+}
+
+// trickle waits until so many bytes are through.
+func (c *slowConn) trickle(n int) {
+	now := time.Now()
+	if c.free.Before(now) {
+		c.free = now
+	}
+	c.free = c.free.Add(time.Duration(float64(n) / slowRate * float64(time.Second)))
+	// Timers are coarse: sleep only for what is worth it.
+	if wait := c.free.Sub(now); wait > 2*time.Millisecond {
+		<-time.After(wait)
+	}
 }
