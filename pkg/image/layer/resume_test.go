@@ -102,7 +102,7 @@ func TestWhatWasDamagedInABeginningIsFetchedAgain(t *testing.T) {
 		"header":  func(dir string) error { return overwrite(filepath.Join(dir, tarFile), 0, strings.Repeat("x", 512)) },
 		"cut":     func(dir string) error { return os.Truncate(filepath.Join(dir, tarFile), 700) },
 		"journal": func(dir string) error {
-			return eachMark(dir, func(p string) error { return overwrite(p, 0, "no JSON") })
+			return eachMark(dir, func(p string) error { return os.WriteFile(p, []byte("no JSON"), 0o600) })
 		},
 		"lost": func(dir string) error { return eachMark(dir, os.Remove) },
 	} {
@@ -130,7 +130,7 @@ func TestWhatWasDamagedInABeginningIsFetchedAgain(t *testing.T) {
 }
 
 func eachMark(dir string, do func(path string) error) error {
-	return errors.Join(do(filepath.Join(dir, "journal.json")), do(filepath.Join(dir, "written.json")))
+	return errors.Join(do(filepath.Join(dir, "journal.json")), do(filepath.Join(dir, "written")))
 }
 
 func TestALayerBeginsAnewWhereItsBlobHasNoSuchMark(t *testing.T) {

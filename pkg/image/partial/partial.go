@@ -1,11 +1,12 @@
 // Package partial keeps the beginnings of files that come from elsewhere, so that
 // the next attempt goes on where one has ended, in another process too.
 //
-// A beginning is the directory <dir>/.partial-<name>. Beside the file lie two marks,
-// each written temp → rename:
+// A beginning is the directory <dir>/.partial-<name>. Beside the file lie two marks:
 //
-//	written.json  the bytes before it are in the file, and the kernel that has them
-//	journal.json  the bytes before it are on disk, and so is the mark itself
+//	written       the bytes before it are in the file, and the kernel that has them;
+//	              in slots that are written in turn
+//	journal.json  the bytes before it are on disk, and so is the mark itself;
+//	              written temp → rename
 //
 // The death of a process loses nothing that it has written, so the first counts
 // until the machine has been started anew, which the kernel's boot id tells; then the
@@ -35,7 +36,7 @@ import (
 const (
 	prefix         = ".partial-"
 	journalFile    = "journal.json"
-	writtenFile    = "written.json"
+	writtenFile    = "written"
 	journalVersion = 2
 )
 
@@ -46,11 +47,10 @@ type Mark struct {
 	State  []byte `json:"state"`  // what who brings the file needs
 }
 
-// journal is what both files hold.
+// journal is the durable mark.
 type journal struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
-	Boot    string `json:"boot"` // the kernel's, while which it was written
 	Mark    Mark   `json:"mark"`
 }
 
@@ -59,12 +59,13 @@ type File struct {
 	*os.File
 	Dir string // where it lies
 
-	name, boot string
-	last       Mark
-	stopped    bool
-	done       sync.WaitGroup
-	written    mailbox
-	durable    mailbox
+	name    string
+	last    Mark
+	stopped bool
+	done    sync.WaitGroup
+	slots   slots
+	written mailbox
+	durable mailbox
 }
 
 // mailbox hands marks to a goroutine, which leaves its first error.
@@ -75,7 +76,7 @@ type mailbox struct {
 
 // Open opens what is there of the file base of a beginning, or begins it.
 func Open(dir, name, base string) (*File, error) {
-	p := &File{Dir: filepath.Join(dir, prefix+name), name: name, boot: bootID()}
+	p := &File{Dir: filepath.Join(dir, prefix+name), name: name}
 	if err := os.Mkdir(p.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
@@ -91,21 +92,26 @@ func Open(dir, name, base string) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	for _, n := range []string{journalFile, writtenFile} {
-		if m := p.read(n); m.Offset > p.last.Offset && m.Offset <= st.Size() {
+	w, err := os.OpenFile(filepath.Join(p.Dir, writtenFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	p.slots = slots{file: w, name: name, boot: bootID()}
+	for _, m := range []Mark{p.journaled(), p.slots.last()} {
+		if m.Offset > p.last.Offset && m.Offset <= st.Size() {
 			p.last = m
 		}
 	}
-	p.serve(&p.written, p.write)
+	p.serve(&p.written, p.slots.put)
 	p.serve(&p.durable, p.sync)
 	return p, nil
 }
 
-// read returns a mark that counts, or none.
-func (p *File) read(file string) Mark {
+// journaled returns the durable mark, or none.
+func (p *File) journaled() Mark {
 	var j journal
-	err := statefile.Read(filepath.Join(p.Dir, file), &j)
-	if err != nil || j.Version != journalVersion || j.Name != p.name || file == writtenFile && (j.Boot != p.boot || p.boot == "") {
+	err := statefile.Read(filepath.Join(p.Dir, journalFile), &j)
+	if err != nil || j.Version != journalVersion || j.Name != p.name {
 		return Mark{}
 	}
 	return j.Mark
@@ -127,7 +133,11 @@ func (p *File) Last() Mark { return p.last }
 // Forget begins the file anew.
 func (p *File) Forget() error {
 	p.last = Mark{}
-	return errors.Join(p.Done(), p.Truncate(0))
+	err := os.Remove(filepath.Join(p.Dir, journalFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, p.slots.file.Truncate(0), p.Truncate(0))
 }
 
 // Done removes the marks of a file that has become whole.
@@ -170,16 +180,12 @@ func (p *File) serve(b *mailbox, use func(Mark) error) {
 	})
 }
 
-func (p *File) write(m Mark) error {
-	return statefile.Write(filepath.Join(p.Dir, writtenFile), journal{journalVersion, p.name, p.boot, m})
-}
-
 // sync puts what is before a mark on disk, then the mark.
 func (p *File) sync(m Mark) error {
 	if err := os.NewSyscallError("fdatasync", unix.Fdatasync(int(p.Fd()))); err != nil {
 		return err
 	}
-	return statefile.WriteDurable(filepath.Join(p.Dir, journalFile), journal{journalVersion, p.name, p.boot, m})
+	return statefile.WriteDurable(filepath.Join(p.Dir, journalFile), journal{journalVersion, p.name, m})
 }
 
 // Stop waits until the last mark is on disk. It is idempotent.
@@ -190,6 +196,7 @@ func (p *File) Stop() error {
 		close(p.durable.marks)
 	}
 	p.done.Wait()
+	_ = p.slots.file.Close() // marks are checked when they are read
 	return errors.Join(p.written.err, p.durable.err)
 }
 

@@ -35,37 +35,69 @@ func open(t *testing.T, dir string) *File {
 	return p
 }
 
-func TestTheWrittenMarkCountsUntilTheMachineIsStartedAnew(t *testing.T) {
-	at := func(boot string, n int64) journal {
-		return journal{journalVersion, "a", boot, Mark{Offset: n, State: fmt.Append(nil, n)}}
+func at(n int64) Mark { return Mark{Offset: n, State: fmt.Append(nil, n)} }
+
+// slot is a mark that is written.
+type slot struct {
+	name, boot string
+	n          int64
+	broken     bool
+}
+
+func writeSlots(t *testing.T, path string, all []slot) {
+	t.Helper()
+	w, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer w.Close()
+	s := slots{file: w}
+	for _, m := range all {
+		s.name, s.boot = m.name, m.boot
+		if err := s.put(at(m.n)); err != nil {
+			t.Fatal(err)
+		}
+		if !m.broken {
+			continue
+		}
+		if _, err := w.WriteAt([]byte{1}, (1-s.next)*slotSize+slotHeader); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTheWrittenMarkCountsUntilTheMachineIsStartedAnew(t *testing.T) {
+	boot := bootID()
 	for name, c := range map[string]struct {
-		written, durable any // nil for absent
-		want             int64
+		written []slot
+		durable any // nil for absent
+		want    int64
 	}{
-		"a process has died":         {at(bootID(), 70), at(bootID(), 40), 70},
-		"before anything was synced": {at(bootID(), 70), nil, 70},
-		"the power was cut":          {at("another", 70), at("another", 40), 40},
-		"and nothing was synced":     {at("another", 70), nil, 0},
-		"the boot is not known":      {at("", 70), at("", 40), 40},
-		"an empty file":              {nil, at("another", 40), 40},
-		"no JSON":                    {"no journal", at(bootID(), 40), 40},
-		"beyond the file":            {at(bootID(), 101), at(bootID(), 40), 40},
-		"another file's":             {journal{journalVersion, "b", bootID(), Mark{Offset: 70}}, at(bootID(), 40), 40},
-		"another version's":          {journal{1, "a", bootID(), Mark{Offset: 70}}, at(bootID(), 40), 40},
+		"a process has died":         {[]slot{{"a", boot, 60, false}, {"a", boot, 70, false}}, journal{journalVersion, "a", at(40)}, 70},
+		"while it wrote":             {[]slot{{"a", boot, 60, false}, {"a", boot, 70, true}}, journal{journalVersion, "a", at(40)}, 60},
+		"in turn":                    {[]slot{{"a", boot, 50, false}, {"a", boot, 60, false}, {"a", boot, 70, false}}, nil, 70},
+		"before anything was synced": {[]slot{{"a", boot, 70, false}}, nil, 70},
+		"the power was cut":          {[]slot{{"a", "another", 70, false}}, journal{journalVersion, "a", at(40)}, 40},
+		"and nothing was synced":     {[]slot{{"a", "another", 70, false}}, nil, 0},
+		"the boot is not known":      {[]slot{{"a", "", 70, false}}, journal{journalVersion, "a", at(40)}, 40},
+		"an empty file":              {nil, journal{journalVersion, "a", at(40)}, 40},
+		"no journal":                 {[]slot{{"a", boot, 30, false}}, "no journal", 30},
+		"beyond the file":            {[]slot{{"a", boot, 101, false}}, journal{journalVersion, "a", at(40)}, 40},
+		"another file's":             {[]slot{{"b", boot, 70, false}}, journal{journalVersion, "a", at(40)}, 40},
+		"another file's, synced":     {[]slot{{"a", boot, 30, false}}, journal{journalVersion, "b", at(40)}, 30},
+		"of another version, synced": {[]slot{{"a", boot, 30, false}}, journal{1, "a", at(40)}, 30},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			begin(t, dir)
-			for file, j := range map[string]any{writtenFile: c.written, journalFile: c.durable} {
-				path := filepath.Join(dir, prefix+"a", file)
-				if err := os.Truncate(path, 0); err != nil {
+			for _, file := range []string{writtenFile, journalFile} {
+				if err := os.Truncate(filepath.Join(dir, prefix+"a", file), 0); err != nil {
 					t.Fatal(err)
 				}
-				if j == nil {
-					continue
-				}
-				if err := statefile.Write(path, j); err != nil {
+			}
+			writeSlots(t, filepath.Join(dir, prefix+"a", writtenFile), c.written)
+			if c.durable != nil {
+				if err := statefile.Write(filepath.Join(dir, prefix+"a", journalFile), c.durable); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -80,7 +112,7 @@ func TestTheWrittenMarkCountsUntilTheMachineIsStartedAnew(t *testing.T) {
 func TestMarksAreWrittenBehindTheFile(t *testing.T) {
 	dir := t.TempDir()
 	begin(t, dir)
-	leftover := filepath.Join(dir, prefix+"a", ".tmp-"+writtenFile+"-1")
+	leftover := filepath.Join(dir, prefix+"a", ".tmp-"+journalFile+"-1")
 	if err := os.WriteFile(leftover, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -94,12 +126,14 @@ func TestMarksAreWrittenBehindTheFile(t *testing.T) {
 	if err := p.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{writtenFile, journalFile} {
-		if m := p.read(file); m.Offset != 30 {
-			t.Errorf("%s has %d", file, m.Offset)
-		}
+	again := open(t, dir)
+	if written, durable := again.slots.last(), again.journaled(); written.Offset != 30 || durable.Offset != 30 {
+		t.Errorf("written %d, durable %d", written.Offset, durable.Offset)
 	}
-	if err := p.Forget(); err != nil || open(t, dir).Last().Offset != 0 {
+	if err := again.slots.put(Mark{State: make([]byte, slotSize)}); err == nil {
+		t.Error("a mark that is too large is written over the next slot")
+	}
+	if err := again.Forget(); err != nil || open(t, dir).Last().Offset != 0 {
 		t.Errorf("forgotten: %v, %d", err, open(t, dir).Last().Offset)
 	}
 }
