@@ -38,6 +38,7 @@ type fakeDaemon struct {
 	requests   []string
 	manifests  []*apiv1.ManifestStatus
 	problems   []*apiv1.Problem
+	advice     []*apiv1.Advice
 	stop       func() // ends the first server
 	waits      chan string
 	waitError  error

@@ -18,8 +18,13 @@ type fakeAdmin struct {
 	*fakeDaemon
 }
 
-func (d *fakeAdmin) Info(context.Context, *apiv1.InfoRequest) (*apiv1.InfoResponse, error) {
+func (d *fakeAdmin) Info(_ context.Context, r *apiv1.InfoRequest) (*apiv1.InfoResponse, error) {
+	var advice []*apiv1.Advice
+	if r.Advice {
+		advice = d.advice
+	}
 	return &apiv1.InfoResponse{
+		Advice:  advice,
 		Version: "1.0", Pid: 42, StartedAt: time.Now().Add(-3*time.Hour - time.Minute).UnixNano(), Root: "/var/lib/berth", State: "/run/berth",
 		Runtime: &apiv1.InfoResponse_Runtime{Version: "1.0", AnchorPid: 43, WorkerPid: 44, CgroupDriver: "cgroupfs"},
 	}, nil

@@ -102,6 +102,15 @@ type Deps struct {
 	Stopping <-chan struct{}
 	// Facts returns more lines for `berth info`; nil means none.
 	Facts func(ctx context.Context) []Fact
+	// Advice returns what the host lacks; nil means nothing.
+	Advice func(ctx context.Context) []Advice
+}
+
+// Advice is something that the host lacks: what is wrong, what to do, and whether
+// pods do not run without it.
+type Advice struct {
+	Needed   bool
+	What, Do string
 }
 
 // Server answers the API. Its methods may be called concurrently.
@@ -117,7 +126,7 @@ func New(d Deps) *Server { return &Server{deps: d} }
 func (s *Server) Register(g grpc.ServiceRegistrar) { apiv1.RegisterAdminServer(g, s) }
 
 // Info tells what the daemon is.
-func (s *Server) Info(ctx context.Context, _ *apiv1.InfoRequest) (*apiv1.InfoResponse, error) {
+func (s *Server) Info(ctx context.Context, r *apiv1.InfoRequest) (*apiv1.InfoResponse, error) {
 	info := &apiv1.InfoResponse{
 		Version:   s.deps.Version,
 		Pid:       int32(os.Getpid()),
@@ -129,6 +138,11 @@ func (s *Server) Info(ctx context.Context, _ *apiv1.InfoRequest) (*apiv1.InfoRes
 	if s.deps.Facts != nil {
 		for _, f := range s.deps.Facts(ctx) {
 			info.Facts = append(info.Facts, &apiv1.Fact{Name: f.Name, Value: f.Value})
+		}
+	}
+	if r.Advice && s.deps.Advice != nil {
+		for _, a := range s.deps.Advice(ctx) {
+			info.Advice = append(info.Advice, &apiv1.Advice{Needed: a.Needed, What: a.What, Do: a.Do})
 		}
 	}
 	return info, nil

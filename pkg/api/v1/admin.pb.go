@@ -26,7 +26,9 @@ const (
 )
 
 type InfoRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Advice asks what the host lacks, too.
+	Advice        bool `protobuf:"varint,1,opt,name=advice,proto3" json:"advice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -61,6 +63,13 @@ func (*InfoRequest) Descriptor() ([]byte, []int) {
 	return file_admin_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *InfoRequest) GetAdvice() bool {
+	if x != nil {
+		return x.Advice
+	}
+	return false
+}
+
 type InfoResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -71,7 +80,8 @@ type InfoResponse struct {
 	State     string                `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	Runtime   *InfoResponse_Runtime `protobuf:"bytes,6,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	// Facts are shown to people as they are, in this order.
-	Facts         []*Fact `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty"`
+	Facts         []*Fact   `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty"`
+	Advice        []*Advice `protobuf:"bytes,8,rep,name=advice,proto3" json:"advice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +165,75 @@ func (x *InfoResponse) GetFacts() []*Fact {
 	return nil
 }
 
+func (x *InfoResponse) GetAdvice() []*Advice {
+	if x != nil {
+		return x.Advice
+	}
+	return nil
+}
+
+// Advice is something that the host lacks.
+type Advice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Needed tells that pods do not run without it.
+	Needed        bool   `protobuf:"varint,1,opt,name=needed,proto3" json:"needed,omitempty"`
+	What          string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	Do            string `protobuf:"bytes,3,opt,name=do,proto3" json:"do,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Advice) Reset() {
+	*x = Advice{}
+	mi := &file_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Advice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Advice) ProtoMessage() {}
+
+func (x *Advice) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Advice.ProtoReflect.Descriptor instead.
+func (*Advice) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Advice) GetNeeded() bool {
+	if x != nil {
+		return x.Needed
+	}
+	return false
+}
+
+func (x *Advice) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Advice) GetDo() string {
+	if x != nil {
+		return x.Do
+	}
+	return ""
+}
+
 type Fact struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -165,7 +244,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_admin_proto_msgTypes[2]
+	mi := &file_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +256,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[2]
+	mi := &file_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +269,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{2}
+	return file_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Fact) GetName() string {
@@ -216,7 +295,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_admin_proto_msgTypes[3]
+	mi := &file_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +307,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[3]
+	mi := &file_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +320,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{3}
+	return file_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CheckRequest) GetRepair() bool {
@@ -260,7 +339,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_admin_proto_msgTypes[4]
+	mi := &file_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +351,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[4]
+	mi := &file_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +364,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{4}
+	return file_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CheckResponse) GetProblems() []*Problem {
@@ -305,7 +384,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_admin_proto_msgTypes[5]
+	mi := &file_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +396,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[5]
+	mi := &file_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +409,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{5}
+	return file_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VerifyRequest) GetRepair() bool {
@@ -352,7 +431,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_admin_proto_msgTypes[6]
+	mi := &file_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +443,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[6]
+	mi := &file_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +456,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{6}
+	return file_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *VerifyResponse) GetProgress() *VerifyProgress {
@@ -408,7 +487,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_admin_proto_msgTypes[7]
+	mi := &file_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +499,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[7]
+	mi := &file_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +512,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{7}
+	return file_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VerifyProgress) GetStore() string {
@@ -477,7 +556,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_admin_proto_msgTypes[8]
+	mi := &file_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +568,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[8]
+	mi := &file_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +581,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{8}
+	return file_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Problem) GetStore() string {
@@ -547,7 +626,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_admin_proto_msgTypes[9]
+	mi := &file_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +638,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[9]
+	mi := &file_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +651,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{9}
+	return file_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Image) GetId() string {
@@ -622,7 +701,7 @@ type PullRequest struct {
 
 func (x *PullRequest) Reset() {
 	*x = PullRequest{}
-	mi := &file_admin_proto_msgTypes[10]
+	mi := &file_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +713,7 @@ func (x *PullRequest) String() string {
 func (*PullRequest) ProtoMessage() {}
 
 func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[10]
+	mi := &file_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +726,7 @@ func (x *PullRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
 func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{10}
+	return file_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PullRequest) GetImage() string {
@@ -684,7 +763,7 @@ type Auth struct {
 
 func (x *Auth) Reset() {
 	*x = Auth{}
-	mi := &file_admin_proto_msgTypes[11]
+	mi := &file_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +775,7 @@ func (x *Auth) String() string {
 func (*Auth) ProtoMessage() {}
 
 func (x *Auth) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[11]
+	mi := &file_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +788,7 @@ func (x *Auth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth.ProtoReflect.Descriptor instead.
 func (*Auth) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{11}
+	return file_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Auth) GetUsername() string {
@@ -752,7 +831,7 @@ type PullResponse struct {
 
 func (x *PullResponse) Reset() {
 	*x = PullResponse{}
-	mi := &file_admin_proto_msgTypes[12]
+	mi := &file_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +843,7 @@ func (x *PullResponse) String() string {
 func (*PullResponse) ProtoMessage() {}
 
 func (x *PullResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[12]
+	mi := &file_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +856,7 @@ func (x *PullResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
 func (*PullResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{12}
+	return file_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PullResponse) GetProgress() *PullProgress {
@@ -808,7 +887,7 @@ type PullProgress struct {
 
 func (x *PullProgress) Reset() {
 	*x = PullProgress{}
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +899,7 @@ func (x *PullProgress) String() string {
 func (*PullProgress) ProtoMessage() {}
 
 func (x *PullProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +912,7 @@ func (x *PullProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullProgress.ProtoReflect.Descriptor instead.
 func (*PullProgress) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{13}
+	return file_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PullProgress) GetDigest() string {
@@ -873,7 +952,7 @@ type LoadRequest struct {
 
 func (x *LoadRequest) Reset() {
 	*x = LoadRequest{}
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +964,7 @@ func (x *LoadRequest) String() string {
 func (*LoadRequest) ProtoMessage() {}
 
 func (x *LoadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +977,7 @@ func (x *LoadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadRequest.ProtoReflect.Descriptor instead.
 func (*LoadRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{14}
+	return file_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LoadRequest) GetData() []byte {
@@ -917,7 +996,7 @@ type LoadResponse struct {
 
 func (x *LoadResponse) Reset() {
 	*x = LoadResponse{}
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1008,7 @@ func (x *LoadResponse) String() string {
 func (*LoadResponse) ProtoMessage() {}
 
 func (x *LoadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1021,7 @@ func (x *LoadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadResponse.ProtoReflect.Descriptor instead.
 func (*LoadResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{15}
+	return file_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LoadResponse) GetImages() []*Image {
@@ -966,7 +1045,7 @@ type SaveRequest struct {
 
 func (x *SaveRequest) Reset() {
 	*x = SaveRequest{}
-	mi := &file_admin_proto_msgTypes[16]
+	mi := &file_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1057,7 @@ func (x *SaveRequest) String() string {
 func (*SaveRequest) ProtoMessage() {}
 
 func (x *SaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[16]
+	mi := &file_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1070,7 @@ func (x *SaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
 func (*SaveRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{16}
+	return file_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SaveRequest) GetImages() []string {
@@ -1024,7 +1103,7 @@ type SaveResponse struct {
 
 func (x *SaveResponse) Reset() {
 	*x = SaveResponse{}
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1115,7 @@ func (x *SaveResponse) String() string {
 func (*SaveResponse) ProtoMessage() {}
 
 func (x *SaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1128,7 @@ func (x *SaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
 func (*SaveResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SaveResponse) GetData() []byte {
@@ -1072,7 +1151,7 @@ type PushRequest struct {
 
 func (x *PushRequest) Reset() {
 	*x = PushRequest{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1163,7 @@ func (x *PushRequest) String() string {
 func (*PushRequest) ProtoMessage() {}
 
 func (x *PushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1176,7 @@ func (x *PushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushRequest.ProtoReflect.Descriptor instead.
 func (*PushRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PushRequest) GetImage() string {
@@ -1134,7 +1213,7 @@ type PushResponse struct {
 
 func (x *PushResponse) Reset() {
 	*x = PushResponse{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1225,7 @@ func (x *PushResponse) String() string {
 func (*PushResponse) ProtoMessage() {}
 
 func (x *PushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1238,7 @@ func (x *PushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushResponse.ProtoReflect.Descriptor instead.
 func (*PushResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PushResponse) GetProgress() *PullProgress {
@@ -1185,7 +1264,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1276,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1289,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HistoryRequest) GetImage() string {
@@ -1230,7 +1309,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1321,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1334,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HistoryResponse) GetLayers() []*HistoryLayer {
@@ -1280,7 +1359,7 @@ type HistoryLayer struct {
 
 func (x *HistoryLayer) Reset() {
 	*x = HistoryLayer{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1371,7 @@ func (x *HistoryLayer) String() string {
 func (*HistoryLayer) ProtoMessage() {}
 
 func (x *HistoryLayer) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1384,7 @@ func (x *HistoryLayer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryLayer.ProtoReflect.Descriptor instead.
 func (*HistoryLayer) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HistoryLayer) GetId() string {
@@ -1356,7 +1435,7 @@ type PruneImagesRequest struct {
 
 func (x *PruneImagesRequest) Reset() {
 	*x = PruneImagesRequest{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1447,7 @@ func (x *PruneImagesRequest) String() string {
 func (*PruneImagesRequest) ProtoMessage() {}
 
 func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1460,7 @@ func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneImagesRequest.ProtoReflect.Descriptor instead.
 func (*PruneImagesRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PruneImagesRequest) GetAll() bool {
@@ -1409,7 +1488,7 @@ type PruneImagesResponse struct {
 
 func (x *PruneImagesResponse) Reset() {
 	*x = PruneImagesResponse{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1500,7 @@ func (x *PruneImagesResponse) String() string {
 func (*PruneImagesResponse) ProtoMessage() {}
 
 func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1513,7 @@ func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneImagesResponse.ProtoReflect.Descriptor instead.
 func (*PruneImagesResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PruneImagesResponse) GetRemoved() []*Image {
@@ -1459,7 +1538,7 @@ type DiskUsageRequest struct {
 
 func (x *DiskUsageRequest) Reset() {
 	*x = DiskUsageRequest{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1550,7 @@ func (x *DiskUsageRequest) String() string {
 func (*DiskUsageRequest) ProtoMessage() {}
 
 func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1563,7 @@ func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUsageRequest.ProtoReflect.Descriptor instead.
 func (*DiskUsageRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type DiskUsageResponse struct {
@@ -1502,7 +1581,7 @@ type DiskUsageResponse struct {
 
 func (x *DiskUsageResponse) Reset() {
 	*x = DiskUsageResponse{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1593,7 @@ func (x *DiskUsageResponse) String() string {
 func (*DiskUsageResponse) ProtoMessage() {}
 
 func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1606,7 @@ func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUsageResponse.ProtoReflect.Descriptor instead.
 func (*DiskUsageResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DiskUsageResponse) GetImages() []*ImageUsage {
@@ -1579,7 +1658,7 @@ type ImageUsage struct {
 
 func (x *ImageUsage) Reset() {
 	*x = ImageUsage{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1670,7 @@ func (x *ImageUsage) String() string {
 func (*ImageUsage) ProtoMessage() {}
 
 func (x *ImageUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1683,7 @@ func (x *ImageUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageUsage.ProtoReflect.Descriptor instead.
 func (*ImageUsage) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ImageUsage) GetImage() *Image {
@@ -1649,7 +1728,7 @@ type ContainerUsage struct {
 
 func (x *ContainerUsage) Reset() {
 	*x = ContainerUsage{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1740,7 @@ func (x *ContainerUsage) String() string {
 func (*ContainerUsage) ProtoMessage() {}
 
 func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1753,7 @@ func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
 func (*ContainerUsage) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ContainerUsage) GetId() string {
@@ -1724,7 +1803,7 @@ type VolumeUsage struct {
 
 func (x *VolumeUsage) Reset() {
 	*x = VolumeUsage{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1815,7 @@ func (x *VolumeUsage) String() string {
 func (*VolumeUsage) ProtoMessage() {}
 
 func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1828,7 @@ func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
 func (*VolumeUsage) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VolumeUsage) GetName() string {
@@ -1783,7 +1862,7 @@ type TagRequest struct {
 
 func (x *TagRequest) Reset() {
 	*x = TagRequest{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1874,7 @@ func (x *TagRequest) String() string {
 func (*TagRequest) ProtoMessage() {}
 
 func (x *TagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1887,7 @@ func (x *TagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagRequest.ProtoReflect.Descriptor instead.
 func (*TagRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TagRequest) GetSource() string {
@@ -1833,7 +1912,7 @@ type TagResponse struct {
 
 func (x *TagResponse) Reset() {
 	*x = TagResponse{}
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1924,7 @@ func (x *TagResponse) String() string {
 func (*TagResponse) ProtoMessage() {}
 
 func (x *TagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1937,7 @@ func (x *TagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResponse.ProtoReflect.Descriptor instead.
 func (*TagResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type UntagRequest struct {
@@ -1870,7 +1949,7 @@ type UntagRequest struct {
 
 func (x *UntagRequest) Reset() {
 	*x = UntagRequest{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1961,7 @@ func (x *UntagRequest) String() string {
 func (*UntagRequest) ProtoMessage() {}
 
 func (x *UntagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1974,7 @@ func (x *UntagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagRequest.ProtoReflect.Descriptor instead.
 func (*UntagRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UntagRequest) GetImage() string {
@@ -1913,7 +1992,7 @@ type UntagResponse struct {
 
 func (x *UntagResponse) Reset() {
 	*x = UntagResponse{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2004,7 @@ func (x *UntagResponse) String() string {
 func (*UntagResponse) ProtoMessage() {}
 
 func (x *UntagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2017,7 @@ func (x *UntagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResponse.ProtoReflect.Descriptor instead.
 func (*UntagResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 type KillRequest struct {
@@ -1954,7 +2033,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2045,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2058,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KillRequest) GetContainerId() string {
@@ -2011,7 +2090,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2102,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2115,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_proto_rawDescGZIP(), []int{36}
 }
 
 type WaitRequest struct {
@@ -2048,7 +2127,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2139,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2152,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -2093,7 +2172,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2184,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2197,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -2150,7 +2229,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2241,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2254,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AttachRequest) GetRequest() isAttachRequest_Request {
@@ -2264,7 +2343,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2355,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2368,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AttachStart) GetContainerId() string {
@@ -2337,7 +2416,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2428,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2441,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -2393,7 +2472,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2484,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2497,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AttachResponse) GetResponse() isAttachResponse_Response {
@@ -2485,7 +2564,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2576,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2589,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_proto_rawDescGZIP(), []int{43}
 }
 
 type OpenVolumeRequest struct {
@@ -2522,7 +2601,7 @@ type OpenVolumeRequest struct {
 
 func (x *OpenVolumeRequest) Reset() {
 	*x = OpenVolumeRequest{}
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2613,7 @@ func (x *OpenVolumeRequest) String() string {
 func (*OpenVolumeRequest) ProtoMessage() {}
 
 func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2626,7 @@ func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeRequest.ProtoReflect.Descriptor instead.
 func (*OpenVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{43}
+	return file_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OpenVolumeRequest) GetName() string {
@@ -2566,7 +2645,7 @@ type OpenVolumeResponse struct {
 
 func (x *OpenVolumeResponse) Reset() {
 	*x = OpenVolumeResponse{}
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2657,7 @@ func (x *OpenVolumeResponse) String() string {
 func (*OpenVolumeResponse) ProtoMessage() {}
 
 func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2670,7 @@ func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeResponse.ProtoReflect.Descriptor instead.
 func (*OpenVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OpenVolumeResponse) GetPath() string {
@@ -2610,7 +2689,7 @@ type OpenLogsRequest struct {
 
 func (x *OpenLogsRequest) Reset() {
 	*x = OpenLogsRequest{}
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2701,7 @@ func (x *OpenLogsRequest) String() string {
 func (*OpenLogsRequest) ProtoMessage() {}
 
 func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2714,7 @@ func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsRequest.ProtoReflect.Descriptor instead.
 func (*OpenLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{45}
+	return file_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OpenLogsRequest) GetPodUid() string {
@@ -2654,7 +2733,7 @@ type OpenLogsResponse struct {
 
 func (x *OpenLogsResponse) Reset() {
 	*x = OpenLogsResponse{}
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2745,7 @@ func (x *OpenLogsResponse) String() string {
 func (*OpenLogsResponse) ProtoMessage() {}
 
 func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2758,7 @@ func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsResponse.ProtoReflect.Descriptor instead.
 func (*OpenLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{46}
+	return file_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OpenLogsResponse) GetPath() string {
@@ -2698,7 +2777,7 @@ type RemoveLogsRequest struct {
 
 func (x *RemoveLogsRequest) Reset() {
 	*x = RemoveLogsRequest{}
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2789,7 @@ func (x *RemoveLogsRequest) String() string {
 func (*RemoveLogsRequest) ProtoMessage() {}
 
 func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2802,7 @@ func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{47}
+	return file_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveLogsRequest) GetPodUid() string {
@@ -2741,7 +2820,7 @@ type RemoveLogsResponse struct {
 
 func (x *RemoveLogsResponse) Reset() {
 	*x = RemoveLogsResponse{}
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2832,7 @@ func (x *RemoveLogsResponse) String() string {
 func (*RemoveLogsResponse) ProtoMessage() {}
 
 func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2845,7 @@ func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{48}
+	return file_admin_proto_rawDescGZIP(), []int{49}
 }
 
 type ApplyRequest struct {
@@ -2779,7 +2858,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +2870,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +2883,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{49}
+	return file_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ApplyRequest) GetManifest() []byte {
@@ -2824,7 +2903,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2915,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2928,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{50}
+	return file_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ApplyResponse) GetApplied() []*ApplyResponse_Applied {
@@ -2878,7 +2957,7 @@ type DeleteManifestRequest struct {
 
 func (x *DeleteManifestRequest) Reset() {
 	*x = DeleteManifestRequest{}
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +2969,7 @@ func (x *DeleteManifestRequest) String() string {
 func (*DeleteManifestRequest) ProtoMessage() {}
 
 func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +2982,7 @@ func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteManifestRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{51}
+	return file_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteManifestRequest) GetManifest() []byte {
@@ -2930,7 +3009,7 @@ type PodName struct {
 
 func (x *PodName) Reset() {
 	*x = PodName{}
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3021,7 @@ func (x *PodName) String() string {
 func (*PodName) ProtoMessage() {}
 
 func (x *PodName) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3034,7 @@ func (x *PodName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodName.ProtoReflect.Descriptor instead.
 func (*PodName) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{52}
+	return file_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PodName) GetNamespace() string {
@@ -2983,7 +3062,7 @@ type DeleteManifestResponse struct {
 
 func (x *DeleteManifestResponse) Reset() {
 	*x = DeleteManifestResponse{}
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3074,7 @@ func (x *DeleteManifestResponse) String() string {
 func (*DeleteManifestResponse) ProtoMessage() {}
 
 func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3087,7 @@ func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteManifestResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{53}
+	return file_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeleteManifestResponse) GetDeleted() []*PodName {
@@ -3033,7 +3112,7 @@ type ListManifestsRequest struct {
 
 func (x *ListManifestsRequest) Reset() {
 	*x = ListManifestsRequest{}
-	mi := &file_admin_proto_msgTypes[54]
+	mi := &file_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3124,7 @@ func (x *ListManifestsRequest) String() string {
 func (*ListManifestsRequest) ProtoMessage() {}
 
 func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[54]
+	mi := &file_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3137,7 @@ func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsRequest.ProtoReflect.Descriptor instead.
 func (*ListManifestsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{54}
+	return file_admin_proto_rawDescGZIP(), []int{55}
 }
 
 type ListManifestsResponse struct {
@@ -3070,7 +3149,7 @@ type ListManifestsResponse struct {
 
 func (x *ListManifestsResponse) Reset() {
 	*x = ListManifestsResponse{}
-	mi := &file_admin_proto_msgTypes[55]
+	mi := &file_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3161,7 @@ func (x *ListManifestsResponse) String() string {
 func (*ListManifestsResponse) ProtoMessage() {}
 
 func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[55]
+	mi := &file_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3174,7 @@ func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsResponse.ProtoReflect.Descriptor instead.
 func (*ListManifestsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{55}
+	return file_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListManifestsResponse) GetPods() []*ManifestStatus {
@@ -3125,7 +3204,7 @@ type ManifestStatus struct {
 
 func (x *ManifestStatus) Reset() {
 	*x = ManifestStatus{}
-	mi := &file_admin_proto_msgTypes[56]
+	mi := &file_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3216,7 @@ func (x *ManifestStatus) String() string {
 func (*ManifestStatus) ProtoMessage() {}
 
 func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[56]
+	mi := &file_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3229,7 @@ func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestStatus.ProtoReflect.Descriptor instead.
 func (*ManifestStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{56}
+	return file_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ManifestStatus) GetNamespace() string {
@@ -3240,7 +3319,7 @@ type ManifestContainer struct {
 
 func (x *ManifestContainer) Reset() {
 	*x = ManifestContainer{}
-	mi := &file_admin_proto_msgTypes[57]
+	mi := &file_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3331,7 @@ func (x *ManifestContainer) String() string {
 func (*ManifestContainer) ProtoMessage() {}
 
 func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[57]
+	mi := &file_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3344,7 @@ func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestContainer.ProtoReflect.Descriptor instead.
 func (*ManifestContainer) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{57}
+	return file_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ManifestContainer) GetName() string {
@@ -3339,7 +3418,7 @@ type InfoResponse_Runtime struct {
 
 func (x *InfoResponse_Runtime) Reset() {
 	*x = InfoResponse_Runtime{}
-	mi := &file_admin_proto_msgTypes[58]
+	mi := &file_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3351,7 +3430,7 @@ func (x *InfoResponse_Runtime) String() string {
 func (*InfoResponse_Runtime) ProtoMessage() {}
 
 func (x *InfoResponse_Runtime) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[58]
+	mi := &file_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3421,7 +3500,7 @@ type ApplyResponse_Applied struct {
 
 func (x *ApplyResponse_Applied) Reset() {
 	*x = ApplyResponse_Applied{}
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3512,7 @@ func (x *ApplyResponse_Applied) String() string {
 func (*ApplyResponse_Applied) ProtoMessage() {}
 
 func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3525,7 @@ func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse_Applied.ProtoReflect.Descriptor instead.
 func (*ApplyResponse_Applied) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{50, 0}
+	return file_admin_proto_rawDescGZIP(), []int{51, 0}
 }
 
 func (x *ApplyResponse_Applied) GetNamespace() string {
@@ -3474,8 +3553,9 @@ var File_admin_proto protoreflect.FileDescriptor
 
 const file_admin_proto_rawDesc = "" +
 	"\n" +
-	"\vadmin.proto\x12\x0eberth.admin.v1\"\r\n" +
-	"\vInfoRequest\"\xa6\x03\n" +
+	"\vadmin.proto\x12\x0eberth.admin.v1\"%\n" +
+	"\vInfoRequest\x12\x16\n" +
+	"\x06advice\x18\x01 \x01(\bR\x06advice\"\xd6\x03\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x1d\n" +
@@ -3484,7 +3564,8 @@ const file_admin_proto_rawDesc = "" +
 	"\x04root\x18\x04 \x01(\tR\x04root\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12>\n" +
 	"\aruntime\x18\x06 \x01(\v2$.berth.admin.v1.InfoResponse.RuntimeR\aruntime\x12*\n" +
-	"\x05facts\x18\a \x03(\v2\x14.berth.admin.v1.FactR\x05facts\x1a\xb4\x01\n" +
+	"\x05facts\x18\a \x03(\v2\x14.berth.admin.v1.FactR\x05facts\x12.\n" +
+	"\x06advice\x18\b \x03(\v2\x16.berth.admin.v1.AdviceR\x06advice\x1a\xb4\x01\n" +
 	"\aRuntime\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -3493,7 +3574,11 @@ const file_admin_proto_rawDesc = "" +
 	"worker_pid\x18\x03 \x01(\x05R\tworkerPid\x12#\n" +
 	"\rcgroup_driver\x18\x04 \x01(\tR\fcgroupDriver\x12\x16\n" +
 	"\x06limits\x18\x05 \x03(\tR\x06limits\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"0\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"D\n" +
+	"\x06Advice\x12\x16\n" +
+	"\x06needed\x18\x01 \x01(\bR\x06needed\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02do\x18\x03 \x01(\tR\x02do\"0\n" +
 	"\x04Fact\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"&\n" +
@@ -3743,144 +3828,146 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_admin_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: berth.admin.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: berth.admin.v1.InfoResponse
-	(*Fact)(nil),                   // 2: berth.admin.v1.Fact
-	(*CheckRequest)(nil),           // 3: berth.admin.v1.CheckRequest
-	(*CheckResponse)(nil),          // 4: berth.admin.v1.CheckResponse
-	(*VerifyRequest)(nil),          // 5: berth.admin.v1.VerifyRequest
-	(*VerifyResponse)(nil),         // 6: berth.admin.v1.VerifyResponse
-	(*VerifyProgress)(nil),         // 7: berth.admin.v1.VerifyProgress
-	(*Problem)(nil),                // 8: berth.admin.v1.Problem
-	(*Image)(nil),                  // 9: berth.admin.v1.Image
-	(*PullRequest)(nil),            // 10: berth.admin.v1.PullRequest
-	(*Auth)(nil),                   // 11: berth.admin.v1.Auth
-	(*PullResponse)(nil),           // 12: berth.admin.v1.PullResponse
-	(*PullProgress)(nil),           // 13: berth.admin.v1.PullProgress
-	(*LoadRequest)(nil),            // 14: berth.admin.v1.LoadRequest
-	(*LoadResponse)(nil),           // 15: berth.admin.v1.LoadResponse
-	(*SaveRequest)(nil),            // 16: berth.admin.v1.SaveRequest
-	(*SaveResponse)(nil),           // 17: berth.admin.v1.SaveResponse
-	(*PushRequest)(nil),            // 18: berth.admin.v1.PushRequest
-	(*PushResponse)(nil),           // 19: berth.admin.v1.PushResponse
-	(*HistoryRequest)(nil),         // 20: berth.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),        // 21: berth.admin.v1.HistoryResponse
-	(*HistoryLayer)(nil),           // 22: berth.admin.v1.HistoryLayer
-	(*PruneImagesRequest)(nil),     // 23: berth.admin.v1.PruneImagesRequest
-	(*PruneImagesResponse)(nil),    // 24: berth.admin.v1.PruneImagesResponse
-	(*DiskUsageRequest)(nil),       // 25: berth.admin.v1.DiskUsageRequest
-	(*DiskUsageResponse)(nil),      // 26: berth.admin.v1.DiskUsageResponse
-	(*ImageUsage)(nil),             // 27: berth.admin.v1.ImageUsage
-	(*ContainerUsage)(nil),         // 28: berth.admin.v1.ContainerUsage
-	(*VolumeUsage)(nil),            // 29: berth.admin.v1.VolumeUsage
-	(*TagRequest)(nil),             // 30: berth.admin.v1.TagRequest
-	(*TagResponse)(nil),            // 31: berth.admin.v1.TagResponse
-	(*UntagRequest)(nil),           // 32: berth.admin.v1.UntagRequest
-	(*UntagResponse)(nil),          // 33: berth.admin.v1.UntagResponse
-	(*KillRequest)(nil),            // 34: berth.admin.v1.KillRequest
-	(*KillResponse)(nil),           // 35: berth.admin.v1.KillResponse
-	(*WaitRequest)(nil),            // 36: berth.admin.v1.WaitRequest
-	(*WaitResponse)(nil),           // 37: berth.admin.v1.WaitResponse
-	(*AttachRequest)(nil),          // 38: berth.admin.v1.AttachRequest
-	(*AttachStart)(nil),            // 39: berth.admin.v1.AttachStart
-	(*TerminalSize)(nil),           // 40: berth.admin.v1.TerminalSize
-	(*AttachResponse)(nil),         // 41: berth.admin.v1.AttachResponse
-	(*Attached)(nil),               // 42: berth.admin.v1.Attached
-	(*OpenVolumeRequest)(nil),      // 43: berth.admin.v1.OpenVolumeRequest
-	(*OpenVolumeResponse)(nil),     // 44: berth.admin.v1.OpenVolumeResponse
-	(*OpenLogsRequest)(nil),        // 45: berth.admin.v1.OpenLogsRequest
-	(*OpenLogsResponse)(nil),       // 46: berth.admin.v1.OpenLogsResponse
-	(*RemoveLogsRequest)(nil),      // 47: berth.admin.v1.RemoveLogsRequest
-	(*RemoveLogsResponse)(nil),     // 48: berth.admin.v1.RemoveLogsResponse
-	(*ApplyRequest)(nil),           // 49: berth.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 50: berth.admin.v1.ApplyResponse
-	(*DeleteManifestRequest)(nil),  // 51: berth.admin.v1.DeleteManifestRequest
-	(*PodName)(nil),                // 52: berth.admin.v1.PodName
-	(*DeleteManifestResponse)(nil), // 53: berth.admin.v1.DeleteManifestResponse
-	(*ListManifestsRequest)(nil),   // 54: berth.admin.v1.ListManifestsRequest
-	(*ListManifestsResponse)(nil),  // 55: berth.admin.v1.ListManifestsResponse
-	(*ManifestStatus)(nil),         // 56: berth.admin.v1.ManifestStatus
-	(*ManifestContainer)(nil),      // 57: berth.admin.v1.ManifestContainer
-	(*InfoResponse_Runtime)(nil),   // 58: berth.admin.v1.InfoResponse.Runtime
-	(*ApplyResponse_Applied)(nil),  // 59: berth.admin.v1.ApplyResponse.Applied
+	(*Advice)(nil),                 // 2: berth.admin.v1.Advice
+	(*Fact)(nil),                   // 3: berth.admin.v1.Fact
+	(*CheckRequest)(nil),           // 4: berth.admin.v1.CheckRequest
+	(*CheckResponse)(nil),          // 5: berth.admin.v1.CheckResponse
+	(*VerifyRequest)(nil),          // 6: berth.admin.v1.VerifyRequest
+	(*VerifyResponse)(nil),         // 7: berth.admin.v1.VerifyResponse
+	(*VerifyProgress)(nil),         // 8: berth.admin.v1.VerifyProgress
+	(*Problem)(nil),                // 9: berth.admin.v1.Problem
+	(*Image)(nil),                  // 10: berth.admin.v1.Image
+	(*PullRequest)(nil),            // 11: berth.admin.v1.PullRequest
+	(*Auth)(nil),                   // 12: berth.admin.v1.Auth
+	(*PullResponse)(nil),           // 13: berth.admin.v1.PullResponse
+	(*PullProgress)(nil),           // 14: berth.admin.v1.PullProgress
+	(*LoadRequest)(nil),            // 15: berth.admin.v1.LoadRequest
+	(*LoadResponse)(nil),           // 16: berth.admin.v1.LoadResponse
+	(*SaveRequest)(nil),            // 17: berth.admin.v1.SaveRequest
+	(*SaveResponse)(nil),           // 18: berth.admin.v1.SaveResponse
+	(*PushRequest)(nil),            // 19: berth.admin.v1.PushRequest
+	(*PushResponse)(nil),           // 20: berth.admin.v1.PushResponse
+	(*HistoryRequest)(nil),         // 21: berth.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),        // 22: berth.admin.v1.HistoryResponse
+	(*HistoryLayer)(nil),           // 23: berth.admin.v1.HistoryLayer
+	(*PruneImagesRequest)(nil),     // 24: berth.admin.v1.PruneImagesRequest
+	(*PruneImagesResponse)(nil),    // 25: berth.admin.v1.PruneImagesResponse
+	(*DiskUsageRequest)(nil),       // 26: berth.admin.v1.DiskUsageRequest
+	(*DiskUsageResponse)(nil),      // 27: berth.admin.v1.DiskUsageResponse
+	(*ImageUsage)(nil),             // 28: berth.admin.v1.ImageUsage
+	(*ContainerUsage)(nil),         // 29: berth.admin.v1.ContainerUsage
+	(*VolumeUsage)(nil),            // 30: berth.admin.v1.VolumeUsage
+	(*TagRequest)(nil),             // 31: berth.admin.v1.TagRequest
+	(*TagResponse)(nil),            // 32: berth.admin.v1.TagResponse
+	(*UntagRequest)(nil),           // 33: berth.admin.v1.UntagRequest
+	(*UntagResponse)(nil),          // 34: berth.admin.v1.UntagResponse
+	(*KillRequest)(nil),            // 35: berth.admin.v1.KillRequest
+	(*KillResponse)(nil),           // 36: berth.admin.v1.KillResponse
+	(*WaitRequest)(nil),            // 37: berth.admin.v1.WaitRequest
+	(*WaitResponse)(nil),           // 38: berth.admin.v1.WaitResponse
+	(*AttachRequest)(nil),          // 39: berth.admin.v1.AttachRequest
+	(*AttachStart)(nil),            // 40: berth.admin.v1.AttachStart
+	(*TerminalSize)(nil),           // 41: berth.admin.v1.TerminalSize
+	(*AttachResponse)(nil),         // 42: berth.admin.v1.AttachResponse
+	(*Attached)(nil),               // 43: berth.admin.v1.Attached
+	(*OpenVolumeRequest)(nil),      // 44: berth.admin.v1.OpenVolumeRequest
+	(*OpenVolumeResponse)(nil),     // 45: berth.admin.v1.OpenVolumeResponse
+	(*OpenLogsRequest)(nil),        // 46: berth.admin.v1.OpenLogsRequest
+	(*OpenLogsResponse)(nil),       // 47: berth.admin.v1.OpenLogsResponse
+	(*RemoveLogsRequest)(nil),      // 48: berth.admin.v1.RemoveLogsRequest
+	(*RemoveLogsResponse)(nil),     // 49: berth.admin.v1.RemoveLogsResponse
+	(*ApplyRequest)(nil),           // 50: berth.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 51: berth.admin.v1.ApplyResponse
+	(*DeleteManifestRequest)(nil),  // 52: berth.admin.v1.DeleteManifestRequest
+	(*PodName)(nil),                // 53: berth.admin.v1.PodName
+	(*DeleteManifestResponse)(nil), // 54: berth.admin.v1.DeleteManifestResponse
+	(*ListManifestsRequest)(nil),   // 55: berth.admin.v1.ListManifestsRequest
+	(*ListManifestsResponse)(nil),  // 56: berth.admin.v1.ListManifestsResponse
+	(*ManifestStatus)(nil),         // 57: berth.admin.v1.ManifestStatus
+	(*ManifestContainer)(nil),      // 58: berth.admin.v1.ManifestContainer
+	(*InfoResponse_Runtime)(nil),   // 59: berth.admin.v1.InfoResponse.Runtime
+	(*ApplyResponse_Applied)(nil),  // 60: berth.admin.v1.ApplyResponse.Applied
 }
 var file_admin_proto_depIdxs = []int32{
-	58, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
-	2,  // 1: berth.admin.v1.InfoResponse.facts:type_name -> berth.admin.v1.Fact
-	8,  // 2: berth.admin.v1.CheckResponse.problems:type_name -> berth.admin.v1.Problem
-	7,  // 3: berth.admin.v1.VerifyResponse.progress:type_name -> berth.admin.v1.VerifyProgress
-	8,  // 4: berth.admin.v1.VerifyResponse.problems:type_name -> berth.admin.v1.Problem
-	11, // 5: berth.admin.v1.PullRequest.auth:type_name -> berth.admin.v1.Auth
-	13, // 6: berth.admin.v1.PullResponse.progress:type_name -> berth.admin.v1.PullProgress
-	9,  // 7: berth.admin.v1.PullResponse.image:type_name -> berth.admin.v1.Image
-	9,  // 8: berth.admin.v1.LoadResponse.images:type_name -> berth.admin.v1.Image
-	11, // 9: berth.admin.v1.PushRequest.auth:type_name -> berth.admin.v1.Auth
-	13, // 10: berth.admin.v1.PushResponse.progress:type_name -> berth.admin.v1.PullProgress
-	22, // 11: berth.admin.v1.HistoryResponse.layers:type_name -> berth.admin.v1.HistoryLayer
-	9,  // 12: berth.admin.v1.PruneImagesResponse.removed:type_name -> berth.admin.v1.Image
-	27, // 13: berth.admin.v1.DiskUsageResponse.images:type_name -> berth.admin.v1.ImageUsage
-	28, // 14: berth.admin.v1.DiskUsageResponse.containers:type_name -> berth.admin.v1.ContainerUsage
-	29, // 15: berth.admin.v1.DiskUsageResponse.volumes:type_name -> berth.admin.v1.VolumeUsage
-	9,  // 16: berth.admin.v1.ImageUsage.image:type_name -> berth.admin.v1.Image
-	39, // 17: berth.admin.v1.AttachRequest.start:type_name -> berth.admin.v1.AttachStart
-	40, // 18: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
-	40, // 19: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
-	42, // 20: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
-	59, // 21: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
-	52, // 22: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
-	52, // 23: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
-	52, // 24: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
-	56, // 25: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
-	57, // 26: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
-	0,  // 27: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
-	3,  // 28: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
-	5,  // 29: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
-	10, // 30: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
-	14, // 31: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
-	16, // 32: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
-	18, // 33: berth.admin.v1.Admin.Push:input_type -> berth.admin.v1.PushRequest
-	20, // 34: berth.admin.v1.Admin.History:input_type -> berth.admin.v1.HistoryRequest
-	23, // 35: berth.admin.v1.Admin.PruneImages:input_type -> berth.admin.v1.PruneImagesRequest
-	25, // 36: berth.admin.v1.Admin.DiskUsage:input_type -> berth.admin.v1.DiskUsageRequest
-	30, // 37: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
-	32, // 38: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
-	34, // 39: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
-	36, // 40: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
-	38, // 41: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
-	43, // 42: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
-	45, // 43: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
-	47, // 44: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
-	49, // 45: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
-	51, // 46: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
-	54, // 47: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
-	1,  // 48: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
-	4,  // 49: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
-	6,  // 50: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
-	12, // 51: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
-	15, // 52: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
-	17, // 53: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
-	19, // 54: berth.admin.v1.Admin.Push:output_type -> berth.admin.v1.PushResponse
-	21, // 55: berth.admin.v1.Admin.History:output_type -> berth.admin.v1.HistoryResponse
-	24, // 56: berth.admin.v1.Admin.PruneImages:output_type -> berth.admin.v1.PruneImagesResponse
-	26, // 57: berth.admin.v1.Admin.DiskUsage:output_type -> berth.admin.v1.DiskUsageResponse
-	31, // 58: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
-	33, // 59: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
-	35, // 60: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
-	37, // 61: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
-	41, // 62: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
-	44, // 63: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
-	46, // 64: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
-	48, // 65: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
-	50, // 66: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
-	53, // 67: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
-	55, // 68: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
-	48, // [48:69] is the sub-list for method output_type
-	27, // [27:48] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	59, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
+	3,  // 1: berth.admin.v1.InfoResponse.facts:type_name -> berth.admin.v1.Fact
+	2,  // 2: berth.admin.v1.InfoResponse.advice:type_name -> berth.admin.v1.Advice
+	9,  // 3: berth.admin.v1.CheckResponse.problems:type_name -> berth.admin.v1.Problem
+	8,  // 4: berth.admin.v1.VerifyResponse.progress:type_name -> berth.admin.v1.VerifyProgress
+	9,  // 5: berth.admin.v1.VerifyResponse.problems:type_name -> berth.admin.v1.Problem
+	12, // 6: berth.admin.v1.PullRequest.auth:type_name -> berth.admin.v1.Auth
+	14, // 7: berth.admin.v1.PullResponse.progress:type_name -> berth.admin.v1.PullProgress
+	10, // 8: berth.admin.v1.PullResponse.image:type_name -> berth.admin.v1.Image
+	10, // 9: berth.admin.v1.LoadResponse.images:type_name -> berth.admin.v1.Image
+	12, // 10: berth.admin.v1.PushRequest.auth:type_name -> berth.admin.v1.Auth
+	14, // 11: berth.admin.v1.PushResponse.progress:type_name -> berth.admin.v1.PullProgress
+	23, // 12: berth.admin.v1.HistoryResponse.layers:type_name -> berth.admin.v1.HistoryLayer
+	10, // 13: berth.admin.v1.PruneImagesResponse.removed:type_name -> berth.admin.v1.Image
+	28, // 14: berth.admin.v1.DiskUsageResponse.images:type_name -> berth.admin.v1.ImageUsage
+	29, // 15: berth.admin.v1.DiskUsageResponse.containers:type_name -> berth.admin.v1.ContainerUsage
+	30, // 16: berth.admin.v1.DiskUsageResponse.volumes:type_name -> berth.admin.v1.VolumeUsage
+	10, // 17: berth.admin.v1.ImageUsage.image:type_name -> berth.admin.v1.Image
+	40, // 18: berth.admin.v1.AttachRequest.start:type_name -> berth.admin.v1.AttachStart
+	41, // 19: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
+	41, // 20: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
+	43, // 21: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
+	60, // 22: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
+	53, // 23: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
+	53, // 24: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
+	53, // 25: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
+	57, // 26: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
+	58, // 27: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
+	0,  // 28: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
+	4,  // 29: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
+	6,  // 30: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
+	11, // 31: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
+	15, // 32: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
+	17, // 33: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
+	19, // 34: berth.admin.v1.Admin.Push:input_type -> berth.admin.v1.PushRequest
+	21, // 35: berth.admin.v1.Admin.History:input_type -> berth.admin.v1.HistoryRequest
+	24, // 36: berth.admin.v1.Admin.PruneImages:input_type -> berth.admin.v1.PruneImagesRequest
+	26, // 37: berth.admin.v1.Admin.DiskUsage:input_type -> berth.admin.v1.DiskUsageRequest
+	31, // 38: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
+	33, // 39: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
+	35, // 40: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
+	37, // 41: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
+	39, // 42: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
+	44, // 43: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
+	46, // 44: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
+	48, // 45: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
+	50, // 46: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
+	52, // 47: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
+	55, // 48: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
+	1,  // 49: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
+	5,  // 50: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
+	7,  // 51: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
+	13, // 52: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
+	16, // 53: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
+	18, // 54: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
+	20, // 55: berth.admin.v1.Admin.Push:output_type -> berth.admin.v1.PushResponse
+	22, // 56: berth.admin.v1.Admin.History:output_type -> berth.admin.v1.HistoryResponse
+	25, // 57: berth.admin.v1.Admin.PruneImages:output_type -> berth.admin.v1.PruneImagesResponse
+	27, // 58: berth.admin.v1.Admin.DiskUsage:output_type -> berth.admin.v1.DiskUsageResponse
+	32, // 59: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
+	34, // 60: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
+	36, // 61: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
+	38, // 62: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
+	42, // 63: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
+	45, // 64: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
+	47, // 65: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
+	49, // 66: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
+	51, // 67: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
+	54, // 68: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
+	56, // 69: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
+	49, // [49:70] is the sub-list for method output_type
+	28, // [28:49] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -3888,13 +3975,13 @@ func file_admin_proto_init() {
 	if File_admin_proto != nil {
 		return
 	}
-	file_admin_proto_msgTypes[38].OneofWrappers = []any{
+	file_admin_proto_msgTypes[39].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Size)(nil),
 	}
-	file_admin_proto_msgTypes[41].OneofWrappers = []any{
+	file_admin_proto_msgTypes[42].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3905,7 +3992,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/berth-run/berth/pkg/admin"
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/host"
+)
+
+// advice is what `berth doctor` shows: what keeps pods from running here, then what
+// is missing.
+func (s *services) advice(ctx context.Context) []admin.Advice {
+	var needed, missing []admin.Advice
+	add := func(a admin.Advice) {
+		if a.Needed {
+			needed = append(needed, a)
+		} else {
+			missing = append(missing, a)
+		}
+	}
+	v, err := s.runtime.Version(ctx)
+	if err != nil {
+		add(admin.Advice{Needed: true, What: "berth-runtime does not answer: " + err.Error(), Do: "systemctl start berth-runtime, and look into its journal"})
+	}
+	if err := s.network.Status(ctx); err != nil {
+		do := "look into what the network plugin says"
+		if errors.Is(err, errs.Unavailable) {
+			do = "install a network add-on, or put a CNI configuration into " + s.o.Config.Network.ConfDir
+		}
+		add(admin.Advice{Needed: true, What: "no network for pods: " + err.Error(), Do: do})
+	}
+	for _, a := range append(s.facts.Advise(), host.Sysctls(host.ReadText)...) {
+		add(admin.Advice(a))
+	}
+	for _, limit := range v.Limits {
+		add(admin.Advice{What: "berth-runtime: " + limit, Do: "run berth-runtime with all capabilities, as the unit in contrib/systemd does"})
+	}
+	return append(needed, missing...)
+}
