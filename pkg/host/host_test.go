@@ -20,12 +20,13 @@ func TestProbeIsQuickAndRemembered(t *testing.T) {
 		t.Errorf("facts %+v", f)
 	}
 	best := time.Hour
-	for range 5 {
+	const quick = 5 * time.Millisecond
+	for n := 0; n < 5 || n < 500 && best > quick; n++ { // other tests take the processors too
 		start := time.Now()
 		probe()
 		best = min(best, time.Since(start))
 	}
-	if best > 5*time.Millisecond {
+	if best > quick {
 		t.Errorf("a probe takes %s", best)
 	}
 	if d := cmp.Diff(Probe(), Probe()); d != "" {
