@@ -85,7 +85,7 @@ func (s *Service) writeHosts(p *Sandbox) error {
 func (s *Service) forContainer(p *Sandbox) container.Pod {
 	c := container.Pod{
 		ID: p.ID, Config: p.Config, Handler: p.Handler, Namespaces: p.namespaces, Shm: "/dev/shm", UTSName: hostname(p),
-		ResolvConf: s.file(p.ID, "resolv.conf"), Hosts: s.file(p.ID, "hosts"), Hostname: s.file(p.ID, "hostname"), CgroupParent: s.cgroupParent(p),
+		ResolvConf: s.file(p.ID, "resolv.conf"), Hosts: s.file(p.ID, "hosts"), Hostname: s.file(p.ID, "hostname"), CgroupParent: cgroupParent(p, s.d.CgroupDriver),
 	}
 	if spec.NamespaceModes(p.Config, nil).IPC != cri.NamespaceMode_NODE {
 		c.Shm = s.file(p.ID, "shm")

@@ -28,7 +28,7 @@ func (s *Service) request(p *Sandbox) (runtime.PodRequest, error) {
 	if r.Sysctls, err = spec.PodSysctls(p.Config, s.d.DefaultSysctls); err != nil {
 		return r, err
 	}
-	parent, err := spec.CgroupParent(s.cgroupParent(p), s.d.CgroupDriver)
+	parent, err := spec.CgroupParent(cgroupParent(p, s.d.CgroupDriver), s.d.CgroupDriver)
 	if err != nil {
 		return r, err
 	}
@@ -60,17 +60,6 @@ func (s *Service) request(p *Sandbox) (runtime.PodRequest, error) {
 		}
 	}
 	return r, nil
-}
-
-// cgroupParent is kubelet's choice, or a cgroup of the pod's own below Berth's.
-func (s *Service) cgroupParent(p *Sandbox) string {
-	if parent := p.Config.GetLinux().GetCgroupParent(); parent != "" {
-		return parent
-	}
-	if s.d.CgroupDriver == spec.Systemd {
-		return "berth-" + p.ID + ".slice"
-	}
-	return "/berth/" + p.ID
 }
 
 // hostname is what the pod calls itself: the node's name in the host's UTS

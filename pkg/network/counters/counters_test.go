@@ -44,18 +44,18 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// namespace makes a network namespace with a dummy interface, pinned to a file.
+// namespace makes a network namespace with a bridge, pinned to a file.
 func namespace(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command("unshare", "--net="+path, "ip", "link", "add", "name", name, "type", "dummy")
+	c := exec.Command("unshare", "--net="+path, "ip", "link", "add", "name", name, "type", "bridge")
 	out, err := c.CombinedOutput()
 	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) }) // it may not have been made
 	if err != nil {
-		t.Skipf("cannot make a network namespace: %v: %s", err, out)
+		t.Fatalf("cannot make a network namespace: %v: %s", err, out)
 	}
 	return path
 }
