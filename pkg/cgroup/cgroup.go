@@ -44,6 +44,8 @@ type Memory struct {
 	Pressure                 *Pressure
 	// Only with Detail.
 	Peak, Kernel, Failures, OOMKills uint64
+	// Reservation is v2's memory.low, or v1's soft limit; 0: none.
+	Reservation uint64
 }
 
 // WorkingSet is what kubelet counts: all but the page cache that has not been

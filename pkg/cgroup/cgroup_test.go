@@ -42,6 +42,7 @@ var filesV2 = map[string]string{
 	"c/memory.pressure":          pressure,
 	"c/io.pressure":              pressure,
 	"c/memory.current":           "1000\n",
+	"c/memory.low":               "77\n",
 	"c/memory.max":               "4096\n",
 	"c/memory.peak":              "1200\n",
 	"c/memory.stat":              "anon 300\nfile 500\nkernel 70\nkernel_stack 1\nfile_mapped 60\nfile_dirty 0\ninactive_anon 0\nactive_anon 300\ninactive_file 200\nactive_file 250\npgfault 9\npgmajfault 4\n",
@@ -62,7 +63,7 @@ func wantV2() Stats {
 		CPU: CPU{Known: true, Usage: 1_500_000, User: 1_000_000, System: 500_000, Periods: 7, ThrottledPeriods: 2, ThrottledTime: 90_000, Pressure: wantPressure},
 		Memory: Memory{
 			Known: true, Usage: 1000, Limit: 4096, Anon: 300, File: 500, Mapped: 60, ActiveFile: 250, InactiveFile: 200, Faults: 9, MajorFaults: 4,
-			Pressure: wantPressure, Peak: 1200, Kernel: 70, Failures: 5, OOMKills: 1,
+			Pressure: wantPressure, Peak: 1200, Kernel: 70, Failures: 5, OOMKills: 1, Reservation: 77,
 		},
 		Swap: Swap{Known: true, Usage: 33, Limit: 100},
 		Pids: Pids{Known: true, Current: 5, Processes: 3, Max: Unlimited},
@@ -99,7 +100,7 @@ func TestBriefReadsWhatKubeletAsks(t *testing.T) {
 	defer g.Close()
 	got, err := NewReader().Read(g, Brief)
 	want := wantV2()
-	want.Memory.Peak, want.Memory.Failures, want.Memory.OOMKills, want.Pids.Max = 0, 0, 0, 0
+	want.Memory.Peak, want.Memory.Failures, want.Memory.OOMKills, want.Memory.Reservation, want.Pids.Max = 0, 0, 0, 0, 0
 	want.IO.Devices, want.HugeTLB = nil, nil
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Error(err, diff)
@@ -138,6 +139,7 @@ var filesV1 = map[string]string{
 	"cpu/c/cpu.stat":                                    "nr_periods 7\nnr_throttled 2\nthrottled_time 90000\nnr_bursts 0\nburst_time 0\n",
 	"memory/c/memory.usage_in_bytes":                    "1000\n",
 	"memory/c/memory.limit_in_bytes":                    "4096\n",
+	"memory/c/memory.soft_limit_in_bytes":               "77\n",
 	"memory/c/memory.max_usage_in_bytes":                "1200\n",
 	"memory/c/memory.failcnt":                           "5\n",
 	"memory/c/memory.kmem.usage_in_bytes":               "70\n",

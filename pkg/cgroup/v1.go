@@ -97,6 +97,9 @@ func (r *Reader) memoryV1(g *Group, d Detail, s *Stats) {
 	m.Peak, _ = r.number(dir, "memory.max_usage_in_bytes")
 	m.Kernel, _ = r.number(dir, "memory.kmem.usage_in_bytes")
 	m.Failures, _ = r.number(dir, "memory.failcnt")
+	if soft := limitV1(r.number(dir, "memory.soft_limit_in_bytes")); soft != Unlimited {
+		m.Reservation = soft
+	}
 	for key, value := range pairs(r.file(dir, "memory.oom_control")) {
 		if string(key) == "oom_kill" {
 			m.OOMKills = value

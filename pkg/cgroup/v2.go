@@ -83,6 +83,7 @@ func (r *Reader) memoryV2(g *Group, d Detail, s *Stats) {
 	}
 	dir := g.dir("")
 	m.Peak, _ = r.number(dir, "memory.peak") // since Linux 5.19
+	m.Reservation, _ = r.number(dir, "memory.low")
 	for key, value := range pairs(r.file(dir, "memory.events")) {
 		switch string(key) {
 		case "max":

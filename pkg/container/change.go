@@ -41,10 +41,10 @@ func (s *Service) change(ctx context.Context, id string, f func(Status) Status) 
 	}
 	switch next.State {
 	case Running:
-		s.events.Publish(Event{EventStarted, &changed})
+		s.events.Publish(Event{EventStarted, &changed, time.Now()})
 	case Exited:
 		close(changed.exited)
-		s.events.Publish(Event{EventStopped, &changed})
+		s.events.Publish(Event{EventStopped, &changed, time.Now()})
 	}
 }
 

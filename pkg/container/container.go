@@ -110,6 +110,7 @@ const (
 type Event struct {
 	Type      EventType
 	Container *Container
+	At        time.Time
 }
 
 // Problem is something that Check found.

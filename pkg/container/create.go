@@ -112,7 +112,7 @@ func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.Container
 	}
 	undone.Discard()
 	s.table.Put(id, k)
-	s.events.Publish(Event{EventCreated, k})
+	s.events.Publish(Event{EventCreated, k, time.Now()})
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	}
 	s.names.Release(nameKey(c.PodID, c.Config), c.ID)
 	s.table.Delete(c.ID)
-	s.events.Publish(Event{EventDeleted, c})
+	s.events.Publish(Event{EventDeleted, c, time.Now()})
 	return nil
 }
 

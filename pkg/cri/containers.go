@@ -72,13 +72,17 @@ func (c *Containers) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveCo
 
 // ListContainers lists containers, the newest first.
 func (c *Containers) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	resp := &runtimeapi.ListContainersResponse{}
+	return &runtimeapi.ListContainersResponse{Containers: c.filtered(r.GetFilter())}, nil
+}
+
+func (c *Containers) filtered(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+	var all []*runtimeapi.Container
 	for _, k := range c.Service.List() {
-		if item := listed(k); matchesContainer(item, r.GetFilter()) {
-			resp.Containers = append(resp.Containers, item)
+		if item := listed(k); matchesContainer(item, f) {
+			all = append(all, item)
 		}
 	}
-	return resp, nil
+	return all
 }
 
 // ContainerStatus tells all of one container.

@@ -16,22 +16,32 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// Register adds CRI's two services to a gRPC server.
-func Register(g grpc.ServiceRegistrar, n *Node, p *Pods, c *Containers, i *Images) {
-	runtimeapi.RegisterRuntimeServiceServer(g, runtimeService{Node: n, Pods: p, Containers: c})
-	runtimeapi.RegisterImageServiceServer(g, imageService{Images: i})
-}
-
-// runtimeService puts the groups together. What none of them has is found one
-// level deeper.
-type runtimeService struct {
-	noRuntime
+// Groups are all groups of RPCs.
+type Groups struct {
 	*Node
 	*Pods
 	*Containers
+	*Stats
+	*Events
+	Images *Images
 }
 
-type noRuntime struct {
+// Register adds CRI's two services to a gRPC server.
+func Register(g grpc.ServiceRegistrar, all Groups) {
+	runtimeapi.RegisterRuntimeServiceServer(g, runtimeService{Groups: all})
+	runtimeapi.RegisterImageServiceServer(g, imageService{Images: all.Images})
+}
+
+// runtimeService puts the groups together. What none of them has is found a level
+// deeper than what they have.
+type runtimeService struct {
+	Groups
+	noRuntime
+}
+
+type noRuntime struct{ deeper }
+
+type deeper struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 }
 

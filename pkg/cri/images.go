@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
@@ -106,32 +105,6 @@ func (i *Images) filtered(spec *runtimeapi.ImageSpec) ([]image.Image, error) {
 		return all, nil
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(f image.Image) bool { return f.Handler != spec.GetRuntimeHandler() }), nil
-}
-
-// maxStreamed is how many bytes one message of a stream may have before the next
-// begins: far below what kubelet takes.
-const maxStreamed = 1 << 20
-
-// StreamImages lists images as ListImages does, however many there are.
-func (i *Images) StreamImages(r *runtimeapi.StreamImagesRequest, stream runtimeapi.ImageService_StreamImagesServer) error {
-	found, err := i.filtered(r.GetFilter().GetImage())
-	if err != nil {
-		return err
-	}
-	resp, size := &runtimeapi.StreamImagesResponse{}, 0
-	for n, f := range found {
-		next := criImage(f)
-		resp.Images = append(resp.Images, next)
-		size += proto.Size(next)
-		if size < maxStreamed && n < len(found)-1 {
-			continue
-		}
-		if err := stream.Send(resp); err != nil {
-			return err
-		}
-		resp, size = &runtimeapi.StreamImagesResponse{}, 0
-	}
-	return nil
 }
 
 // ImageStatus tells of one image, and nothing where it is not here.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/cgroup"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/edge"
@@ -26,6 +27,7 @@ import (
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 	"github.com/berth-run/berth/pkg/spec"
+	"github.com/berth-run/berth/pkg/stats"
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -54,13 +56,17 @@ type kubelet struct {
 	image   string // the id of appName
 	logs    string
 	policy  string // the file that decides on images
+
+	hierarchy string // what stands for cgroup v2
+	collector *stats.Service
+	stopping  chan struct{}
 }
 
 func newKubelet(t *testing.T) *kubelet {
 	t.Helper()
 	testutil.Root(t) // root file systems and shm are mounts
 	root, state := t.TempDir(), t.TempDir()
-	k := &kubelet{t: t, runtime: &runtimetest.Fake{}, network: &plugins{}, logs: t.TempDir()}
+	k := &kubelet{t: t, runtime: &runtimetest.Fake{}, network: &plugins{}, logs: t.TempDir(), hierarchy: t.TempDir(), stopping: make(chan struct{})}
 	k.policy = filepath.Join(t.TempDir(), "policy.json")
 	k.decide("insecureAcceptAnything")
 	store, err := image.Open(t.Context(), image.Options{Root: root, State: state, Signatures: trust.Options{Policy: k.policy}})
@@ -86,9 +92,16 @@ func newKubelet(t *testing.T) *kubelet {
 	t.Cleanup(pods.Close)
 	c := &cri.Containers{Service: containers, Pods: pods, Images: store}
 	server := edge.NewServer(nil)
-	cri.Register(server,
-		&cri.Node{Build: "v1.2.3", Runtime: k.runtime, Network: k.network, CgroupDriver: spec.Cgroupfs},
-		&cri.Pods{Service: pods, Containers: c}, c, &cri.Images{Service: store, Handlers: []string{"berth"}})
+	k.collector = stats.New(stats.Deps{
+		Pods: pods, Containers: containers, Layers: store, Hierarchies: k.cgroups(), CgroupDriver: spec.Cgroupfs, LayerRoot: root, MaxFiles: 100,
+	})
+	t.Cleanup(k.collector.Close)
+	p := &cri.Pods{Service: pods, Containers: c}
+	cri.Register(server, cri.Groups{
+		Node: &cri.Node{Build: "v1.2.3", Runtime: k.runtime, Network: k.network, CgroupDriver: spec.Cgroupfs},
+		Pods: p, Containers: c, Images: &cri.Images{Service: store, Handlers: []string{"berth"}},
+		Stats: &cri.Stats{Collector: k.collector}, Events: &cri.Events{Pods: p, Stopping: k.stopping},
+	})
 	k.connect(server)
 	t.Cleanup(func() {
 		for _, p := range pods.List() {
@@ -102,6 +115,10 @@ func newKubelet(t *testing.T) *kubelet {
 		}
 	})
 	return k
+}
+
+func (k *kubelet) cgroups() *cgroup.Hierarchies {
+	return &cgroup.Hierarchies{V2: true, Mounts: map[string]string{"": k.hierarchy}}
 }
 
 func load(t *testing.T, store *image.Service) (id string) {

@@ -64,13 +64,17 @@ func (p *Pods) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatu
 
 // ListPodSandbox lists pods, the newest first.
 func (p *Pods) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	resp := &runtimeapi.ListPodSandboxResponse{}
+	return &runtimeapi.ListPodSandboxResponse{Items: p.filtered(r.GetFilter())}, nil
+}
+
+func (p *Pods) filtered(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
+	var all []*runtimeapi.PodSandbox
 	for _, s := range p.Service.List() {
-		if item := sandbox(s); matchesSandbox(item, r.GetFilter()) {
-			resp.Items = append(resp.Items, item)
+		if item := sandbox(s); matchesSandbox(item, f) {
+			all = append(all, item)
 		}
 	}
-	return resp, nil
+	return all
 }
 
 func matchesSandbox(s *runtimeapi.PodSandbox, f *runtimeapi.PodSandboxFilter) bool {

@@ -25,6 +25,7 @@ import (
 	"github.com/berth-run/berth/pkg/network"
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/stats"
 	"github.com/berth-run/berth/pkg/telemetry"
 )
 
@@ -47,6 +48,9 @@ type services struct {
 	criPods       *cri.Pods
 	criContainers *cri.Containers
 	criImages     *cri.Images
+
+	stats     *stats.Service
+	criEvents *cri.Events
 }
 
 // build opens every service and recovers. What it starts ends with life, and
@@ -68,6 +72,9 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	running.Go(func() { _ = s.containers.Run(life) }) // nil always
 	s.recover(life, running)
 	s.translate()
+	if err := s.openStats(life, running); err != nil {
+		return s, err
+	}
 	s.manifests, err = manifest.Open(life, manifest.Deps{
 		Root: o.Config.Root, NodeName: s.facts.Hostname, NodeMemory: memory(), Pods: s.criPods, Containers: s.criContainers, Images: s.criImages,
 	})
@@ -186,12 +193,16 @@ func (s *services) translate() {
 	}
 	s.criContainers = &cri.Containers{Service: s.containers, Pods: s.pods, Images: s.images}
 	s.criPods = &cri.Pods{Service: s.pods, Containers: s.criContainers}
+	s.criEvents = &cri.Events{Pods: s.criPods}
 	s.criImages = &cri.Images{Service: s.images, Handlers: handlerNames(c.Runtime)}
 }
 
 // register adds CRI and Berth's own API to the server.
 func (s *services) register(g *grpc.Server, stopping <-chan struct{}) {
-	cri.Register(g, s.node, s.criPods, s.criContainers, s.criImages)
+	s.criEvents.Stopping = stopping
+	cri.Register(g, cri.Groups{
+		Node: s.node, Pods: s.criPods, Containers: s.criContainers, Images: s.criImages, Stats: &cri.Stats{Collector: s.stats}, Events: s.criEvents,
+	})
 	admin.New(admin.Deps{
 		Version: s.o.Version, Started: s.started, Root: s.o.Config.Root, State: s.o.Config.State, Runtime: s.runtime,
 		Images: admin.FromImages(s.images), Manifests: s.manifests, Checkers: s.checkers(), Facts: s.describe, Advice: s.advice, Stopping: stopping,
@@ -231,6 +242,9 @@ func (s *services) close() {
 	var err error
 	if s.manifests != nil {
 		err = s.manifests.Close()
+	}
+	if s.stats != nil {
+		s.stats.Close()
 	}
 	if s.pods != nil {
 		s.pods.Close()

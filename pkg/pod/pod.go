@@ -37,6 +37,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/event"
 	"github.com/berth-run/berth/pkg/internal/join"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/table"
@@ -103,6 +104,14 @@ type Problem struct {
 	Repaired bool
 }
 
+// Event is one thing that happened to a pod; Pod is as it is then. The types are
+// those of containers: CRI has no others.
+type Event struct {
+	Type container.EventType
+	Pod  *Sandbox
+	At   time.Time
+}
+
 // Service is the node's pods. Make one with Open; its methods may be called
 // concurrently.
 type Service struct {
@@ -114,8 +123,13 @@ type Service struct {
 	runs    *join.Group[string]
 	creates *join.Group[string]
 	cancel  context.CancelFunc
+	events  event.Topic[Event]
 	halves  halves
 }
+
+// Subscribe returns all events from now on; see event.Topic for size and for
+// what happens to slow readers.
+func (s *Service) Subscribe(size int) (<-chan Event, func()) { return s.events.Subscribe(size) }
 
 // Get returns the pod whose id is key or alone begins with it. The error is
 // errs.NotFound, or errs.Invalid where several do.

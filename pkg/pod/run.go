@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/undo"
@@ -143,6 +144,8 @@ func (s *Service) run(ctx context.Context, p *Sandbox) error {
 	}
 	undone.Discard()
 	s.table.Put(p.ID, p)
+	s.events.Publish(Event{container.EventCreated, p, time.Now()})
+	s.events.Publish(Event{container.EventStarted, p, time.Now()})
 	return nil
 }
 

@@ -65,6 +65,7 @@ func (s *Service) stop(ctx context.Context, p *Sandbox) error {
 	released := stopped
 	released.released = true
 	s.table.Put(p.ID, &released)
+	s.events.Publish(Event{container.EventStopped, &released, time.Now()})
 	return s.writeState(&released)
 }
 
@@ -116,6 +117,9 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	}
 	s.names.Release(nameKey(p.Config), p.ID)
 	s.table.Delete(p.ID)
+	gone := *p
+	gone.State = NotReady
+	s.events.Publish(Event{container.EventDeleted, &gone, time.Now()})
 	return nil
 }
 
