@@ -24,6 +24,7 @@ type iface = counters.Interface
 type metricsSnapshot struct {
 	at   time.Time
 	pods []*cri.PodSandboxMetrics
+	seen map[string]bool
 }
 
 // sample is what the metrics of one container or pod are made of.
@@ -70,7 +71,7 @@ func (s *sample) list(base []string) []*cri.Metric {
 // Metrics returns the metrics of all ready pods and of their running containers.
 // They are shared and must not be changed.
 func (s *Service) Metrics(ctx context.Context) ([]*cri.PodSandboxMetrics, error) {
-	if m := s.scraped.Load(); m != nil && time.Since(m.at) < metricsFor {
+	if m := s.scraped.Load(); m != nil && time.Since(m.at) < metricsFor && s.complete(m.seen) {
 		return m.pods, nil
 	}
 	m, err := s.scrape.Do(ctx, "", func(ctx context.Context) (*metricsSnapshot, error) { return s.metricsPass(ctx) })
@@ -83,7 +84,7 @@ func (s *Service) Metrics(ctx context.Context) ([]*cri.PodSandboxMetrics, error)
 func (s *Service) metricsPass(ctx context.Context) (*metricsSnapshot, error) {
 	pods := ready(s.d.Pods.List())
 	by := running(s.d.Containers.List())
-	snap := &metricsSnapshot{at: time.Now()}
+	snap := &metricsSnapshot{at: time.Now(), seen: seen(pods, by)}
 	interfaces := s.d.Interfaces(namespaces(pods))
 	c := &scraper{Service: s, reader: cgroup.NewReader(), fs: fileSystemAt(s.d.LayerRoot, &s.disks)}
 	for _, p := range pods {

@@ -21,7 +21,7 @@ type snapshot struct {
 	at         time.Time
 	containers map[string]*cri.ContainerStats
 	pods       map[string]*cri.PodSandboxStats
-	seen       map[string]bool // what was looked at, even if it was gone
+	seen       map[string]bool // what was looked at, even if it was gone by then
 }
 
 // pass reads everything once.
@@ -31,14 +31,14 @@ func (s *Service) pass(ctx context.Context) (*snapshot, error) {
 	interfaces := make(chan map[string][]counters.Interface, 1)
 	go func() { interfaces <- s.d.Interfaces(namespaces(pods)) }() // ends by itself, and pass waits for it
 	snap := &snapshot{
-		at: time.Now(), containers: map[string]*cri.ContainerStats{}, pods: make(map[string]*cri.PodSandboxStats, len(pods)), seen: map[string]bool{},
+		at: time.Now(), containers: map[string]*cri.ContainerStats{}, pods: make(map[string]*cri.PodSandboxStats, len(pods)), seen: seen(pods, by),
 	}
 	s.layers.begin(snap.at)
 	s.mu.Lock()
+	s.forget(snap.seen)
 	for _, p := range pods {
 		s.readPod(ctx, snap, p, by[p.ID])
 	}
-	s.forget(snap.seen)
 	s.mu.Unlock()
 	s.layers.end(snap.seen)
 	found := <-interfaces
@@ -67,6 +67,20 @@ func running(all []*container.Container) map[string][]*container.Container {
 	return by
 }
 
+// seen are the ids of all that a pass looks at.
+func seen(pods []*pod.Sandbox, by map[string][]*container.Container) map[string]bool {
+	ids := make(map[string]bool, 2*len(pods))
+	for _, p := range pods {
+		ids[p.ID] = true
+	}
+	for _, all := range by { // those of a pod that is being stopped, too
+		for _, c := range all {
+			ids[c.ID] = true
+		}
+	}
+	return ids
+}
+
 // namespaces are those of pods that have one. What goes through the host's
 // interfaces is the node's, and no pod's: kubelet wants no network for such a pod.
 func namespaces(pods []*pod.Sandbox) []string {
@@ -81,7 +95,6 @@ func namespaces(pods []*pod.Sandbox) []string {
 
 // readPod reads a pod and its containers. What is gone by now is left out.
 func (s *Service) readPod(ctx context.Context, snap *snapshot, p *pod.Sandbox, containers []*container.Container) {
-	snap.seen[p.ID] = true
 	groups, err := pod.CgroupsOf(p, s.d.CgroupDriver)
 	if err != nil { // Run would have refused it
 		return
@@ -91,9 +104,9 @@ func (s *Service) readPod(ctx context.Context, snap *snapshot, p *pod.Sandbox, c
 	out := &cri.PodSandboxStats{Attributes: podAttributes(p), Linux: &cri.LinuxPodSandboxStats{}}
 	sum := u.gone
 	for _, c := range containers {
-		snap.seen[c.ID] = true
 		st, read, ok := s.readContainer(ctx, c, groups)
 		if !ok {
+			retire(&sum, &read)
 			continue
 		}
 		snap.containers[c.ID] = st
@@ -131,7 +144,8 @@ func (s *Service) initOf(p *pod.Sandbox, groups pod.Cgroups) *cgroup.Group {
 	return g
 }
 
-// readContainer reads a running container; ok tells whether it was still there.
+// readContainer reads a running container. Where it has just ended, ok is false and
+// read is what it had used before.
 func (s *Service) readContainer(ctx context.Context, c *container.Container, groups pod.Cgroups) (st *cri.ContainerStats, read cgroup.Stats, ok bool) {
 	u := s.usageOf(s.containers, c.ID, groups.Container(c.ID), true)
 	u.podID = c.PodID
@@ -140,7 +154,7 @@ func (s *Service) readContainer(ctx context.Context, c *container.Container, gro
 		if !errors.Is(err, fs.ErrNotExist) {
 			klog.FromContext(ctx).V(4).Info("Cannot read statistics", "container", c.ID, "err", err)
 		}
-		return nil, read, false
+		return nil, u.last, false
 	}
 	u.last = read
 	now := time.Now()

@@ -243,22 +243,22 @@ func selected(labels, selector map[string]string) bool {
 
 // fresh returns a snapshot that is young enough and has all that runs.
 func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
-	if snap := s.last.Load(); snap != nil && time.Since(snap.at) < freshFor && s.complete(snap) {
+	if snap := s.last.Load(); snap != nil && time.Since(snap.at) < freshFor && s.complete(snap.seen) {
 		return snap, nil
 	}
 	return s.passes.Do(ctx, "", func(ctx context.Context) (*snapshot, error) { return s.pass(ctx) })
 }
 
-// complete tells whether all that runs now is in a snapshot: who has just started
-// a container looks for it.
-func (s *Service) complete(snap *snapshot) bool {
+// complete tells whether a pass that has seen these ids has seen all that runs now:
+// who has just started a container looks for it.
+func (s *Service) complete(seen map[string]bool) bool {
 	for _, c := range s.d.Containers.List() {
-		if c.Status.State == container.Running && !snap.seen[c.ID] {
+		if c.Status.State == container.Running && !seen[c.ID] {
 			return false
 		}
 	}
 	for _, p := range s.d.Pods.List() {
-		if p.State == pod.Ready && !snap.seen[p.ID] {
+		if p.State == pod.Ready && !seen[p.ID] {
 			return false
 		}
 	}

@@ -52,7 +52,7 @@ func TestStatusTellsConditionsHandlersAndFeatures(t *testing.T) {
 }
 
 func TestRPCsOfLaterAreUnimplemented(t *testing.T) {
-	_, err := berth.Runtime.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{})
+	_, err := berth.Runtime.CheckpointPod(t.Context(), &cri.CheckpointPodRequest{})
 	if code(err) != codes.Unimplemented {
 		t.Errorf("got %v", err)
 	}

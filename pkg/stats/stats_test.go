@@ -1,0 +1,350 @@
+package stats_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/network/counters"
+	"github.com/berth-run/berth/pkg/pod"
+	"github.com/berth-run/berth/pkg/stats"
+)
+
+// pass lets what is cached grow old.
+func pass() { time.Sleep(time.Second) }
+
+func (n *node) container(id string) *cri.ContainerStats {
+	n.t.Helper()
+	st, err := n.Container(n.t.Context(), id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return st
+}
+
+func (n *node) pod(id string) *cri.PodSandboxStats {
+	n.t.Helper()
+	st, err := n.Pod(n.t.Context(), id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return st
+}
+
+func u(n uint64) *cri.UInt64Value { return &cri.UInt64Value{Value: n} }
+
+func TestEveryFieldIsFilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addContainer("c", "p")
+		n.use("berth/p", 3000, 2000)
+		n.use("berth/p/c", 2000, 1000)
+		n.written["c"] = 77
+		n.interfaces = []counters.Interface{
+			{Name: "net1", Received: counters.Traffic{Bytes: 9}},
+			{Name: "eth0", Received: counters.Traffic{Bytes: 1, Errors: 2}, Transmitted: counters.Traffic{Bytes: 3, Errors: 4}},
+		}
+		now := time.Now().UnixNano()
+		psi := &cri.PsiStats{Some: &cri.PsiData{Total: 4e9, Avg10: 1, Avg60: 2, Avg300: 3}, Full: &cri.PsiData{Total: 2e9}}
+		c := &cri.ContainerStats{
+			Attributes:    &cri.ContainerAttributes{Id: "c", Metadata: &cri.ContainerMetadata{Name: "name-c"}, Labels: map[string]string{"c": "c"}},
+			Cpu:           &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: u(2e9), UsageNanoCores: u(2e8), Psi: psi},
+			Memory:        &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(990), AvailableBytes: u(999010), UsageBytes: u(1000), RssBytes: u(500), PageFaults: u(3), MajorPageFaults: u(1)},
+			Swap:          &cri.SwapUsage{Timestamp: now, SwapUsageBytes: u(5)},
+			Io:            &cri.IoUsage{Timestamp: now},
+			WritableLayer: &cri.FilesystemUsage{Timestamp: now, FsId: &cri.FilesystemIdentifier{Mountpoint: n.root}, UsedBytes: u(77), InodesUsed: u(2)},
+		}
+		if diff := cmp.Diff(c, n.container("c"), protocmp.Transform()); diff != "" {
+			t.Error(diff)
+		}
+		p := &cri.PodSandboxStats{
+			Attributes: &cri.PodSandboxAttributes{Id: "p", Metadata: &cri.PodSandboxMetadata{Name: "name-p", Namespace: "ns", Uid: "uid-p"}, Labels: map[string]string{"pod": "p"}},
+			Linux: &cri.LinuxPodSandboxStats{
+				Cpu:    &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: u(3e9), UsageNanoCores: u(3e8), Psi: psi},
+				Memory: &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(1990), AvailableBytes: u(998010), UsageBytes: u(2000), RssBytes: u(1000), PageFaults: u(3), MajorPageFaults: u(1)},
+				Network: &cri.NetworkUsage{
+					Timestamp:        now,
+					DefaultInterface: &cri.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), RxErrors: u(2), TxBytes: u(3), TxErrors: u(4)},
+					Interfaces:       []*cri.NetworkInterfaceUsage{{Name: "net1", RxBytes: u(9), RxErrors: u(0), TxBytes: u(0), TxErrors: u(0)}},
+				},
+				Process: &cri.ProcessUsage{Timestamp: now, ProcessCount: u(4)}, Containers: []*cri.ContainerStats{c}, Io: &cri.IoUsage{Timestamp: now},
+			},
+		}
+		if diff := cmp.Diff(p, n.pod("p"), protocmp.Transform()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestRatesAreBetweenPassesAndNeverNegative(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addContainer("c", "p")
+		n.use("berth/p", 0, 0)
+		for _, step := range []struct {
+			used int // milliseconds
+			want uint64
+		}{{1000, 1e8}, {1500, 5e8}, {1500, 0}, {200, 2e8}} { // since the start, 10 s ago; half a core; none; counted anew
+			n.use("berth/p/c", step.used, 0)
+			if got := n.container("c").Cpu.UsageNanoCores.Value; got != step.want {
+				t.Errorf("after %d ms: %d, want %d", step.used, got, step.want)
+			}
+			pass()
+		}
+		n.use("berth/p/c", 1200, 0)
+		again := &node{t: t, Service: n.open()} // the daemon has restarted
+		if got := again.container("c").Cpu.UsageNanoCores.Value; got != 85_714_285 {
+			t.Errorf("after a restart: %d", got)
+		}
+	})
+}
+
+func TestOnePassAnswersManyRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addContainer("c", "p")
+		n.use("berth/p", 0, 0)
+		n.use("berth/p/c", 0, 0)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { n.container("c"); n.pod("p") })
+		}
+		wg.Wait()
+		if n.passes != 1 {
+			t.Errorf("%d passes for requests at once", n.passes)
+		}
+		n.addContainer("new", "p")
+		n.use("berth/p/new", 0, 0)
+		n.container("new") // at once
+		pass()
+		n.pod("p")
+		if n.passes != 3 {
+			t.Errorf("%d passes", n.passes)
+		}
+	})
+}
+
+func TestPodsOfOneCgroupAreTheSumsOfTheirContainers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "/mine")
+		n.addPod("q", "/mine")
+		for _, c := range []string{"a", "b"} {
+			n.addContainer(c, "p")
+			n.use("mine/"+c, 1000, 100)
+		}
+		n.addContainer("other", "q")
+		n.use("mine/other", 9000, 9000)
+		n.use("mine", 99000, 99000)
+		st := n.pod("p").Linux
+		if st.Cpu.UsageCoreNanoSeconds.Value != 2e9 || st.Memory.UsageBytes.Value != 200 || st.Process.ProcessCount.Value != 4 || len(st.Containers) != 2 || st.Cpu.Psi.GetSome().GetTotal() != 4e9 {
+			t.Errorf("%v", st)
+		}
+		pass()
+		n.end("a")
+		n.remove("mine/a")
+		st = n.pod("p").Linux
+		if st.Cpu.UsageCoreNanoSeconds.Value != 2e9 || st.Cpu.UsageNanoCores.Value != 0 || st.Memory.UsageBytes.Value != 100 || len(st.Containers) != 1 {
+			t.Errorf("after an end: %v", st)
+		}
+		pass()
+		n.remove("mine/b") // the kernel knows before we do
+		if st = n.pod("p").Linux; st.Cpu.UsageCoreNanoSeconds.Value != 2e9 || len(st.Containers) != 0 {
+			t.Errorf("after a removal: %v", st)
+		}
+	})
+}
+
+func TestWhatIsGoneIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addPod("q", "")
+		n.addContainer("c", "p")
+		n.addContainer("d", "q")
+		n.use("berth/q", 0, 0)
+		n.use("berth/q/d", 0, 0)
+		pods, err := n.PodList(t.Context(), nil)
+		if err != nil || len(pods) != 1 || pods[0].Attributes.Id != "q" {
+			t.Errorf("%v, %v", pods, err)
+		}
+		all, err := n.ContainerList(t.Context(), nil)
+		if err != nil || len(all) != 1 || all[0].Attributes.Id != "d" {
+			t.Errorf("%v, %v", all, err)
+		}
+		if _, err := n.Container(t.Context(), "c"); !errors.Is(err, errs.NotFound) {
+			t.Errorf("a container that is gone: %v", err)
+		}
+		if _, err := n.Pod(t.Context(), "p"); !errors.Is(err, errs.NotFound) {
+			t.Errorf("a pod that is gone: %v", err)
+		}
+		n.end("d")
+		if all, err = n.ContainerList(t.Context(), nil); err != nil || len(all) != 0 {
+			t.Errorf("after the end: %v, %v", all, err)
+		}
+		if st := n.container("d"); st.Cpu != nil || st.Attributes.Id != "d" {
+			t.Errorf("of one that has ended: %v", st)
+		}
+	})
+}
+
+func TestListsAreFiltered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		for _, p := range []string{"p1", "p2"} {
+			n.addPod(p, "")
+			n.addContainer("c"+p, p)
+			n.use("berth/"+p, 0, 0)
+			n.use("berth/"+p+"/c"+p, 0, 0)
+		}
+		n.pods[1].NetNS = "" // the host's
+		for name, c := range map[string]struct {
+			f    *cri.ContainerStatsFilter
+			want int
+		}{
+			"all": {nil, 2}, "id": {&cri.ContainerStatsFilter{Id: "cp1"}, 1}, "pod": {&cri.ContainerStatsFilter{PodSandboxId: "p2"}, 1},
+			"label": {&cri.ContainerStatsFilter{LabelSelector: map[string]string{"c": "cp2"}}, 1}, "none": {&cri.ContainerStatsFilter{Id: "cp1", PodSandboxId: "p2"}, 0},
+		} {
+			if got, err := n.ContainerList(t.Context(), c.f); err != nil || len(got) != c.want {
+				t.Errorf("%s: %v, %v", name, got, err)
+			}
+		}
+		got, err := n.PodList(t.Context(), &cri.PodSandboxStatsFilter{LabelSelector: map[string]string{"pod": "p2"}})
+		if err != nil || len(got) != 1 || got[0].Linux.Network != nil {
+			t.Errorf("%v, %v", got, err)
+		}
+		n.pods[0].State = pod.NotReady
+		if got, err = n.PodList(t.Context(), nil); err != nil || len(got) != 1 {
+			t.Errorf("%v, %v", got, err)
+		}
+		if st := n.pod("p1"); st.Linux.Cpu != nil || st.Attributes.Id != "p1" {
+			t.Errorf("a pod that is not ready: %v", st)
+		}
+	})
+}
+
+func TestWhatContainersWriteIsMeasuredWhileSomebodyAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addContainer("c", "p")
+		n.use("berth/p", 0, 0)
+		n.use("berth/p/c", 0, 0)
+		var run sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		run.Go(func() { _ = n.Run(ctx) })
+		defer run.Wait()
+		defer cancel()
+		used := func() uint64 { return n.container("c").WritableLayer.GetUsedBytes().GetValue() }
+		if got := used(); got != 0 {
+			t.Errorf("before anything is known: %d", got)
+		}
+		n.mu.Lock()
+		n.written["c"] = 5
+		n.mu.Unlock()
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if got := used(); got != 5 {
+			t.Errorf("after a while: %d", got)
+		}
+	})
+}
+
+// kubeletMetrics are what kubelet's own cAdvisor (v0.53) exports in kubelet
+// v1.36 for containers, but for what today's kernels do not count: see
+// descriptors.go.
+const kubeletMetrics = `
+container_last_seen container_cpu_user_seconds_total container_cpu_system_seconds_total container_cpu_usage_seconds_total
+container_cpu_cfs_periods_total container_cpu_cfs_throttled_periods_total container_cpu_cfs_throttled_seconds_total
+container_memory_cache container_memory_rss container_memory_kernel_usage container_memory_mapped_file container_memory_swap
+container_memory_failcnt container_memory_usage_bytes container_memory_max_usage_bytes container_memory_working_set_bytes
+container_memory_total_active_file_bytes container_memory_total_inactive_file_bytes container_memory_failures_total
+container_fs_inodes_free container_fs_inodes_total container_fs_limit_bytes container_fs_usage_bytes
+container_fs_reads_bytes_total container_fs_reads_total container_fs_writes_bytes_total container_fs_writes_total container_blkio_device_usage_total
+container_network_receive_bytes_total container_network_receive_packets_total container_network_receive_packets_dropped_total container_network_receive_errors_total
+container_network_transmit_bytes_total container_network_transmit_packets_total container_network_transmit_packets_dropped_total container_network_transmit_errors_total
+container_processes container_file_descriptors container_sockets container_threads_max container_threads container_ulimits_soft container_oom_events_total
+container_pressure_cpu_stalled_seconds_total container_pressure_cpu_waiting_seconds_total container_pressure_memory_stalled_seconds_total
+container_pressure_memory_waiting_seconds_total container_pressure_io_stalled_seconds_total container_pressure_io_waiting_seconds_total
+container_spec_cpu_period container_spec_cpu_quota container_spec_cpu_shares container_spec_memory_limit_bytes container_spec_memory_swap_limit_bytes
+container_spec_memory_reservation_limit_bytes container_start_time_seconds
+container_hugetlb_failcnt container_hugetlb_usage_bytes container_hugetlb_max_usage_bytes
+`
+
+func TestMetricsAreWhatKubeletServes(t *testing.T) {
+	var names []string
+	for _, d := range stats.Descriptors() {
+		names = append(names, d.Name)
+		if base := d.LabelKeys[:6]; !slices.Equal(base, []string{"container", "id", "image", "name", "namespace", "pod"}) || d.Help == "" {
+			t.Errorf("%v", d)
+		}
+	}
+	want := strings.Fields(kubeletMetrics)
+	slices.Sort(names)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestMetricsHaveValuesAndLabels(t *testing.T) {
+	n := newNode(t)
+	n.addPod("p", "")
+	c := n.addContainer("c", "p")
+	c.Status.PID = os.Getpid()
+	n.use("berth/p", 3000, 2000)
+	n.use("berth/p/c", 2000, 1000)
+	n.write("berth/p/c", map[string]string{
+		"io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n", "hugetlb.2MB.current": "9\n", "hugetlb.2MB.events": "max 8\n",
+	})
+	n.written["c"] = 77
+	n.interfaces = []counters.Interface{{Name: "eth0", Received: counters.Traffic{Bytes: 6}}}
+	pods, err := n.Metrics(t.Context())
+	if err != nil || len(pods) != 1 || len(pods[0].ContainerMetrics) != 1 {
+		t.Fatalf("%v, %v", pods, err)
+	}
+	keys := map[string][]string{}
+	for _, d := range stats.Descriptors() {
+		keys[d.Name] = d.LabelKeys
+	}
+	got := map[string]uint64{}
+	for _, m := range slices.Concat(pods[0].Metrics, pods[0].ContainerMetrics[0].Metrics) {
+		if len(keys[m.Name]) != len(m.LabelValues) || m.Timestamp == 0 {
+			t.Errorf("%v, keys %v", m, keys[m.Name])
+			continue
+		}
+		got[m.Name+"{"+strings.Join(m.LabelValues, ",")+"}"] = m.Value.Value
+	}
+	const ctr, p = "name-c,/berth/p/c,app:1,c,ns,name-p", ",/berth/p,,,ns,name-p"
+	for series, want := range map[string]uint64{
+		"container_cpu_usage_seconds_total{" + ctr + ",total}": 2, "container_cpu_usage_seconds_total{" + p + ",total}": 3,
+		"container_cpu_cfs_throttled_seconds_total{" + ctr + "}": 5, "container_memory_working_set_bytes{" + ctr + "}": 990,
+		"container_memory_failures_total{" + ctr + ",pgfault,container}": 3, "container_oom_events_total{" + ctr + "}": 2,
+		"container_blkio_device_usage_total{" + ctr + ",,8,0,Discard}": 5, "container_hugetlb_usage_bytes{" + ctr + ",2MB}": 9,
+		"container_network_receive_bytes_total{" + p + ",eth0}": 6, "container_pressure_cpu_waiting_seconds_total{" + ctr + "}": 4,
+		"container_spec_cpu_quota{" + ctr + "}": 5, "container_spec_memory_limit_bytes{" + ctr + "}": 1000000, "container_threads_max{" + ctr + "}": 0,
+	} {
+		if v, ok := got[series]; !ok || v != want {
+			t.Errorf("%s is %d (%v), want %d", series, v, ok, want)
+		}
+	}
+	for _, series := range []string{"container_ulimits_soft{" + ctr + ",max_open_files}", "container_start_time_seconds{" + ctr + "}"} {
+		if got[series] == 0 {
+			t.Errorf("%s is 0", series)
+		}
+	}
+}
