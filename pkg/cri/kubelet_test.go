@@ -60,6 +60,7 @@ type kubelet struct {
 	hierarchy string // what stands for cgroup v2
 	collector *stats.Service
 	stopping  chan struct{}
+	events    *cri.Events
 }
 
 func newKubelet(t *testing.T) *kubelet {
@@ -97,10 +98,11 @@ func newKubelet(t *testing.T) *kubelet {
 	})
 	t.Cleanup(k.collector.Close)
 	p := &cri.Pods{Service: pods, Containers: c}
+	k.events = &cri.Events{Pods: p, Stopping: k.stopping}
 	cri.Register(server, cri.Groups{
 		Node: &cri.Node{Build: "v1.2.3", Runtime: k.runtime, Network: k.network, CgroupDriver: spec.Cgroupfs},
 		Pods: p, Containers: c, Images: &cri.Images{Service: store, Handlers: []string{"berth"}},
-		Stats: &cri.Stats{Collector: k.collector}, Events: &cri.Events{Pods: p, Stopping: k.stopping},
+		Stats: &cri.Stats{Collector: k.collector}, Events: k.events,
 	})
 	k.connect(server)
 	t.Cleanup(func() {
