@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -20,10 +21,12 @@ func listsCommand(o *options) *cobra.Command {
 	return c
 }
 
-// poll is one of the calls that kubelet repeats all the time.
+// poll is one of the calls that kubelet repeats all the time. What a runtime may
+// keep for a moment is asked for as seldom as kubelet does at most.
 type poll struct {
-	name string
-	call func(ctx context.Context) error
+	name  string
+	call  func(ctx context.Context) error
+	every time.Duration
 }
 
 // polls are what kubelet calls for all pods.
@@ -32,19 +35,19 @@ func (d *driver) polls() []poll {
 		{"ListPodSandbox", func(ctx context.Context) error {
 			_, err := d.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 			return err
-		}},
+		}, 0},
 		{"ListContainers", func(ctx context.Context) error {
 			_, err := d.ListContainers(ctx, &cri.ListContainersRequest{})
 			return err
-		}},
+		}, 0},
 		{"ListContainerStats", func(ctx context.Context) error {
 			_, err := d.ListContainerStats(ctx, &cri.ListContainerStatsRequest{})
 			return err
-		}},
+		}, time.Second},
 		{"ListPodSandboxStats", func(ctx context.Context) error {
 			_, err := d.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{})
 			return err
-		}},
+		}, time.Second},
 	}
 }
 
@@ -54,15 +57,15 @@ func (d *driver) statuses(p *pod) []poll {
 		{"PodSandboxStatus", func(ctx context.Context) error {
 			_, err := d.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 			return err
-		}},
+		}, 0},
 		{"ContainerStatus", func(ctx context.Context) error {
 			_, err := d.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: p.Container})
 			return err
-		}},
+		}, 0},
 		{"Status", func(ctx context.Context) error {
 			_, err := d.Status(ctx, &cri.StatusRequest{})
 			return err
-		}},
+		}, 0},
 	}
 }
 
@@ -94,6 +97,9 @@ func (d *driver) repeat(ctx context.Context, c poll) (row, error) {
 		into := &t
 		if i < d.Warmup {
 			into = &timings{}
+		}
+		if err := pause(ctx, c.every); err != nil {
+			return row{}, err
 		}
 		if _, err := into.Time(c.name, func() error { return c.call(ctx) }); err != nil {
 			if ctx.Err() != nil {

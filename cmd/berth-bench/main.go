@@ -59,6 +59,7 @@ func command() *cobra.Command {
 		suite(&o, logsCommand(&o), 5, logs),
 		suite(&o, pullCommand(&o), 5, pull),
 		suite(&o, listsCommand(&o), 100, lists),
+		suite(&o, probesCommand(&o), 50, probes),
 	)
 	return root
 }

@@ -2,13 +2,13 @@ package stats
 
 import (
 	"context"
-	"errors"
-	"io/fs"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/cgroup"
 	"github.com/berth-run/berth/pkg/container"
@@ -36,16 +36,18 @@ func (s *Service) pass(ctx context.Context) (*snapshot, error) {
 	s.layers.begin(snap.at)
 	s.mu.Lock()
 	s.forget(snap.seen)
-	for _, p := range pods {
-		s.readPod(ctx, snap, p, by[p.ID])
+	found, all := s.plan(pods, by)
+	s.readAll(all)
+	for _, f := range found {
+		s.tellPod(ctx, snap, f)
 	}
 	s.mu.Unlock()
 	s.layers.end(snap.seen)
-	found := <-interfaces
+	traffic := <-interfaces
 	now := time.Now()
 	for _, p := range pods {
 		if st := snap.pods[p.ID]; st != nil && p.NetNS != "" {
-			st.Linux.Network = networkUsage(found[p.NetNS], now)
+			st.Linux.Network = networkUsage(traffic[p.NetNS], now)
 		}
 	}
 	s.last.Store(snap)
@@ -93,44 +95,117 @@ func namespaces(pods []*pod.Sandbox) []string {
 	return paths
 }
 
-// readPod reads a pod and its containers. What is gone by now is left out.
-func (s *Service) readPod(ctx context.Context, snap *snapshot, p *pod.Sandbox, containers []*container.Container) {
-	groups, err := pod.CgroupsOf(p, s.d.CgroupDriver)
-	if err != nil { // Run would have refused it
-		return
-	}
-	u := s.usageOf(s.pods, p.ID, groups.Parent, groups.Own)
-	u.own = groups.Own
-	out := &cri.PodSandboxStats{Attributes: podAttributes(p), Linux: &cri.LinuxPodSandboxStats{}}
-	sum := u.gone
-	for _, c := range containers {
-		st, read, ok := s.readContainer(ctx, c, groups)
-		if !ok {
-			retire(&sum, &read)
+// reading is one cgroup that a pass reads.
+type reading struct {
+	u     *usage
+	group *cgroup.Group
+	stats cgroup.Stats
+	err   error
+	at    time.Time
+}
+
+// podReading is what a pass reads of a pod. own is nil where others share its
+// cgroup, and init where it has no PID 1.
+type podReading struct {
+	pod        *pod.Sandbox
+	u          *usage
+	own, init  *reading
+	containers []*container.Container
+	readings   []*reading // of containers
+}
+
+// plan says what to read.
+func (s *Service) plan(pods []*pod.Sandbox, by map[string][]*container.Container) (found []*podReading, all []*reading) {
+	for _, p := range pods {
+		groups, err := pod.CgroupsOf(p, s.d.CgroupDriver)
+		if err != nil { // Run would have refused it
 			continue
 		}
+		f := &podReading{pod: p, u: s.usageOf(s.pods, p.ID, groups.Parent, groups.Own), containers: by[p.ID]}
+		f.u.own = groups.Own
+		if groups.Own {
+			f.own = &reading{u: f.u, group: f.u.group}
+			all = append(all, f.own)
+		} else if g := s.initOf(p, groups); g != nil {
+			f.init = &reading{group: g}
+			all = append(all, f.init)
+		}
+		for _, c := range f.containers {
+			u := s.usageOf(s.containers, c.ID, groups.Container(c.ID), true)
+			u.podID = p.ID
+			f.readings = append(f.readings, &reading{u: u, group: u.group})
+		}
+		all = append(all, f.readings...)
+		found = append(found, f)
+	}
+	return found, all
+}
+
+// maxReaders bounds how many read at once: a pass must not take the node.
+const maxReaders = 4
+
+// readAll reads on several processors, since who polls waits for it.
+func (s *Service) readAll(all []*reading) {
+	var next atomic.Int64
+	work := func(r *cgroup.Reader) {
+		for i := next.Add(1) - 1; int(i) < len(all); i = next.Add(1) - 1 {
+			one := all[i]
+			one.stats, one.err = r.Read(one.group, cgroup.Brief)
+			one.at = time.Now()
+		}
+	}
+	for len(s.readers) < min(runtime.GOMAXPROCS(0), maxReaders) {
+		s.readers = append(s.readers, cgroup.NewReader())
+	}
+	var wg sync.WaitGroup
+	for _, r := range s.readers[1:] {
+		wg.Go(func() { work(r) })
+	}
+	work(s.readers[0])
+	wg.Wait()
+}
+
+// tellPod makes the messages of a pod and its containers. What is gone by now is
+// left out.
+func (s *Service) tellPod(ctx context.Context, snap *snapshot, f *podReading) {
+	out := &cri.PodSandboxStats{Attributes: podAttributes(f.pod), Linux: &cri.LinuxPodSandboxStats{}}
+	total := f.u.gone
+	for i, c := range f.containers {
+		r := f.readings[i]
+		if r.err != nil { // it has just ended: what it had used still counts
+			retire(&total, &r.u.last)
+			continue
+		}
+		st := s.tellContainer(ctx, c, r)
 		snap.containers[c.ID] = st
 		out.Linux.Containers = append(out.Linux.Containers, st)
-		add(&sum, read)
-	}
-	total := sum
-	if groups.Own {
-		if total, err = s.reader.Read(u.group, cgroup.Brief); err != nil {
-			return // the pod is being removed
-		}
-		total.Pids.Processes = max(total.Pids.Processes, sum.Pids.Processes)
-	} else if init := s.initOf(p, groups); init != nil {
-		if read, err := s.reader.Read(init, cgroup.Brief); err == nil {
-			add(&total, read)
-		}
-		init.Close()
+		add(&total, r.stats)
 	}
 	now := time.Now()
-	out.Linux.Cpu = cpuUsage(&total, now, u.update(total.CPU.Usage, now, p.CreatedAt))
+	switch {
+	case f.own != nil && f.own.err != nil:
+		return // the pod is being removed
+	case f.own != nil:
+		processes := total.Pids.Processes
+		total, now = f.own.stats, f.own.at
+		total.Pids.Processes = max(total.Pids.Processes, processes)
+	case f.init != nil && f.init.err == nil:
+		add(&total, f.init.stats)
+	}
+	out.Linux.Cpu = cpuUsage(&total, now, f.u.update(total.CPU.Usage, now, f.pod.CreatedAt))
 	out.Linux.Memory = memoryUsage(&total, now)
 	out.Linux.Io = ioUsage(&total, now)
 	out.Linux.Process = &cri.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(total.Pids.Processes)}
-	snap.pods[p.ID] = out
+	snap.pods[f.pod.ID] = out
+}
+
+func (s *Service) tellContainer(ctx context.Context, c *container.Container, r *reading) *cri.ContainerStats {
+	r.u.last = r.stats
+	rate := r.u.update(r.stats.CPU.Usage, r.at, c.Status.StartedAt)
+	return &cri.ContainerStats{
+		Attributes: containerAttributes(c), Cpu: cpuUsage(&r.stats, r.at, rate), Memory: memoryUsage(&r.stats, r.at),
+		Swap: swapUsage(&r.stats, r.at), Io: ioUsage(&r.stats, r.at), WritableLayer: s.layers.answer(ctx, c.ID, s.d.LayerRoot),
+	}
 }
 
 // initOf is the cgroup of a pod's PID 1, which only a shared process namespace has.
@@ -142,26 +217,6 @@ func (s *Service) initOf(p *pod.Sandbox, groups pod.Cgroups) *cgroup.Group {
 	g := s.d.Hierarchies.Group(groups.Container(p.ID))
 	g.Transient = true
 	return g
-}
-
-// readContainer reads a running container. Where it has just ended, ok is false and
-// read is what it had used before.
-func (s *Service) readContainer(ctx context.Context, c *container.Container, groups pod.Cgroups) (st *cri.ContainerStats, read cgroup.Stats, ok bool) {
-	u := s.usageOf(s.containers, c.ID, groups.Container(c.ID), true)
-	u.podID = c.PodID
-	read, err := s.reader.Read(u.group, cgroup.Brief)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			klog.FromContext(ctx).V(4).Info("Cannot read statistics", "container", c.ID, "err", err)
-		}
-		return nil, u.last, false
-	}
-	u.last = read
-	now := time.Now()
-	return &cri.ContainerStats{
-		Attributes: containerAttributes(c), Cpu: cpuUsage(&read, now, u.update(read.CPU.Usage, now, c.Status.StartedAt)), Memory: memoryUsage(&read, now),
-		Swap: swapUsage(&read, now), Io: ioUsage(&read, now), WritableLayer: s.layers.answer(ctx, c.ID, s.d.LayerRoot),
-	}, read, true
 }
 
 // usageOf returns what is kept of an id. Where too many files would be open its

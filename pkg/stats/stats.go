@@ -95,7 +95,7 @@ type Service struct {
 	disks   disks
 
 	mu         sync.Mutex
-	reader     *cgroup.Reader
+	readers    []*cgroup.Reader
 	containers map[string]*usage // by id
 	pods       map[string]*usage
 }
@@ -111,7 +111,7 @@ func New(d Deps) *Service {
 	life, cancel := context.WithCancel(context.Background())
 	return &Service{
 		d: d, passes: join.New[*snapshot](life), scrape: join.New[*metricsSnapshot](life), cancel: cancel, layers: layers{source: d.Layers},
-		reader: cgroup.NewReader(), containers: map[string]*usage{}, pods: map[string]*usage{},
+		containers: map[string]*usage{}, pods: map[string]*usage{},
 	}
 }
 

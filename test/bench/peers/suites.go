@@ -34,6 +34,7 @@ var suiteRuns = []suiteRun{
 	{Name: "logs", Args: []string{"logs", "--network", "host"}, N: 3},
 	{Name: "density", Args: []string{"density", "--network", "pod"}, N: 100, Once: true},
 	{Name: "lists", Args: []string{"lists", "--network", "host"}, N: 20, Once: true},
+	{Name: "probes", Args: []string{"probes", "--network", "host"}, N: 50, Once: true},
 	{Name: pullSuite, Args: []string{"pull", "--ref", pullRef}, N: 3},
 }
 
