@@ -50,12 +50,13 @@ func probes(ctx context.Context, d *driver) (report, error) {
 	if err != nil {
 		return report{}, err
 	}
-	cpu := single(fmt.Sprintf("CPU with %d probes a second", d.N), "% core", 100*(after-before).Seconds()/time.Since(began).Seconds())
-	each := took.Row("ExecSync of a probe")
-	if late > 0 {
-		cpu.Missing = fmt.Sprintf("%d probes that were due while the one before still ran", late)
+	used := (after - before).Seconds()
+	cpu := single(fmt.Sprintf("CPU with %d probes a second", d.N), "% core", 100*used/time.Since(began).Seconds())
+	each := single("CPU of a probe", "ms", 1000*used/float64(len(took)))
+	if late > 0 { // then only what one costs can be compared
+		cpu.Missing = fmt.Sprintf("%d of %d probes, due while the one before still ran", late, late+len(took))
 	}
-	return report{Rows: []row{cpu, each}}, d.downMany(ctx, pods, 4)
+	return report{Rows: []row{cpu, each, took.Row("ExecSync of a probe")}}, d.downMany(ctx, pods, 4)
 }
 
 // probe probes for d.Poll. A probe that is due while the container's last one still

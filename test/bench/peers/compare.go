@@ -30,7 +30,7 @@ var thresholds = map[figureKey]threshold{
 	{"density", "CPU while polled each second"}: {Most: 5},
 	{"lists", "ListContainerStats"}:             {Most: 15},
 	{"lists", "ListPodSandboxStats"}:            {Most: 15},
-	{"probes", "CPU with 50 probes a second"}:   {Ratio: 5},
+	{"probes", "CPU of a probe"}:                {Ratio: 5},
 	{"logs", "log throughput, mean"}:            {Ratio: 6},
 }
 
