@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -200,6 +201,25 @@ func TestProcessesAreFoundBelow(t *testing.T) {
 		if got := NewReader().Processes(h.Group("gone")); len(got) != 0 {
 			t.Errorf("%s of a cgroup that is gone: %v", name, got)
 		}
+	}
+}
+
+func TestAShallowGroupCountsItsOwnProcesses(t *testing.T) {
+	g := v2(tree(t, filesV2)).Group("c")
+	defer g.Close()
+	g.Shallow = true
+	if got, err := NewReader().Read(g, Brief); err != nil || got.Pids.Processes != 2 {
+		t.Errorf("%+v, %v", got.Pids, err)
+	}
+}
+
+func TestOnlySoManyCgroupsAreSearched(t *testing.T) {
+	files := map[string]string{"c/cgroup.procs": ""}
+	for i := range maxGroups + 100 {
+		files[fmt.Sprintf("c/%d/cgroup.procs", i)] = "7\n"
+	}
+	if n := len(NewReader().Processes(v2(tree(t, files)).Group("c"))); n == 0 || n >= maxGroups {
+		t.Errorf("found %d", n)
 	}
 }
 

@@ -54,9 +54,10 @@ const (
 type Group struct {
 	h    *Hierarchies
 	path string
-	// Transient groups keep no file open.
-	Transient bool
-	fds       [keptFiles]int32
+	// Transient groups keep no file open. Of Shallow ones processes are counted that
+	// are in the group itself, not below.
+	Transient, Shallow bool
+	fds                [keptFiles]int32
 }
 
 // Group returns the cgroup at path, which begins at the hierarchies' root. It

@@ -171,21 +171,27 @@ func (p *processes) add(o processes) {
 	p.sockets += o.sockets
 }
 
-// maxLooked bounds how many descriptors of one container are looked at.
-const maxLooked = 50_000
+// What is looked at of one container, at most: it may have any number.
+const (
+	maxLooked    = 50_000 // descriptors
+	maxProcesses = 5_000
+)
 
 // look counts what processes have open. first is the container's first process.
 func (s *scraper) look(pids []int, first int) processes {
 	var p processes
-	for _, pid := range pids {
+	for _, pid := range pids[:min(len(pids), maxProcesses)] {
+		if p.descriptors >= maxLooked {
+			break
+		}
 		dir := filepath.Join(s.d.Proc, strconv.Itoa(pid), "fd")
 		f, err := os.Open(dir)
 		if err != nil {
 			continue // it has ended
 		}
-		names, _ := f.Readdirnames(-1) // what came before an error is good
+		names, _ := f.Readdirnames(maxLooked) // what came before an error is good
 		for _, name := range names {
-			if p.descriptors++; p.descriptors < maxLooked && isSocket(int(f.Fd()), name) {
+			if p.descriptors++; isSocket(int(f.Fd()), name) {
 				p.sockets++
 			}
 		}

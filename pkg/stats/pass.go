@@ -125,8 +125,10 @@ func (s *Service) plan(pods []*pod.Sandbox, by map[string][]*container.Container
 		f.u.own = groups.Own
 		if groups.Own {
 			f.own = &reading{u: f.u, group: f.u.group}
+			f.own.group.Shallow = true // its containers are counted anyway
 			all = append(all, f.own)
-		} else if g := s.initOf(p, groups); g != nil {
+		}
+		if g := s.initOf(p, groups); g != nil {
 			f.init = &reading{group: g}
 			all = append(all, f.init)
 		}
@@ -181,16 +183,17 @@ func (s *Service) tellPod(ctx context.Context, snap *snapshot, f *podReading) {
 		out.Linux.Containers = append(out.Linux.Containers, st)
 		add(&total, r.stats)
 	}
+	if f.init != nil && f.init.err == nil {
+		add(&total, f.init.stats)
+	}
 	now := time.Now()
-	switch {
-	case f.own != nil && f.own.err != nil:
-		return // the pod is being removed
-	case f.own != nil:
+	if f.own != nil {
+		if f.own.err != nil {
+			return // the pod is being removed
+		}
 		processes := total.Pids.Processes
 		total, now = f.own.stats, f.own.at
-		total.Pids.Processes = max(total.Pids.Processes, processes)
-	case f.init != nil && f.init.err == nil:
-		add(&total, f.init.stats)
+		total.Pids.Processes += processes
 	}
 	out.Linux.Cpu = cpuUsage(&total, now, f.u.update(total.CPU.Usage, now, f.pod.CreatedAt))
 	out.Linux.Memory = memoryUsage(&total, now)
