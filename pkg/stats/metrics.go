@@ -130,8 +130,11 @@ func (s *scraper) pod(ctx context.Context, p *pod.Sandbox, groups pod.Cgroups, c
 		if err != nil {
 			return nil
 		}
-		read.Pids.Processes = max(read.Pids.Processes, total.stats.Pids.Processes)
 		total.stats = read
+	} else if hasInit(p) {
+		if read, err := s.read(groups.Container(p.ID)); err == nil {
+			add(&total.stats, read)
+		}
 	}
 	out.Metrics = total.list([]string{"", groups.Parent, "", "", meta.GetNamespace(), meta.GetName()})
 	return out

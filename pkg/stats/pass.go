@@ -128,8 +128,11 @@ func (s *Service) plan(pods []*pod.Sandbox, by map[string][]*container.Container
 			f.own.group.Shallow = true // its containers are counted anyway
 			all = append(all, f.own)
 		}
-		if g := s.initOf(p, groups); g != nil {
-			f.init = &reading{group: g}
+		if hasInit(p) {
+			if f.u.init == nil {
+				f.u.init = s.group(groups.Container(p.ID))
+			}
+			f.init = &reading{group: f.u.init}
 			all = append(all, f.init)
 		}
 		for _, c := range f.containers {
@@ -211,19 +214,21 @@ func (s *Service) tellContainer(ctx context.Context, c *container.Container, r *
 	}
 }
 
-// initOf is the cgroup of a pod's PID 1, which only a shared process namespace has.
-func (s *Service) initOf(p *pod.Sandbox, groups pod.Cgroups) *cgroup.Group {
+// hasInit tells whether a pod has a PID 1: only a shared process namespace has.
+func hasInit(p *pod.Sandbox) bool {
 	options := p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	if options == nil || options.GetPid() != cri.NamespaceMode_POD {
-		return nil
-	}
-	g := s.d.Hierarchies.Group(groups.Container(p.ID))
-	g.Transient = true
+	return options != nil && options.GetPid() == cri.NamespaceMode_POD
+}
+
+// group returns a cgroup to be kept. Where too many files would be open its files
+// are opened each time.
+func (s *Service) group(path string) *cgroup.Group {
+	g := s.d.Hierarchies.Group(path)
+	g.Transient = (len(s.containers)+2*len(s.pods))*cgroup.FilesPerGroup > s.d.MaxFiles
 	return g
 }
 
-// usageOf returns what is kept of an id. Where too many files would be open its
-// files are opened each time.
+// usageOf returns what is kept of an id.
 func (s *Service) usageOf(all map[string]*usage, id, path string, counted bool) *usage {
 	u := all[id]
 	if u == nil {
@@ -231,8 +236,7 @@ func (s *Service) usageOf(all map[string]*usage, id, path string, counted bool) 
 		all[id] = u
 	}
 	if u.group == nil && counted {
-		u.group = s.d.Hierarchies.Group(path)
-		u.group.Transient = (len(s.containers)+len(s.pods))*cgroup.FilesPerGroup > s.d.MaxFiles
+		u.group = s.group(path)
 	}
 	return u
 }

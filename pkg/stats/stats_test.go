@@ -169,6 +169,29 @@ func TestPodsOfOneCgroupAreTheSumsOfTheirContainers(t *testing.T) {
 	})
 }
 
+func TestAPodsFirstProcessCountsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		for _, p := range []*pod.Sandbox{n.addPod("p", "/mine"), n.addPod("q", "")} {
+			p.Config.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_POD}}
+			n.addContainer("c"+p.ID, p.ID)
+		}
+		n.use("mine/p", 1000, 100)
+		n.use("mine/cp", 1000, 100)
+		if st := n.pod("p").Linux; st.Cpu.UsageCoreNanoSeconds.Value != 2e9 || st.Memory.UsageBytes.Value != 200 || st.Process.ProcessCount.Value != 4 {
+			t.Errorf("in a cgroup that others share: %v", st)
+		}
+		n.use("berth/q", 5000, 500)
+		n.write("berth/q", map[string]string{"cgroup.procs": ""})
+		n.use("berth/q/q", 1000, 100)
+		n.use("berth/q/cq", 1000, 100)
+		pass()
+		if st := n.pod("q").Linux; st.Cpu.UsageCoreNanoSeconds.Value != 5e9 || st.Memory.UsageBytes.Value != 500 || st.Process.ProcessCount.Value != 4 {
+			t.Errorf("in its own cgroup: %v", st)
+		}
+	})
+}
+
 func TestWhatIsGoneIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t)

@@ -19,11 +19,14 @@ type usage struct {
 	// those of its containers had used that are not there any more.
 	own  bool
 	gone cgroup.Stats
+	init *cgroup.Group // of a pod's PID 1, where it has one
 }
 
 func (u *usage) close() {
-	if u.group != nil {
-		u.group.Close()
+	for _, g := range []*cgroup.Group{u.group, u.init} {
+		if g != nil {
+			g.Close()
+		}
 	}
 }
 
