@@ -127,6 +127,9 @@ func TestWithoutLimitsAndControllers(t *testing.T) {
 	if _, err = r.Read(v2(root).Group("none"), Brief); err != nil {
 		t.Errorf("a cgroup without controllers: %v", err)
 	}
+	if _, err = r.Read((&Hierarchies{}).Group("c"), Full); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no hierarchies: %v", err)
+	}
 	if _, err = r.Read(v2(root).Group("nowhere"), Brief); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no cgroup: %v", err)
 	}

@@ -72,9 +72,7 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	running.Go(func() { _ = s.containers.Run(life) }) // nil always
 	s.recover(life, running)
 	s.translate()
-	if err := s.openStats(life, running); err != nil {
-		return s, err
-	}
+	s.openStats(life, running)
 	s.manifests, err = manifest.Open(life, manifest.Deps{
 		Root: o.Config.Root, NodeName: s.facts.Hostname, NodeMemory: memory(), Pods: s.criPods, Containers: s.criContainers, Images: s.criImages,
 	})
