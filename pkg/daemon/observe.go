@@ -27,8 +27,8 @@ func (s *services) telemetryOptions() telemetry.Options {
 			{Name: "berth_images", Help: "Images that are whole.", Read: func() map[string]float64 {
 				return map[string]float64{"": float64(len(s.images.List()))}
 			}},
-			{Name: "berth_events_dropped_total", Help: "Readers of container events that were cut off for being slow.", Total: true, Read: func() map[string]float64 {
-				return map[string]float64{"": float64(s.containers.Dropped())}
+			{Name: "berth_events_dropped_total", Help: "Readers of events that were cut off for being slow.", Total: true, Read: func() map[string]float64 {
+				return map[string]float64{"": float64(s.containers.Dropped() + s.criEvents.Dropped())}
 			}},
 		},
 	}
