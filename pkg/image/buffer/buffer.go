@@ -1,7 +1,8 @@
 // Package buffer lends the buffers that layers pass through on their way from a
 // registry to the disk, all of them within one budget. A stream has its own few
 // whatever the others have, so a large image never keeps a small one waiting;
-// only what makes it faster comes from the budget. Buffers that nobody uses are
+// only what makes it faster comes from the budget, and what some streams cannot do
+// without: for that alone they wait for each other. Buffers that nobody uses are
 // left to the garbage collector.
 package buffer
 
@@ -19,24 +20,17 @@ type Buffer [Size]byte
 
 // Pool is the budget. It is safe for concurrent use.
 type Pool struct {
-	spare   atomic.Int64 // buffers that may still be taken from the budget
+	budget  int64
+	spare   atomic.Int64 // buffers that may still be taken from the budget; less than none while it is Short
 	buffers sync.Pool
+	large   large
 }
 
 // New makes a pool with a budget in bytes.
 func New(budget int64) *Pool {
-	p := &Pool{}
-	p.spare.Store(max(budget, 0) / Size)
+	p := &Pool{budget: max(budget, 0)}
+	p.spare.Store(p.budget / Size)
 	return p
-}
-
-// take takes one buffer from the budget, if there is one.
-func (p *Pool) take() bool {
-	if p.spare.Add(-1) >= 0 {
-		return true
-	}
-	p.spare.Add(1)
-	return false
 }
 
 // Lease is the buffers of one stage of a stream: one goroutine gets them, any
@@ -55,12 +49,23 @@ func (p *Pool) Lease(own, most int) *Lease {
 
 // Get returns a buffer, and waits until one is put back where there is no other.
 func (l *Lease) Get(ctx context.Context) (*Buffer, error) {
+	for {
+		b, err := l.get(ctx)
+		if err != nil || l.have <= l.own || !l.pool.Short() {
+			return b, err
+		}
+		l.have--
+		l.pool.Return(Size)
+	}
+}
+
+func (l *Lease) get(ctx context.Context) (*Buffer, error) {
 	select {
 	case b := <-l.free:
 		return b, nil
 	default:
 	}
-	if l.have < l.own || l.have < cap(l.free) && l.pool.take() {
+	if l.have < l.own || l.have < cap(l.free) && l.pool.Borrow(Size) {
 		l.have++
 		if b, ok := l.pool.buffers.Get().(*Buffer); ok {
 			return b, nil
