@@ -63,7 +63,7 @@ func New(diffID digest.Digest, limits entry.Limits, cancel context.CancelCauseFu
 		diffID: diffID, hashed: digester.New(diffID.Algorithm()),
 	}
 	for range chunkCount {
-		b.free <- &chunk{data: make([]byte, 0, chunkSize)}
+		b.free <- &chunk{}
 	}
 	b.done.Go(func() {
 		for c := range b.hash {
@@ -96,6 +96,9 @@ func (b *Belt) release(c *chunk) {
 func (b *Belt) Carry(r io.Reader, use func([]byte) error) error {
 	for {
 		c := <-b.free
+		if c.data == nil { // not before it is needed: most streams lend theirs
+			c.data = make([]byte, chunkSize)
+		}
 		n, err := fill(r, c.data[:chunkSize])
 		c.data = c.data[:n]
 		if bad := b.pass(c, use); bad != nil {
