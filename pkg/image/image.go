@@ -51,10 +51,10 @@ import (
 	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/buffer"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/fetch"
 	"github.com/berth-run/berth/pkg/image/flight"
+	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
@@ -76,9 +76,9 @@ type Options struct {
 	// MaxConcurrentDownloads bounds the layers of one image that are fetched and
 	// unpacked at a time; default 4.
 	MaxConcurrentDownloads int
-	// MemoryBudget bounds the buffers of all pulls together, in bytes, but for
-	// about 1 MiB that each layer has whatever the others have: one half is for what
-	// has been fetched, the other for what is inflated. Default 64 MiB.
+	// MemoryBudget bounds the memory of all pulls together, in bytes, but for about
+	// 1 MiB, and 8 MiB for zstd, that each layer has whatever the others have: one half
+	// is for what has been fetched, the other for what is inflated. Default 64 MiB.
 	MemoryBudget int64
 	// MaxConnections bounds the connections of all pulls; default 24.
 	MaxConnections int
@@ -98,9 +98,7 @@ func (o Options) withDefaults() Options {
 	if o.State == "" {
 		o.State = "/run/berth"
 	}
-	if o.MemoryBudget == 0 {
-		o.MemoryBudget = 64 << 20
-	}
+	o.MemoryBudget = cmp.Or(o.MemoryBudget, 64<<20)
 	return o
 }
 
@@ -133,7 +131,7 @@ type Service struct {
 	trust    *trust.Gate
 	flights  flight.Group[Image]
 	sizes    layerSizes
-	buffers  *buffer.Pool
+	pool     *inflate.Pool
 
 	memory, connections *fetch.Budget // of all pulls
 
@@ -157,7 +155,7 @@ type Service struct {
 func Open(ctx context.Context, o Options) (*Service, error) {
 	o = o.withDefaults()
 	s := &Service{
-		options: o, buffers: buffer.New(o.MemoryBudget / 2),
+		options: o, pool: inflate.NewPool(o.MemoryBudget / 2),
 		pinned: reference.ParsePatterns(o.Pinned), memory: fetch.NewBudget(o.MemoryBudget / 2), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
 		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
 	}

@@ -23,7 +23,7 @@ func (s *Service) spoolDir() string { return filepath.Join(s.options.Root, "imag
 // Load adds the images of an OCI archive or a docker archive, compressed or not,
 // and returns them. Images without a name keep their id only.
 func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
-	sp, err := archive.Read(ctx, s.spoolDir(), r)
+	sp, err := archive.Read(ctx, s.spoolDir(), s.pool, r)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", room.Explain(err, s.spoolDir(), 0))
 	}

@@ -158,7 +158,9 @@ func (sv *saver) layer(ctx context.Context, l layerRecord) (ispec.Descriptor, er
 	return b.Descriptor, errors.Join(sv.write(ctx, archive.BlobName(b.Digest), b), b.Close())
 }
 
-func (s *Service) exporter() *export.Exporter { return export.New(s.blobs, s.layers, s.spoolDir()) }
+func (s *Service) exporter() *export.Exporter {
+	return export.New(s.blobs, s.layers, s.pool, s.spoolDir())
+}
 
 // addDocker writes layers uncompressed: that is what the format has.
 func (sv *saver) addDocker(ctx context.Context, r record, names []string) error {

@@ -36,7 +36,7 @@ func (s *Service) stream(ctx context.Context, d ispec.Descriptor, from layer.Mar
 			return keep.From(func(offset int64) (io.ReadCloser, error) { return fetch(ctx, offset) }), nil
 		}
 	}
-	l, err := stream.Open(ctx, s.buffers, in, from)
+	l, err := stream.Open(ctx, s.pool, in, from)
 	return l, resumed, err
 }
 

@@ -55,8 +55,8 @@ func Sweep(dir string) error {
 
 // Read lays an archive, compressed or not, out in a directory below parent. The
 // caller removes it.
-func Read(ctx context.Context, parent string, r io.Reader) (*Spool, error) {
-	plain, err := inflate.Stream(blob.ContextReader(ctx, r))
+func Read(ctx context.Context, parent string, decoders *inflate.Pool, r io.Reader) (*Spool, error) {
+	plain, err := decoders.Stream(ctx, blob.ContextReader(ctx, r))
 	if err != nil {
 		return nil, err
 	}

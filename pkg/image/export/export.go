@@ -35,14 +35,15 @@ type Layer struct {
 
 // Exporter gives layers out. Its methods are safe for concurrent use.
 type Exporter struct {
-	blobs  *blob.Store
-	layers *layer.Store
-	dir    string
+	blobs    *blob.Store
+	layers   *layer.Store
+	decoders *inflate.Pool
+	dir      string
 }
 
 // New returns an Exporter of two stores that packs layers in dir.
-func New(blobs *blob.Store, layers *layer.Store, dir string) *Exporter {
-	return &Exporter{blobs: blobs, layers: layers, dir: dir}
+func New(blobs *blob.Store, layers *layer.Store, decoders *inflate.Pool, dir string) *Exporter {
+	return &Exporter{blobs: blobs, layers: layers, decoders: decoders, dir: dir}
 }
 
 // Blob is content on its way out. The zero value has none.
@@ -160,7 +161,7 @@ func (e *Exporter) inflate(ctx context.Context, d digest.Digest) (io.ReadCloser,
 	if err != nil {
 		return nil, err
 	}
-	plain, err := inflate.Stream(blob.ContextReader(ctx, f))
+	plain, err := e.decoders.Stream(ctx, blob.ContextReader(ctx, f))
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -3,12 +3,17 @@
 //
 // A gzip stream is decoded by deflate.c, or by Go where there is no cgo: both
 // take and refuse what Go's compress/gzip does, so bytes after the last member
-// are an error, zeros too. A zstd stream is decoded frame by frame. Both can be
-// opened again in the middle: see Reader.Mark.
+// are an error, zeros too. A zstd stream is decoded frame by frame, or many small
+// frames beside each other, each batch in a goroutine that Reader.Close waits for.
+// Both can be opened again in the middle: see Reader.Mark.
+//
+// A stream waits for a large window only while it holds none, and for no stream that
+// waits for one, so streams end in any order.
 package inflate
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -55,9 +60,10 @@ type placer interface {
 
 // Stream returns the plain form of a gzip, zstd or plain stream, told apart
 // by its first bytes and not by what a manifest says. The caller closes it,
-// which leaves r open. What is wrong with the stream is an error of kind Invalid,
-// or Unsupported for another compression; errors of r itself stay as they are.
-func Stream(r io.Reader) (*Reader, error) {
+// which leaves r open. ctx ends waits for memory. What is wrong with the stream is
+// an error of kind Invalid, or Unsupported for another compression; errors of r
+// itself stay as they are.
+func (p *Pool) Stream(ctx context.Context, r io.Reader) (*Reader, error) {
 	in := newInput(r)
 	head, err := in.peek(6)
 	if err != nil {
@@ -68,7 +74,7 @@ func Stream(r io.Reader) (*Reader, error) {
 	case bytes.HasPrefix(head, gzipMagic):
 		z.d, err = newGzip(in, nil)
 	case bytes.HasPrefix(head, zstdMagic), skippable(head):
-		z.d, err = newZstd(in, nil)
+		z.d = newZstd(ctx, in, p)
 	case bytes.HasPrefix(head, xzMagic), bytes.HasPrefix(head, bzip2Magic):
 		return nil, fmt.Errorf("compression is neither gzip nor zstd: %w", errs.Unsupported)
 	default:
@@ -84,7 +90,7 @@ func Stream(r io.Reader) (*Reader, error) {
 // State.Offset of the same stream. An error of kind Unsupported says that the
 // state is another version's or decoder's: the stream must be read from its
 // beginning.
-func Resume(r io.Reader, state State) (*Reader, error) {
+func (p *Pool) Resume(ctx context.Context, r io.Reader, state State) (*Reader, error) {
 	if state.Version != stateVersion {
 		return nil, fmt.Errorf("state of a decoder of version %d: %w", state.Version, errs.Unsupported)
 	}
@@ -95,7 +101,7 @@ func Resume(r io.Reader, state State) (*Reader, error) {
 	case kindGzip:
 		z.d, err = newGzip(z.in, &state)
 	case kindZstd:
-		z.d, err = newZstd(z.in, &state)
+		z.d = newZstd(ctx, z.in, p)
 	case kindPlain:
 		z.d = &plain{in: z.in}
 	default:

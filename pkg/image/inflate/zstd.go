@@ -1,162 +1,151 @@
 package inflate
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxZstdWindow bounds the memory that a zstd frame may ask for; `zstd --long`
-// uses 128 MiB.
-const maxZstdWindow = 128 << 20
-
-// skippable reports whether b begins a zstd skippable frame.
-func skippable(b []byte) bool {
-	return len(b) >= 4 && b[0]&0xf0 == 0x50 && b[1] == 0x2a && b[2] == 0x4d && b[3] == 0x18
-}
-
-// zstdReader decodes zstd frames one after the other. It can be marked between
-// them.
+// zstdReader decodes zstd frames: large ones one after the other, small ones in
+// batches beside each other. It can be marked behind each of these.
 type zstdReader struct {
-	in    *input
-	frame *frame // absent between frames
-	z     *zstd.Decoder
-	buf   []byte
+	ctx  context.Context //nolint:containedctx // of the stream that the reader is for
+	in   *input
+	pool *Pool
+
+	buf, own []byte // own is buf where no other was given, once it is needed
+	end      int    // of what is decoded in buf
+	offset   int64  // compressed bytes before what comes next, if not inside
+
+	ahead  *ahead
+	frame  *frame // that is decoded alone
+	z      *zstd.Decoder
+	window int64 // the largest that z has had; what is beyond freeWindow is charged
 }
 
-func newZstd(in *input, _ *State) (decoder, error) {
-	// The decoder's own goroutines cost a fifth more processor time and are no faster
-	// than one.
-	z, err := zstd.NewReader(nil, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return nil, err
-	}
-	return &zstdReader{in: in, z: z, buf: make([]byte, piece)}, nil
+func newZstd(ctx context.Context, in *input, pool *Pool) decoder {
+	return &zstdReader{ctx: ctx, in: in, pool: pool, offset: in.offset, ahead: newAhead(in, pool)}
+}
+
+// full reports whether buf has no room left.
+func (z *zstdReader) full() bool { return z.end == len(z.buf) }
+
+// place goes on in buf.
+func (z *zstdReader) place(buf []byte) int {
+	z.buf, z.end = buf, 0
+	return 0
 }
 
 func (z *zstdReader) next() ([]byte, error) {
-	if z.frame == nil {
-		var err error
-		if z.frame, err = nextFrame(z.in); err != nil {
-			return nil, err
+	if z.full() {
+		if z.own == nil {
+			z.own = make([]byte, piece)
 		}
-		if err := z.z.Reset(z.frame); err != nil {
+		z.place(z.own)
+	}
+	if z.frame == nil {
+		if err := z.advance(); err != nil {
 			return nil, err
 		}
 	}
-	n := 0
-	for n < len(z.buf) {
-		m, err := z.z.Read(z.buf[n:])
-		n += m
+	began := z.end
+	var err error
+	if z.frame != nil {
+		err = z.decode()
+	} else {
+		var n int
+		n, err = z.ahead.read(z.buf[z.end:])
+		z.end += n
+		z.offset = z.ahead.offset
+	}
+	return z.buf[began:z.end], err
+}
+
+// advance has batches decoded, or else begins with a frame.
+func (z *zstdReader) advance() error {
+	z.ahead.fill()
+	if z.ahead.any() {
+		return nil
+	}
+	f, err := z.ahead.alone()
+	if err != nil {
+		return err
+	}
+	if err := z.admit(f.window); err != nil {
+		return err
+	}
+	if z.z == nil {
+		if z.z, err = z.pool.take(); err != nil {
+			return err
+		}
+	}
+	z.window = max(z.window, f.window)
+	z.frame = f
+	return z.z.Reset(f)
+}
+
+// admit makes sure that a window may be had. Who waits for one holds none.
+func (z *zstdReader) admit(window int64) error {
+	switch {
+	case window > maxWindow:
+		return zstd.ErrWindowSizeExceeded
+	case window <= max(freeWindow, z.window):
+		return nil
+	}
+	z.drop()
+	if err := z.pool.admit(z.ctx, window); err != nil {
+		z.in.err = err // the stream is not to blame
+		return err
+	}
+	z.window = window
+	return nil
+}
+
+// drop gives the decoder and its window back.
+func (z *zstdReader) drop() {
+	if z.z != nil {
+		z.pool.put(z.z, z.window <= freeWindow)
+		z.z = nil
+	}
+	if z.window > freeWindow {
+		z.pool.memory.Discharge(z.window)
+	}
+	z.window = 0
+}
+
+// decode decodes until buf is full or the frame has ended.
+func (z *zstdReader) decode() error {
+	for !z.full() {
+		n, err := z.z.Read(z.buf[z.end:])
+		z.end += n
+		z.frame.plain += int64(n)
 		switch {
 		case err == nil:
 			continue
 		case z.frame.err != nil && !errors.Is(z.frame.err, io.EOF):
-			return nil, z.frame.err
+			return z.frame.err
 		case !errors.Is(err, io.EOF):
-			return nil, err
+			return err
 		case !z.frame.whole():
-			return nil, io.ErrUnexpectedEOF
+			return io.ErrUnexpectedEOF
 		}
-		z.frame = nil
-		return z.buf[:n], nil
+		z.ahead.learn(z.frame)
+		z.frame, z.offset = nil, z.in.offset
+		return nil
 	}
-	return z.buf, nil
+	return nil
 }
 
 func (z *zstdReader) position() (int64, bool) {
-	if z.frame != nil {
-		return 0, false // the decoder reads ahead
-	}
-	return z.in.offset, true
+	return z.offset, z.frame == nil && !z.ahead.inside()
 }
 
 func (z *zstdReader) mark() State { return State{Kind: kindZstd} }
-func (z *zstdReader) close()      { z.z.Close() }
 
-// nextFrame opens the next frame that has content, or answers io.EOF where there
-// is none.
-func nextFrame(in *input) (*frame, error) {
-	for {
-		b, err := in.peek(zstd.HeaderMaxSize)
-		if err != nil {
-			return nil, err
-		}
-		if len(b) == 0 {
-			return nil, io.EOF
-		}
-		var h zstd.Header
-		if err := h.Decode(b); err != nil {
-			return nil, fmt.Errorf("zstd frame: %w", err)
-		}
-		if !h.Skippable {
-			return &frame{in: in, left: h.HeaderSize, sum: h.HasCheckSum}, nil
-		}
-		in.skip(h.HeaderSize)
-		if n, err := io.CopyN(io.Discard, in, int64(h.SkippableSize)); err != nil {
-			return nil, fmt.Errorf("zstd: skippable frame has %d bytes of %d: %w", n, h.SkippableSize, io.ErrUnexpectedEOF)
-		}
-	}
-}
-
-// frame reads one frame as it is: header, blocks, checksum. Only the sizes of
-// blocks are looked at.
-type frame struct {
-	in   *input
-	left int // of the part that is being read
-	last bool
-	sum  bool // a checksum follows
-	done bool
-	err  error
-}
-
-// whole reports whether the frame has been read to its end.
-func (f *frame) whole() bool { return f.done && f.left == 0 }
-
-func (f *frame) Read(p []byte) (int, error) {
-	if f.left == 0 {
-		if f.err = f.part(); f.err != nil {
-			return 0, f.err
-		}
-	}
-	if f.whole() {
-		return 0, io.EOF
-	}
-	n, err := f.in.Read(p[:min(len(p), f.left)])
-	f.left -= n
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	f.err = err
-	return n, err
-}
-
-// part finds how long the next part is.
-func (f *frame) part() error {
-	switch {
-	case f.done:
-	case f.last:
-		f.done = true
-		if f.sum {
-			f.left = 4
-		}
-	default:
-		b, err := f.in.peek(3)
-		if err != nil {
-			return err
-		}
-		if len(b) < 3 {
-			return io.ErrUnexpectedEOF
-		}
-		// A block's header: last, type (1 is one byte repeated), size.
-		h := int(b[0]) | int(b[1])<<8 | int(b[2])<<16
-		f.last = h&1 == 1
-		f.left = 3 + h>>3
-		if h>>1&3 == 1 {
-			f.left = 3 + 1
-		}
-	}
-	return nil
+func (z *zstdReader) close() {
+	z.ahead.close()
+	z.frame = nil
+	z.drop()
 }

@@ -72,15 +72,13 @@ func FuzzZstd(f *testing.F) {
 			f.Add(s.packed)
 		}
 	}
+	f.Add(manyFrames(f, []int{10, 300, 0, 70, 500, 20, 3}).packed)
+	f.Add(bytes.Join([][]byte{window(1<<10, text), window(16<<20, text), window(1<<10, text)}, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in := newInput(iotest.HalfReader(bytes.NewReader(b)))
-		d, err := newZstd(in, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		z := &Reader{in: in, d: d}
+		z := &Reader{in: in, d: newZstd(t.Context(), in, small())}
 		defer z.Close()
-		whole, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1))
+		whole, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			t.Fatal(err)
 		}

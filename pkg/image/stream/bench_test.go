@@ -14,7 +14,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/buffer"
+	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/layer"
 )
 
@@ -40,7 +40,7 @@ func BenchmarkLayer(b *testing.B) {
 	}
 	staged := func(w io.Writer) func(f *os.File) (int64, error) {
 		return func(f *os.File) (int64, error) {
-			l, err := Open(b.Context(), buffer.New(64<<20), Source{
+			l, err := Open(b.Context(), inflate.NewPool(64<<20), Source{
 				Blob: d, Open: func(context.Context, int64) (io.ReadCloser, error) { return f, nil },
 			}, layer.Mark{})
 			if err != nil {

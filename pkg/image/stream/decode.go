@@ -45,14 +45,14 @@ func (l *Stream) decoding(ctx context.Context, st state, plain int64) (decoding,
 	}
 	d.in.skip, d.marked = st.Decoder.Offset-st.Packed.Offset, st.Decoder.Offset
 	var err error
-	d.z, err = inflate.Resume(d.in, st.Decoder)
+	d.z, err = l.decoders.Resume(ctx, d.in, st.Decoder)
 	return d, err
 }
 
 func (d *decoding) run(ctx context.Context) error {
 	if d.z == nil {
 		var err error
-		if d.z, err = inflate.Stream(d.in); err != nil {
+		if d.z, err = d.l.decoders.Stream(ctx, d.in); err != nil {
 			return err
 		}
 	}

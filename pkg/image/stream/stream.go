@@ -56,6 +56,8 @@ type Stream struct {
 	work   sync.WaitGroup
 	body   io.ReadCloser // absent until it is open
 
+	decoders *inflate.Pool
+
 	packed *buffer.Lease
 	chunks chan chunk
 
@@ -89,14 +91,14 @@ type state struct {
 // mark too. A mark of another blob or version is an error of kind Unsupported: the
 // layer must begin anew. ctx is the stream's, until it is closed. The source's
 // Keep is closed by Open where it fails.
-func Open(ctx context.Context, pool *buffer.Pool, src Source, from layer.Mark) (*Stream, error) {
+func Open(ctx context.Context, pool *inflate.Pool, src Source, from layer.Mark) (*Stream, error) {
 	st, err := src.state(from)
 	if err != nil {
 		return nil, errors.Join(err, src.drop())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &Stream{src: src, cancel: cancel}
-	l.packed, l.plain = pool.Lease(ownBuffers, mostBuffers), pool.Lease(ownBuffers, mostBuffers)
+	l := &Stream{src: src, cancel: cancel, decoders: pool}
+	l.packed, l.plain = pool.Buffers().Lease(ownBuffers, mostBuffers), pool.Buffers().Lease(ownBuffers, mostBuffers)
 	l.chunks, l.pieces = make(chan chunk, mostBuffers), make(chan piece, mostBuffers)
 	if err := l.begin(ctx, st, from.Offset); err != nil {
 		return nil, errors.Join(err, l.Close())

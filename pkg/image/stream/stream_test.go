@@ -17,7 +17,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/blob"
-	"github.com/berth-run/berth/pkg/image/buffer"
+	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/layer"
 )
 
@@ -97,7 +97,7 @@ func readMarks(t *testing.T, l *Stream, from int64, n int) (got []byte, marks []
 
 func open(t *testing.T, d ispec.Descriptor, from layer.Mark, src *source) *Stream {
 	t.Helper()
-	l, err := Open(t.Context(), buffer.New(0), Source{Blob: d, Open: src.open}, from)
+	l, err := Open(t.Context(), inflate.NewPool(0), Source{Blob: d, Open: src.open}, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestForeignMarksAreRefused(t *testing.T) {
 		}
 		return layer.Mark{Offset: mark.Offset, State: text}
 	}
-	if l, err := Open(t.Context(), buffer.New(0), Source{Blob: d, Open: (&source{data: forms["zstd frames"]}).open}, changed(func(*state) {})); err != nil {
+	if l, err := Open(t.Context(), inflate.NewPool(0), Source{Blob: d, Open: (&source{data: forms["zstd frames"]}).open}, changed(func(*state) {})); err != nil {
 		t.Error(err)
 	} else if err := l.Close(); err != nil {
 		t.Error(err)
@@ -191,7 +191,7 @@ func TestForeignMarksAreRefused(t *testing.T) {
 		"beyond the blob":   changed(func(st *state) { st.Decoder.Offset = 1 << 40 }),
 		"before the packed": changed(func(st *state) { st.Decoder.Offset = st.Packed.Offset - 1 }),
 	} {
-		if _, err := Open(t.Context(), buffer.New(0), Source{Blob: d, Open: (&source{data: make([]byte, d.Size+9)}).open}, m); !errors.Is(err, errs.Unsupported) {
+		if _, err := Open(t.Context(), inflate.NewPool(0), Source{Blob: d, Open: (&source{data: make([]byte, d.Size+9)}).open}, m); !errors.Is(err, errs.Unsupported) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -212,7 +212,7 @@ func TestAKeptBlobIsReadFromItsBeginning(t *testing.T) {
 			}
 			src := &source{data: append([]byte(nil), packed...)}
 			src.data[len(packed)-1] ^= wrong
-			l, err := Open(t.Context(), buffer.New(0), Source{Blob: d, Open: src.open, Keep: keep}, layer.Mark{})
+			l, err := Open(t.Context(), inflate.NewPool(0), Source{Blob: d, Open: src.open, Keep: keep}, layer.Mark{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,7 +241,7 @@ func TestStreamLeavesNothingBehind(t *testing.T) {
 	_, forms := layerBytes(t)
 	broken := errors.New("the source's own")
 	for name, packed := range forms {
-		pool, d := buffer.New(8*buffer.Size), described(packed)
+		pool, d := inflate.NewPool(2<<20), described(packed)
 		start := func(ctx context.Context, src *source) *Stream {
 			l, err := Open(ctx, pool, Source{Blob: d, Open: src.open}, layer.Mark{})
 			if err != nil {
@@ -283,7 +283,7 @@ func TestStreamLeavesNothingBehind(t *testing.T) {
 				_ = l.Close()
 			})
 		}
-		all := pool.Lease(0, 100)
+		all := pool.Buffers().Lease(0, 100)
 		for range 8 {
 			if _, err := all.Get(t.Context()); err != nil {
 				t.Error(name, "buffers are missing:", err)
@@ -312,7 +312,7 @@ func TestLentPiecesAreTheStream(t *testing.T) {
 	plain, packed := layerBytes(t)
 	for name, data := range packed {
 		s := &source{data: data}
-		l, err := Open(t.Context(), buffer.New(64<<20), Source{Blob: described(data), Open: s.open}, layer.Mark{})
+		l, err := Open(t.Context(), inflate.NewPool(64<<20), Source{Blob: described(data), Open: s.open}, layer.Mark{})
 		if err != nil {
 			t.Fatal(err)
 		}

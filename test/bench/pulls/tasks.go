@@ -141,16 +141,19 @@ func prepare(ctx context.Context, t task, home, dir string) ([]content, error) {
 	if !t.plain {
 		return layers, nil
 	}
-	group, _ := errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(ctx)
 	for n := range layers {
-		group.Go(func() error { return layers[n].unpack(t.packed) })
+		group.Go(func() error { return layers[n].unpack(ctx, t.packed) })
 	}
 	return layers, group.Wait()
 }
 
+// memory is what the pulls of a daemon have for decoding, all together.
+const memory = 32 << 20
+
 // unpack makes the plain form.
-func (c *content) unpack(keep bool) error {
-	z, err := inflate.Stream(bytes.NewReader(c.packed))
+func (c *content) unpack(ctx context.Context, keep bool) error {
+	z, err := inflate.NewPool(memory).Stream(ctx, bytes.NewReader(c.packed))
 	if err != nil {
 		return err
 	}
@@ -186,8 +189,8 @@ func (c content) fetch(ctx context.Context) error {
 	return errors.Join(drain(body), body.Close())
 }
 
-func (c content) inflate(context.Context) error {
-	z, err := inflate.Stream(bytes.NewReader(c.packed))
+func (c content) inflate(ctx context.Context) error {
+	z, err := inflate.NewPool(memory).Stream(ctx, bytes.NewReader(c.packed))
 	if err != nil {
 		return err
 	}
