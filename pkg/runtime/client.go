@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/stage"
@@ -92,8 +93,25 @@ func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
 // Exec implements Processes.
 func (c *Client) Exec(ctx context.Context, r ExecRequest) (ExecResult, error) {
 	var result ExecResult
-	err := c.do(ctx, VerbExec, r, &result)
+	err := rpc.Do(ctx, c.path, VerbExec, r, &result) // no stage: it lasts as long as the process
 	return result, err
+}
+
+// ExecStream implements Processes.
+func (c *Client) ExecStream(ctx context.Context, r ExecRequest, io ExecIO, started func()) (int32, error) {
+	m := ExecMessage{
+		ExecRequest: r, Stdin: io.Stdin != nil, Stdout: io.Stdout != nil, Stderr: io.Stderr != nil, Console: io.Console != nil,
+		Width: io.Width, Height: io.Height,
+	}
+	var result ExecResult
+	err := rpc.Stream(ctx, c.path, VerbExecIO, m, &result, func([]byte) error { started(); return nil },
+		present(io.Stdin, io.Stdout, io.Stderr, io.Console)...)
+	return result.ExitCode, err
+}
+
+// present returns those files that are there.
+func present(files ...*os.File) []*os.File {
+	return slices.DeleteFunc(files, func(f *os.File) bool { return f == nil })
 }
 
 // Pause implements Processes.
@@ -105,13 +123,7 @@ func (c *Client) Resume(ctx context.Context, id string) error { return c.id(ctx,
 // Attach implements Streams.
 func (c *Client) Attach(ctx context.Context, r AttachRequest, io AttachIO) error {
 	m := AttachMessage{AttachRequest: r, Stdin: io.Stdin != nil, Stdout: io.Stdout != nil, Stderr: io.Stderr != nil}
-	var files []*os.File
-	for _, f := range []*os.File{io.Stdin, io.Stdout, io.Stderr} {
-		if f != nil {
-			files = append(files, f)
-		}
-	}
-	return c.do(ctx, VerbAttach, m, nil, files...)
+	return rpc.Do(ctx, c.path, VerbAttach, m, nil, present(io.Stdin, io.Stdout, io.Stderr)...)
 }
 
 // Resize implements Streams.

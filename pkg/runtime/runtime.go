@@ -81,6 +81,13 @@ type Processes interface {
 	// output. When the timeout or ctx ends first, the process and all that it
 	// started are killed, and nothing else.
 	Exec(ctx context.Context, r ExecRequest) (ExecResult, error)
+	// ExecStream runs one more process in the container with the caller's files
+	// as its stdio, calls started once it runs, and returns its exit code. The
+	// files stay the caller's, who closes its copies in started or after the call,
+	// so that the other ends see the process's. The end of ctx ends the call and
+	// kills nothing: the caller hangs up by closing the other ends. A process that
+	// berth-runtime loses sight of, because it is restarted, is killed.
+	ExecStream(ctx context.Context, r ExecRequest, io ExecIO, started func()) (exit int32, err error)
 	// Pause freezes all processes of the container.
 	Pause(ctx context.Context, id string) error
 	// Resume undoes Pause.
@@ -216,7 +223,7 @@ type ExecRequest struct {
 	// Env, where not nil, is the environment instead of Process.Env, as in
 	// CreateRequest.
 	Env [][]byte `json:"env,omitempty"`
-	// Timeout 0 means none beside ctx.
+	// Timeout 0 means none beside ctx. Neither it nor MaxOutput is for ExecStream.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// MaxOutput bounds stdout and stderr each, in bytes; the rest is read and
 	// dropped. 0 means 16 MiB.
@@ -230,6 +237,17 @@ type ExecResult struct {
 	Stderr   []byte `json:"stderr,omitempty"`
 	// TimedOut tells that the timeout killed it.
 	TimedOut bool `json:"timedOut,omitempty"`
+}
+
+// ExecIO holds what ExecStream gives to the process; nil is /dev/null. With
+// Process.Terminal set there is Console alone: a socket, over whose other end the
+// caller gets the master of the terminal (SCM_RIGHTS), which is then its own to
+// read, write, resize and hang up.
+type ExecIO struct {
+	Stdin, Stdout, Stderr *os.File
+	Console               *os.File
+	// Width and Height are the first size of the terminal.
+	Width, Height uint16
 }
 
 // AttachRequest names the streams to attach.

@@ -11,6 +11,7 @@ const (
 	VerbDelete    = "Delete"
 	VerbUpdate    = "Update"
 	VerbExec      = "Exec"
+	VerbExecIO    = "ExecStream"
 	VerbPause     = "Pause"
 	VerbResume    = "Resume"
 	VerbAttach    = "Attach"
@@ -39,4 +40,17 @@ type AttachMessage struct {
 	Stdin  bool `json:"stdin,omitempty"`
 	Stdout bool `json:"stdout,omitempty"`
 	Stderr bool `json:"stderr,omitempty"`
+}
+
+// ExecMessage is the message of ExecStream: which streams the passed files are,
+// in this order, or that the only one is the console socket. The server sends one
+// empty item when the process runs.
+type ExecMessage struct {
+	ExecRequest
+	Stdin   bool   `json:"stdin,omitempty"`
+	Stdout  bool   `json:"stdout,omitempty"`
+	Stderr  bool   `json:"stderr,omitempty"`
+	Console bool   `json:"console,omitempty"`
+	Width   uint16 `json:"width,omitempty"`
+	Height  uint16 `json:"height,omitempty"`
 }

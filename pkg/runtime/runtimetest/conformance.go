@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(*testing.T) runtime.Runtime, sleeper func(t *te
 	for name, test := range map[string]func(*testing.T, *suite){
 		"life":          life,
 		"wrong state":   wrongState,
+		"exec stream":   execStream,
 		"unknown id":    unknownID,
 		"one id, once":  once,
 		"kill":          kill,
@@ -124,6 +125,8 @@ func wrongState(t *testing.T, s *suite) {
 	s.create(t, "a")
 	_, err := s.Exec(t.Context(), runtime.ExecRequest{ID: "a", Process: s.sleeper(t, "a").Process})
 	wantKind(t, "exec in a created container", err, errs.Conflict)
+	_, err = s.ExecStream(t.Context(), runtime.ExecRequest{ID: "a", Process: s.sleeper(t, "a").Process}, runtime.ExecIO{}, func() {})
+	wantKind(t, "stream an exec in a created container", err, errs.Conflict)
 	wantKind(t, "pause a created container", s.Pause(t.Context(), "a"), errs.Conflict)
 	if _, err := s.Start(t.Context(), "a"); err != nil {
 		t.Fatal(err)

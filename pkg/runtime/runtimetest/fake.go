@@ -25,6 +25,8 @@ type Fake struct {
 	Fail func(verb, id string) error
 	// OnExec, where set, answers Exec.
 	OnExec func(runtime.ExecRequest) (runtime.ExecResult, error)
+	// OnStream, where set, is the process of ExecStream, and returns its exit code.
+	OnStream func(runtime.ExecRequest, runtime.ExecIO) int32
 	// IgnoreTerm makes containers survive SIGTERM.
 	IgnoreTerm bool
 

@@ -11,7 +11,7 @@ import (
 
 func TestFakeConforms(t *testing.T) {
 	runtimetest.Run(t,
-		func(*testing.T) runtime.Runtime { return &runtimetest.Fake{} },
+		func(*testing.T) runtime.Runtime { return &runtimetest.Fake{OnStream: runtimetest.Echo} },
 		func(*testing.T, string) *specs.Spec {
 			return &specs.Spec{Root: &specs.Root{Path: "/"}, Process: &specs.Process{Args: []string{"sleep"}}}
 		})

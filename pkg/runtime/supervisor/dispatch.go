@@ -26,6 +26,8 @@ func (w *worker) handle(ctx context.Context, c *rpc.Call) (any, error) {
 		return with(ctx, c, func(ctx context.Context, r runtime.IDRequest) (any, error) { return w.start(ctx, r.ID) })
 	case runtime.VerbExec:
 		return with(ctx, c, w.exec)
+	case runtime.VerbExecIO:
+		return with(ctx, c, func(ctx context.Context, m runtime.ExecMessage) (any, error) { return w.execStream(ctx, c, &m) })
 	case runtime.VerbAttach:
 		return with(ctx, c, func(ctx context.Context, m runtime.AttachMessage) (any, error) { return nil, w.attach(ctx, c, m) })
 	}

@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/pidfd"
+	"github.com/berth-run/berth/pkg/rpc"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/stdio"
 )
@@ -23,17 +25,9 @@ const (
 )
 
 func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecResult, error) {
-	c, err := w.find(r.ID)
-	if err != nil {
+	if err := w.mayExec(&r, false); err != nil {
 		return runtime.ExecResult{}, err
 	}
-	if s := c.get().State; s != runtime.Running {
-		return runtime.ExecResult{}, fmt.Errorf("exec in container %s: it is %s: %w", r.ID, s, errs.Conflict)
-	}
-	if r.Process == nil || len(r.Process.Args) == 0 || r.Process.Terminal {
-		return runtime.ExecResult{}, fmt.Errorf("exec in container %s: process without arguments, or with a terminal: %w", r.ID, errs.Invalid)
-	}
-	setEnv(r.Process, r.Env)
 	if r.MaxOutput <= 0 {
 		r.MaxOutput = defaultOutput
 	}
@@ -43,6 +37,23 @@ func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecR
 		defer cancel()
 	}
 	return w.capture(ctx, &r)
+}
+
+// mayExec looks whether the container and the request allow an exec, and
+// completes the process.
+func (w *worker) mayExec(r *runtime.ExecRequest, terminal bool) error {
+	c, err := w.find(r.ID)
+	if err != nil {
+		return err
+	}
+	if s := c.get().State; s != runtime.Running {
+		return fmt.Errorf("exec in container %s: it is %s: %w", r.ID, s, errs.Conflict)
+	}
+	if r.Process == nil || len(r.Process.Args) == 0 || r.Process.Terminal != terminal {
+		return fmt.Errorf("exec in container %s: process without arguments, or a terminal on one side alone: %w", r.ID, errs.Invalid)
+	}
+	setEnv(r.Process, r.Env)
+	return nil
 }
 
 // capture starts the process and stays with it to its end.
@@ -80,16 +91,8 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 // anchor keeps the pidfd meanwhile, so that nobody else gets its number.
 func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecProcess) (runtime.ExecResult, error) {
 	result := runtime.ExecResult{ExitCode: pidfd.Unknown}
-	fd := int(p.PIDFD.Fd())
-	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
 	ended := make(chan int32, 1)
-	w.exits.Watch(fd, func() {
-		exit := exitCode(fd, "", p.PID, 0)
-		pidfd.Reap(fd)
-		w.keeper.drop(keptAs, namePidfd)
-		_ = p.PIDFD.Close() // nothing was written to it
-		ended <- exit
-	})
+	w.watchExec(keptAs, p, func(exit int32) { ended <- exit })
 	select {
 	case result.ExitCode = <-ended:
 		return result, nil
@@ -102,5 +105,55 @@ func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecPr
 		return result, err
 	case <-time.After(killLimit):
 		return result, errors.Join(err, fmt.Errorf("exec does not end after SIGKILL: %w", errs.Timeout))
+	}
+}
+
+// watchExec calls then with the exit code once p has ended and been reaped.
+func (w *worker) watchExec(keptAs string, p *runtime.ExecProcess, then func(exit int32)) {
+	fd := int(p.PIDFD.Fd())
+	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
+	w.exits.Watch(fd, func() {
+		exit := exitCode(fd, "", p.PID, 0)
+		pidfd.Reap(fd)
+		w.keeper.drop(keptAs, namePidfd)
+		_ = p.PIDFD.Close() // nothing was written to it
+		then(exit)
+	})
+}
+
+// execStream starts a process whose stdio is the caller's. Once it runs it needs
+// no caller: its end is seen and its cgroup removed in any case.
+func (w *worker) execStream(ctx context.Context, call *rpc.Call, m *runtime.ExecMessage) (any, error) {
+	call.Long()
+	if err := w.mayExec(&m.ExecRequest, m.Console); err != nil {
+		return nil, err
+	}
+	io := runtime.ProcessIO{Width: m.Width, Height: m.Height}
+	takeFiles(call, passed{m.Stdin, &io.Stdin}, passed{m.Stdout, &io.Stdout}, passed{m.Stderr, &io.Stderr}, passed{m.Console, &io.Console})
+	execID := rand.Text()
+	keptAs := execEntry(m.ID, execID)
+	w.keeper.put(&entry{ID: keptAs}) // from here on a new worker ends it
+	p, err := w.engine.Exec(ctx, m.ID, execID, m.Process, io)
+	closeFiles(io.Stdin, io.Stdout, io.Stderr, io.Console)
+	if err != nil {
+		w.keeper.drop(keptAs)
+		return nil, err
+	}
+	ended := make(chan runtime.ExecResult, 1)
+	w.watchExec(keptAs, &p, func(exit int32) {
+		if err := p.Release(); err != nil {
+			slog.Warn("cgroup of an exec is left", "container", m.ID, "err", err)
+		}
+		w.keeper.drop(keptAs)
+		ended <- runtime.ExecResult{ExitCode: exit}
+	})
+	if err := call.Send(nil); err != nil {
+		return nil, err
+	}
+	select {
+	case result := <-ended:
+		return result, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }

@@ -22,20 +22,34 @@ func (w *worker) attach(ctx context.Context, call *rpc.Call, m runtime.AttachMes
 	if c.stdio == nil || c.get().State == runtime.Stopped {
 		return fmt.Errorf("attach to container %s: it is stopped: %w", m.ID, errs.Conflict)
 	}
-	files := call.TakeFiles()
 	var io stdio.AttachIO
-	for _, end := range []struct {
-		wanted bool
-		f      **os.File
-	}{{m.Stdin, &io.Stdin}, {m.Stdout, &io.Stdout}, {m.Stderr, &io.Stderr}} {
+	takeFiles(call, passed{m.Stdin, &io.Stdin}, passed{m.Stdout, &io.Stdout}, passed{m.Stderr, &io.Stderr})
+	return c.stdio.Attach(ctx, io, func() { w.keeper.drop(m.ID, "stdin") })
+}
+
+// passed is a file that a call may bring.
+type passed struct {
+	wanted bool
+	f      **os.File
+}
+
+// takeFiles hands the call's files out in their order.
+func takeFiles(call *rpc.Call, ends ...passed) {
+	files := call.TakeFiles()
+	for _, end := range ends {
 		if end.wanted && len(files) > 0 {
 			*end.f, files = files[0], files[1:]
 		}
 	}
+	closeFiles(files...) // more than were announced
+}
+
+func closeFiles(files ...*os.File) {
 	for _, f := range files {
-		_ = f.Close() // more than were announced
+		if f != nil {
+			_ = f.Close() // nothing was written through it
+		}
 	}
-	return c.stdio.Attach(ctx, io, func() { w.keeper.drop(m.ID, "stdin") })
 }
 
 func (w *worker) resize(ctx context.Context, r runtime.ResizeRequest) error {
