@@ -25,7 +25,11 @@ const (
 )
 
 func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecResult, error) {
-	if err := w.mayExec(&r, false); err != nil {
+	c, err := w.find(r.ID)
+	if err == nil {
+		err = c.mayExec(&r, false)
+	}
+	if err != nil {
 		return runtime.ExecResult{}, err
 	}
 	if r.MaxOutput <= 0 {
@@ -41,11 +45,7 @@ func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecR
 
 // mayExec looks whether the container and the request allow an exec, and
 // completes the process.
-func (w *worker) mayExec(r *runtime.ExecRequest, terminal bool) error {
-	c, err := w.find(r.ID)
-	if err != nil {
-		return err
-	}
+func (c *container) mayExec(r *runtime.ExecRequest, terminal bool) error {
 	if s := c.get().State; s != runtime.Running {
 		return fmt.Errorf("exec in container %s: it is %s: %w", r.ID, s, errs.Conflict)
 	}
@@ -125,7 +125,11 @@ func (w *worker) watchExec(keptAs string, p *runtime.ExecProcess, then func(exit
 // no caller: its end is seen and its cgroup removed in any case.
 func (w *worker) execStream(ctx context.Context, call *rpc.Call, m *runtime.ExecMessage) (any, error) {
 	call.Long()
-	if err := w.mayExec(&m.ExecRequest, m.Console); err != nil {
+	c, err := w.find(m.ID)
+	if err == nil {
+		err = c.mayExec(&m.ExecRequest, m.Console)
+	}
+	if err != nil {
 		return nil, err
 	}
 	io := runtime.ProcessIO{Width: m.Width, Height: m.Height}

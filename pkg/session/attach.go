@@ -1,0 +1,102 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+)
+
+const (
+	// awayPause is between two tries to reach a berth-runtime that is restarted, and
+	// awayLimit bounds its absence.
+	awayPause = 50 * time.Millisecond
+	awayLimit = 10 * time.Second
+)
+
+// Container is what Attach needs of berth-runtime.
+type Container interface {
+	Attach(ctx context.Context, r runtime.AttachRequest, io runtime.AttachIO) error
+	Resize(ctx context.Context, id string, width, height uint16) error
+}
+
+// Attach connects the client to a container until that ends, the client's input
+// ends with StdinOnce, or ctx does. It outlasts a restart of berth-runtime; what
+// the container writes meanwhile is in its log alone.
+func Attach(ctx context.Context, rt Container, id string, s Streams) error {
+	defer closeOutput(s.Stdout)
+	defer closeOutput(s.Stderr)
+	var stdin, stdout, stderr ends
+	defer func() { stdin.close(); stdout.close(); stderr.close() }()
+	if err := errors.Join(stdin.open(s.Stdin != nil), stdout.open(s.Stdout != nil), stderr.open(s.Stderr != nil)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.Stdin != nil {
+		go feed(ctx, s.Stdin, stdin.w, true)
+	}
+	var resizes, outputs sync.WaitGroup
+	resizes.Go(func() {
+		// A container without a terminal, or that has ended, leaves nothing to do.
+		sizes(ctx, s.Sizes, func(z Size) { _ = rt.Resize(ctx, id, z.Width, z.Height) })
+	})
+	outputs.Go(func() { relay(stdout.r, s.Stdout) })
+	outputs.Go(func() { relay(stderr.r, s.Stderr) })
+	err := attach(ctx, rt, id, runtime.AttachIO{Stdin: stdin.r, Stdout: stdout.w, Stderr: stderr.w})
+	stdout.closeWrite()
+	stderr.closeWrite()
+	if ctx.Err() == nil {
+		outputs.Wait()
+	}
+	cancel()
+	resizes.Wait()
+	return err
+}
+
+// attach tries again while berth-runtime is away.
+func attach(ctx context.Context, rt Container, id string, files runtime.AttachIO) error {
+	lost := false
+	for seen := time.Now(); ; {
+		began := time.Now()
+		err := rt.Attach(ctx, runtime.AttachRequest{ID: id}, files)
+		if lost && errors.Is(err, errs.Conflict) {
+			return nil // it ended while berth-runtime was away
+		}
+		if time.Since(began) > awayPause {
+			seen = time.Now()
+		}
+		if !errors.Is(err, errs.Unavailable) || time.Since(seen) > awayLimit {
+			return err
+		}
+		lost = true
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(awayPause):
+		}
+	}
+}
+
+// relay sends what r gives. It reads on after the client has gone.
+func relay(r *os.File, to io.WriteCloser) {
+	if r == nil {
+		return
+	}
+	buf := make([]byte, 32<<10)
+	for gone := false; ; {
+		n, err := r.Read(buf)
+		if n > 0 && !gone {
+			_, err := to.Write(buf[:n])
+			gone = err != nil
+		}
+		if err != nil {
+			return
+		}
+	}
+}
