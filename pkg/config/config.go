@@ -26,6 +26,7 @@ type Config struct {
 	Runtime   Runtime   `toml:"runtime"`
 	Network   Network   `toml:"network"`
 	Image     Image     `toml:"image"`
+	Stream    Stream    `toml:"stream"`
 	Telemetry Telemetry `toml:"telemetry"`
 }
 
@@ -82,6 +83,18 @@ type Builtin struct {
 	Subnet  Prefix `toml:"subnet"`
 	Subnet6 Prefix `toml:"subnet6"`
 	MTU     int    `toml:"mtu"`
+}
+
+// Stream is where exec, attach and port-forward sessions are served.
+type Stream struct {
+	Address string `toml:"address"`
+	// Port 0 is a free one.
+	Port int `toml:"port"`
+	// CertFile and KeyFile make it HTTPS; ClientCAFile asks clients for certificates.
+	CertFile     string   `toml:"cert_file"`
+	KeyFile      string   `toml:"key_file"`
+	ClientCAFile string   `toml:"client_ca_file"`
+	IdleTimeout  Duration `toml:"idle_timeout"`
 }
 
 // Image is how images are pulled and kept.
@@ -217,6 +230,7 @@ func Default() Config {
 			Timeout:    Duration{time.Minute},
 			Builtin:    Builtin{Bridge: "berth0"},
 		},
+		Stream: Stream{Address: "127.0.0.1", IdleTimeout: Duration{4 * time.Hour}},
 		Image: Image{
 			LayerBackend: "auto", MaxConcurrentDownloads: 4, MaxConnections: 24, MemoryBudget: 64 << 20,
 			StallTimeout: Duration{time.Minute}, StallRate: 1024, PlainHTTP: []string{},

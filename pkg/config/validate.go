@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,7 @@ func (c Config) Validate() error {
 	v.check(c.LogLevel >= 0 && c.LogLevel <= 10, "log_level", "%d is not within 0 and 10", c.LogLevel)
 	c.Runtime.validate(&v)
 	c.Network.validate(&v)
+	c.Stream.validate(&v)
 	c.Image.validate(&v)
 	c.Image.validateSignatures(&v)
 	c.Telemetry.validate(&v)
@@ -74,6 +76,18 @@ func (r Runtime) validate(v *validation) {
 	v.check(r.PidsLimit >= 0, "runtime.pids_limit", "%d is negative", r.PidsLimit)
 	for name := range r.DefaultUlimits {
 		v.check(slices.Contains(ulimitNames, name), "runtime.default_ulimits", "%q is no resource", name)
+	}
+}
+
+func (s Stream) validate(v *validation) {
+	_, err := netip.ParseAddr(s.Address)
+	v.check(err == nil, "stream.address", "%q is no IP address", s.Address)
+	v.check(s.Port >= 0 && s.Port <= 65535, "stream.port", "%d is not within 0 and 65535", s.Port)
+	v.check(s.IdleTimeout.Duration > 0, "stream.idle_timeout", "%s is not positive", s.IdleTimeout)
+	v.check((s.CertFile == "") == (s.KeyFile == ""), "stream.cert_file", "needs key_file, and the other way about")
+	v.check(s.ClientCAFile == "" || s.CertFile != "", "stream.client_ca_file", "needs cert_file")
+	for key, path := range map[string]string{"cert_file": s.CertFile, "key_file": s.KeyFile, "client_ca_file": s.ClientCAFile} {
+		v.check(path == "" || filepath.IsAbs(path), "stream."+key, "%q is not an absolute path", path)
 	}
 }
 

@@ -23,6 +23,7 @@ type Groups struct {
 	*Containers
 	*Stats
 	*Events
+	*Streams
 	Images *Images
 }
 

@@ -103,6 +103,7 @@ func newKubelet(t *testing.T) *kubelet {
 		Node: &cri.Node{Build: "v1.2.3", Runtime: k.runtime, Network: k.network, CgroupDriver: spec.Cgroupfs},
 		Pods: p, Containers: c, Images: &cri.Images{Service: store, Handlers: []string{"berth"}},
 		Stats: &cri.Stats{Collector: k.collector}, Events: k.events,
+		Streams: serveStreams(t, &cri.Sessions{Containers: containers, Pods: pods, Runtime: k.runtime}),
 	})
 	k.connect(server)
 	t.Cleanup(func() {

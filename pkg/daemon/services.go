@@ -16,6 +16,7 @@ import (
 	"github.com/berth-run/berth/pkg/admin"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/cri"
+	"github.com/berth-run/berth/pkg/cri/stream"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
@@ -43,10 +44,12 @@ type services struct {
 	containers *container.Service
 	pods       *pod.Service
 	manifests  *manifest.Service
+	streams    *stream.Server // nil where it could not listen
 
 	node          *cri.Node
 	criPods       *cri.Pods
 	criContainers *cri.Containers
+	criStreams    *cri.Streams
 	criImages     *cri.Images
 
 	stats     *stats.Service
@@ -73,6 +76,7 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	s.recover(life, running)
 	s.translate()
 	s.openStats(life, running)
+	s.openStreams(life, running)
 	s.manifests, err = manifest.Open(life, manifest.Deps{
 		Root: o.Config.Root, NodeName: s.facts.Hostname, NodeMemory: memory(), Pods: s.criPods, Containers: s.criContainers, Images: s.criImages,
 	})
@@ -192,6 +196,7 @@ func (s *services) translate() {
 	s.criContainers = &cri.Containers{Service: s.containers, Pods: s.pods, Images: s.images}
 	s.criPods = &cri.Pods{Service: s.pods, Containers: s.criContainers}
 	s.criEvents = &cri.Events{Pods: s.criPods}
+	s.criStreams = &cri.Streams{Sessions: &cri.Sessions{Containers: s.containers, Pods: s.pods, Runtime: s.runtime}}
 	s.criImages = &cri.Images{Service: s.images, Handlers: handlerNames(c.Runtime)}
 }
 
@@ -199,7 +204,7 @@ func (s *services) translate() {
 func (s *services) register(g *grpc.Server, stopping <-chan struct{}) {
 	s.criEvents.Stopping = stopping
 	cri.Register(g, cri.Groups{
-		Node: s.node, Pods: s.criPods, Containers: s.criContainers, Images: s.criImages, Stats: &cri.Stats{Collector: s.stats}, Events: s.criEvents,
+		Node: s.node, Pods: s.criPods, Containers: s.criContainers, Images: s.criImages, Stats: &cri.Stats{Collector: s.stats}, Events: s.criEvents, Streams: s.criStreams,
 	})
 	admin.New(admin.Deps{
 		Version: s.o.Version, Started: s.started, Root: s.o.Config.Root, State: s.o.Config.State, Runtime: s.runtime,
@@ -237,6 +242,9 @@ func (s *services) forward(life context.Context, events <-chan container.Event) 
 
 // close ends those services that are open, the last one first. Containers run on.
 func (s *services) close() {
+	if s.streams != nil {
+		s.streams.Close()
+	}
 	var err error
 	if s.manifests != nil {
 		err = s.manifests.Close()
