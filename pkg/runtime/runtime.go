@@ -239,7 +239,8 @@ type ExecResult struct {
 	TimedOut bool `json:"timedOut,omitempty"`
 }
 
-// ExecIO holds what ExecStream gives to the process; nil is /dev/null. With
+// ExecIO holds what ExecStream gives to the process, as it is: a pipe's end should
+// not be in non-blocking mode. nil is /dev/null. With
 // Process.Terminal set there is Console alone: a socket, over whose other end the
 // caller gets the master of the terminal (SCM_RIGHTS), which is then its own to
 // read, write, resize and hang up.

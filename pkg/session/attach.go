@@ -33,7 +33,7 @@ func Attach(ctx context.Context, rt Container, id string, s Streams) error {
 	defer closeOutput(s.Stderr)
 	var stdin, stdout, stderr ends
 	defer func() { stdin.close(); stdout.close(); stderr.close() }()
-	if err := errors.Join(stdin.open(s.Stdin != nil), stdout.open(s.Stdout != nil), stderr.open(s.Stderr != nil)); err != nil {
+	if err := errors.Join(stdin.openIn(s.Stdin != nil), stdout.openOut(s.Stdout != nil), stderr.openOut(s.Stderr != nil)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -1,16 +1,33 @@
 package session
 
-import "os"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // ends are those of a pipe, or none. They may be closed twice: a file's second
 // Close is an error and nothing else.
 type ends struct{ r, w *os.File }
 
-func (e *ends) open(wanted bool) (err error) {
-	if wanted {
-		e.r, e.w, err = os.Pipe()
+// openIn makes a pipe that this process writes to, where it is wanted.
+func (e *ends) openIn(wanted bool) error { return e.open(wanted, 1) }
+
+// openOut makes a pipe that this process reads from, where it is wanted.
+func (e *ends) openOut(wanted bool) error { return e.open(wanted, 0) }
+
+// open makes our end alone non-blocking: programs do not expect that of theirs.
+func (e *ends) open(wanted bool, ours int) error {
+	if !wanted {
+		return nil
 	}
-	return err
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("pipe2", err)
+	}
+	err := unix.SetNonblock(fds[ours], true)
+	e.r, e.w = os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe")
+	return os.NewSyscallError("fcntl", err)
 }
 
 func (e *ends) closeRead()  { closeFile(e.r) }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -38,13 +39,8 @@ func execPipes(ctx context.Context, rt Processes, r runtime.ExecRequest, s Strea
 	defer closeOutput(s.Stderr)
 	var stdin, stdout, stderr ends
 	defer func() { stdin.close(); stdout.close(); stderr.close() }()
-	for _, e := range []struct {
-		wanted bool
-		ends   *ends
-	}{{s.Stdin != nil, &stdin}, {s.Stdout != nil, &stdout}, {s.Stderr != nil, &stderr}} {
-		if err := e.ends.open(e.wanted); err != nil {
-			return 0, err
-		}
+	if err := errors.Join(stdin.openIn(s.Stdin != nil), stdout.openOut(s.Stdout != nil), stderr.openOut(s.Stderr != nil)); err != nil {
+		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -27,6 +27,9 @@ import (
 type host struct{ t *testing.T }
 
 func (h host) ExecStream(ctx context.Context, r runtime.ExecRequest, files runtime.ExecIO, started func()) (int32, error) {
+	for _, f := range []*os.File{files.Stdin, files.Stdout, files.Stderr} {
+		h.wantBlocking(f)
+	}
 	cmd := exec.Command(r.Process.Args[0], r.Process.Args[1:]...)
 	// A nil *os.File is no nil io.Reader.
 	if files.Stdin != nil {
@@ -56,6 +59,23 @@ func (h host) ExecStream(ctx context.Context, r runtime.ExecRequest, files runti
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+}
+
+// wantBlocking checks what a program relies on. (os/exec would see to it.)
+func (h host) wantBlocking(f *os.File) {
+	h.t.Helper()
+	if f == nil {
+		return
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			h.t.Errorf("the process gets a file with flags %#x, %v", flags, err)
+		}
+	})
 }
 
 // terminal makes one, sends its master away and returns its other end.
