@@ -20,8 +20,8 @@ import (
 
 // Exec starts one more process in the container, in a sub-cgroup of its own so
 // that Kill reaches all that it starts and nothing else. It returns once the
-// program is being executed. errs.Invalid where the program or its working
-// directory is not there, in words ("executable file not found in $PATH");
+// program is being executed. errs.NotFound where the program is not there,
+// errs.Invalid where it cannot be executed or its working directory is missing, in words ("executable file not found in $PATH");
 // errs.Conflict where the container is paused or has stopped.
 //
 // The process is made by the helper in exec.c, at a third of what libcontainer

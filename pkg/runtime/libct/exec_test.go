@@ -70,21 +70,22 @@ func TestExecSaysWhatIsWrong(t *testing.T) {
 	b := create(t, e, "x3", baseSpec(t, "x3", "/bin/sleep", "1000")).start()
 	for _, test := range []struct {
 		change func(*specs.Process)
+		kind   errs.Kind
 		want   string
 	}{
-		{func(p *specs.Process) { p.Args = []string{"nope"} }, "executable file not found in $PATH"},
-		{func(p *specs.Process) { p.Args = []string{"/nope"} }, "no such file"},
-		{func(p *specs.Process) { p.Args = []string{"/etc"} }, "is a directory"},
-		{func(p *specs.Process) { p.Args = []string{"/usr/share/dict"} }, "/usr/share/dict"},
-		{func(p *specs.Process) { p.Cwd = "/nope" }, "/nope"},
-		{func(p *specs.Process) { p.Env = []string{"=x"} }, "environment"},
-		{func(p *specs.Process) { p.Env = nil; p.Args = []string{"true"} }, "executable file not found in $PATH"},
+		{func(p *specs.Process) { p.Args = []string{"nope"} }, errs.NotFound, "executable file not found in $PATH"},
+		{func(p *specs.Process) { p.Args = []string{"/nope"} }, errs.NotFound, "no such file"},
+		{func(p *specs.Process) { p.Args = []string{"/etc"} }, errs.Invalid, "is a directory"},
+		{func(p *specs.Process) { p.Args = []string{"/proc/version"} }, errs.Invalid, "permission denied"},
+		{func(p *specs.Process) { p.Cwd = "/nope" }, errs.Invalid, "/nope"},
+		{func(p *specs.Process) { p.Env = []string{"=x"} }, errs.Invalid, "environment"},
+		{func(p *specs.Process) { p.Env = nil; p.Args = []string{"true"} }, errs.NotFound, "executable file not found in $PATH"},
 	} {
 		p := b.process("true")
 		test.change(p)
 		_, _, err := b.run(p)
-		if !errors.Is(err, errs.Invalid) || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("want %q, got %v", test.want, err)
+		if !errors.Is(err, test.kind) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("want %q, %v, got %v", test.want, test.kind, err)
 		}
 	}
 	_, err := e.Exec(t.Context(), "unknown", "e", b.process("true"), runtime.ProcessIO{})

@@ -87,10 +87,15 @@ func helperError(text string) error {
 	}
 	errno := unix.Errno(number)
 	if strings.HasSuffix(what, "not found in $PATH") {
-		return fmt.Errorf("%s: %w", what, errs.Invalid)
+		return fmt.Errorf("%s: %w", what, errs.NotFound)
 	}
 	switch errno {
-	case unix.ENOENT, unix.EACCES, unix.ENOTDIR, unix.EISDIR, unix.ENOEXEC, unix.EINVAL, unix.E2BIG, unix.ELOOP, unix.ENAMETOOLONG, unix.EPERM:
+	case unix.ENOENT:
+		if strings.HasPrefix(what, "exec:") {
+			return fmt.Errorf("%s: %w: %w", what, errno, errs.NotFound)
+		}
+		return fmt.Errorf("%s: %w: %w", what, errno, errs.Invalid)
+	case unix.EACCES, unix.ENOTDIR, unix.EISDIR, unix.ENOEXEC, unix.EINVAL, unix.E2BIG, unix.ELOOP, unix.ENAMETOOLONG, unix.EPERM:
 		return fmt.Errorf("%s: %w: %w", what, errno, errs.Invalid)
 	case unix.ESRCH, unix.ENODEV:
 		return fmt.Errorf("%s: %w: %w", what, errno, errs.Conflict)
