@@ -21,7 +21,8 @@ func attachCommand(a *app) *cobra.Command {
 		Use:   "attach CONTAINER",
 		Short: "Connect to a running container's input and output",
 		Long: "attach connects to a running container until it ends; its exit code becomes this\n" +
-			"program's. Signals are passed on to the container.",
+			"program's. Signals are passed on to the container. From one with a terminal ^P ^Q\n" +
+			"detach, and it runs on.",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeContainers(true),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -55,7 +56,13 @@ func (a *app) attachTo(ctx context.Context, c *client.Client, id string, stdin b
 	if !tty {
 		streams.Stderr = a.errOut
 	}
-	if stdin {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	keys := &detacher{from: a.in, detach: cancel}
+	switch {
+	case stdin && tty:
+		streams.Stdin = keys
+	case stdin:
 		streams.Stdin = a.in
 	}
 	attachment, err := c.Attach(ctx, id, streams)
@@ -65,7 +72,11 @@ func (a *app) attachTo(ctx context.Context, c *client.Client, id string, stdin b
 	if err := t.raw(); err != nil {
 		return err
 	}
-	return a.stay(ctx, c, id, attachment)
+	err = a.stay(ctx, c, id, attachment)
+	if keys.detached.Load() {
+		return nil
+	}
+	return err
 }
 
 // stay moves bytes and signals until the container has ended.

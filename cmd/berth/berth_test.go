@@ -40,7 +40,7 @@ func TestErrorsAreOneLineThatSaysWhatToDo(t *testing.T) {
 		{[]string{"run", "--pull", "never", "gone", "x"}, "berth: no image \"gone\" on this node\n"},
 		{[]string{"run", "-it", "busybox", "x"}, "berth: stdin is no terminal: leave out -t\n"},
 		{[]string{"run", "--name", "y", "busybox", "missing"}, "berth: exec: \"missing\": executable file not found in $PATH: invalid argument\n"},
-		{[]string{"exec", "-it", "web", "sh"}, "berth: exec -i and -t are not supported yet: leave them out, or run the command with berth run -it\n"},
+		{[]string{"exec", "-it", "web", "sh"}, "berth: stdin is no terminal: leave out -t\n"},
 		{[]string{"rmi", "busybox"}, "berth: image aaaaaaaaaaaa is used by container web: remove that first, or use -f\n"},
 		{[]string{"kill", "-s", "SIGNOPE", "web"}, "berth: signal \"SIGNOPE\": give a name as in TERM, or a number from 1 to 64\n"},
 		{[]string{"ps", "--bogus"}, "berth: unknown flag: --bogus; see berth ps --help\n"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/errs"
 )
 
 // fakeAdmin is the daemon's admin API: some of its calls are named as CRI's are.
@@ -190,4 +191,41 @@ func (d *fakeAdmin) DeleteManifest(_ context.Context, r *apiv1.DeleteManifestReq
 
 func (d *fakeAdmin) ListManifests(context.Context, *apiv1.ListManifestsRequest) (*apiv1.ListManifestsResponse, error) {
 	return &apiv1.ListManifestsResponse{Pods: d.manifests}, nil
+}
+
+// Exec shows the command, gives back its input, and exits with 3; "missing" is no
+// program, and "odd" none that runs.
+func (d *fakeAdmin) Exec(stream apiv1.Admin_ExecServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	switch start.GetCommand()[0] {
+	case "missing":
+		return fmt.Errorf("exec: no such program: %w", errs.NotFound)
+	case "odd":
+		return fmt.Errorf("exec: %w", errs.Invalid)
+	}
+	out := []byte(strings.Join(start.GetCommand(), " ") + "\n")
+	for start.GetStdin() {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if r.GetCloseStdin() {
+			break
+		}
+		out = append(out, r.GetStdin()...)
+	}
+	for _, m := range []*apiv1.ExecResponse{
+		{Response: &apiv1.ExecResponse_Stdout{Stdout: out}},
+		{Response: &apiv1.ExecResponse_Stderr{Stderr: []byte("oh\n")}},
+		{Response: &apiv1.ExecResponse_ExitCode{ExitCode: 3}},
+	} {
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
 }

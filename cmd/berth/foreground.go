@@ -23,12 +23,18 @@ const impatient = 3
 //
 // A terminal is attached to. Without one the output is read from the log,
 // which loses nothing however slowly this program's own output is read, and
-// only stdin is attached.
+// only stdin is attached. Where the person detaches it returns nil.
 func (a *app) foreground(ctx context.Context, c *client.Client, created client.Created, f *runFlags, t *terminal) (*apiv1.WaitResponse, error) {
 	defer t.restore()
 	id := created.ContainerID
 	streams := client.AttachIO{}
-	if f.interactive {
+	followed, cancel := context.WithCancel(ctx)
+	defer cancel()
+	keys := &detacher{from: a.in, detach: cancel}
+	switch {
+	case f.interactive && f.tty:
+		streams.Stdin = keys
+	case f.interactive:
 		streams.Stdin = a.in
 	}
 	if f.tty {
@@ -38,7 +44,7 @@ func (a *app) foreground(ctx context.Context, c *client.Client, created client.C
 	var attachment *client.Attachment
 	if f.interactive || f.tty {
 		var err error
-		if attachment, err = c.Attach(ctx, id, streams); err != nil {
+		if attachment, err = c.Attach(followed, id, streams); err != nil {
 			c.Discard(ctx, created)
 			return nil, err
 		}
@@ -55,7 +61,11 @@ func (a *app) foreground(ctx context.Context, c *client.Client, created client.C
 	if err := c.Start(ctx, created); err != nil {
 		return nil, err
 	}
-	return a.follow(ctx, c, id, attachment, f.tty, signals)
+	end, err := a.follow(followed, c, id, attachment, f.tty, signals)
+	if keys.detached.Load() {
+		return nil, nil
+	}
+	return end, err
 }
 
 // follow shows output and passes signals on until the container has ended.

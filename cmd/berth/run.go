@@ -77,6 +77,9 @@ func (a *app) runImage(ctx context.Context, c *client.Client, f *runFlags, args 
 	if err != nil {
 		return err
 	}
+	if end == nil { // the person has detached
+		return nil
+	}
 	if f.remove {
 		c.Discard(ctx, created)
 	}

@@ -21,6 +21,7 @@ import (
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/session"
 )
 
 // Images is what the API needs of the image service; see FromImages.
@@ -57,6 +58,12 @@ type Manifests interface {
 	List(ctx context.Context) (*apiv1.ListManifestsResponse, error)
 }
 
+// Sessions are streams into containers and pods; nil leaves them out.
+type Sessions interface {
+	Exec(ctx context.Context, containerID string, cmd []string, s session.Streams) (int32, error)
+	Forward(ctx context.Context, podID string, port uint16, stream io.ReadWriteCloser) error
+}
+
 // Checker is one store's consistency check.
 type Checker struct {
 	// Store names it, such as "image".
@@ -83,8 +90,8 @@ type Problem struct {
 // Fact is one line that `berth info` shows.
 type Fact struct{ Name, Value string }
 
-// Deps is all that a Server needs. Manifests may be nil: its calls are then
-// answered errs.Unsupported.
+// Deps is all that a Server needs. Manifests and Sessions may be nil: their calls
+// are then answered errs.Unsupported.
 type Deps struct {
 	Version   string
 	Started   time.Time
@@ -93,12 +100,13 @@ type Deps struct {
 	Runtime   runtime.Runtime
 	Images    Images
 	Manifests Manifests
+	Sessions  Sessions
 	Checkers  []Checker
 	// Containers lists what uses images and volumes, with what each has written
 	// where sizes are asked for; nil means nothing.
 	Containers func(ctx context.Context, sizes bool) []Container
-	// Stopping is closed when the daemon begins to stop: Wait and Attach, which
-	// last as long as containers, end then. Nil means never.
+	// Stopping is closed when the daemon begins to stop: Wait, Attach, Exec and
+	// Forward, which last as long as they like, end then. Nil means never.
 	Stopping <-chan struct{}
 	// Facts returns more lines for `berth info`; nil means none.
 	Facts func(ctx context.Context) []Fact

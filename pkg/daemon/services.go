@@ -209,7 +209,7 @@ func (s *services) register(g *grpc.Server, stopping <-chan struct{}) {
 	admin.New(admin.Deps{
 		Version: s.o.Version, Started: s.started, Root: s.o.Config.Root, State: s.o.Config.State, Runtime: s.runtime,
 		Images: admin.FromImages(s.images), Manifests: s.manifests, Checkers: s.checkers(), Facts: s.describe, Advice: s.advice, Stopping: stopping,
-		Containers: s.users,
+		Containers: s.users, Sessions: s.criStreams.Sessions,
 	}).Register(g)
 }
 

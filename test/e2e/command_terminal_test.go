@@ -23,12 +23,7 @@ func TestRunGivesATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	var screen lockedBuffer
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_, _ = screen.ReadFrom(person) // fails when the other side is closed
-	}()
+	screen, read := look(person)
 	typed := func(keys, want string) {
 		t.Helper()
 		if _, err := person.WriteString(keys); err != nil {
@@ -62,6 +57,16 @@ func TestRunGivesATerminal(t *testing.T) {
 	if got := try(t, "", "run", "--rm", "-it", busybox, "true"); got.code != 125 || !strings.Contains(got.stderr, "terminal") {
 		t.Errorf("-t without a terminal: %v", got)
 	}
+}
+
+// look reads what a person sees until the other side is closed.
+func look(person *os.File) (*lockedBuffer, <-chan struct{}) {
+	screen, read := &lockedBuffer{}, make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = screen.ReadFrom(person) // fails when the other side is closed
+	}()
+	return screen, read
 }
 
 // terminal makes a pseudo terminal: a person's side and a program's.

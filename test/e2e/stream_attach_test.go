@@ -149,6 +149,36 @@ func footprint(t *testing.T) (fds int, rss int64) {
 	return fds, rss
 }
 
+// once has a session of which a line comes back, and ends it in the way that n
+// says.
+func (c *ctr) once(kind string, n int) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
+	in, keys := io.Pipe()
+	out := &heard{}
+	o := remotecommand.StreamOptions{Stdin: in, Stdout: out}
+	to, exec := c.attachURL(o), n%4 == 3
+	if exec {
+		to = c.execURL(o, "cat")
+	}
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		_, _ = session(ctx, kind, to, o) // cut, or ended by its input
+	}()
+	line := fmt.Sprintf("line %d\n", n)
+	_, _ = io.WriteString(keys, line) // what is heard tells
+	eventually(c.t, func() error { return out.wants(line) })
+	if n%2 == 0 || exec {
+		cancel()
+	}
+	keys.Close()
+	if !exec && n%2 == 1 {
+		cancel() // an attached client has no other end
+	}
+	<-ended
+}
+
 // TestSessionsLeaveTheDaemonsAsTheyWere does BERTH_TEST_SESSIONS of them.
 func TestSessionsLeaveTheDaemonsAsTheyWere(t *testing.T) {
 	count := 200
@@ -161,36 +191,9 @@ func TestSessionsLeaveTheDaemonsAsTheyWere(t *testing.T) {
 	config := sh("cat")
 	config.Stdin = true
 	c := runPod(t).start(config)
-	once := func(kind string, n int) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		in, keys := io.Pipe()
-		out := &heard{}
-		o := remotecommand.StreamOptions{Stdin: in, Stdout: out}
-		to, exec := c.attachURL(o), n%4 == 3
-		if exec {
-			to = c.execURL(o, "cat")
-		}
-		ended := make(chan bool)
-		go func() {
-			defer close(ended)
-			_, _ = session(ctx, kind, to, o) // cut, or ended by its input
-		}()
-		line := fmt.Sprintf("line %d\n", n)
-		_, _ = io.WriteString(keys, line) // what is heard tells
-		eventually(t, func() error { return out.wants(line) })
-		if n%2 == 0 || exec {
-			cancel()
-		}
-		keys.Close()
-		if !exec && n%2 == 1 {
-			cancel() // an attached client has no other end
-		}
-		<-ended
-	}
 	kinds := []string{"SPDY", "WebSocket"}
 	for n := range 50 {
-		once(kinds[n%2], n)
+		c.once(kinds[n%2], n)
 	}
 	var fds int
 	var rss int64
@@ -206,7 +209,7 @@ func TestSessionsLeaveTheDaemonsAsTheyWere(t *testing.T) {
 	fdsBefore, rssBefore := fds, rss
 	began := time.Now()
 	for n := range count {
-		once(kinds[n%2], n)
+		c.once(kinds[n%2], n)
 	}
 	eventually(t, settled(fdsBefore+3))
 	t.Logf("%d sessions in %s: descriptors %d → %d, resident memory %d → %d KiB", count, time.Since(began).Round(time.Millisecond), fdsBefore, fds, rssBefore>>10, rss>>10)

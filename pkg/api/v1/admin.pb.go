@@ -2592,6 +2592,500 @@ func (*Attached) Descriptor() ([]byte, []int) {
 	return file_admin_proto_rawDescGZIP(), []int{43}
 }
 
+type ExecRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*ExecRequest_Start
+	//	*ExecRequest_Stdin
+	//	*ExecRequest_CloseStdin
+	//	*ExecRequest_Size
+	Request       isExecRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ExecRequest) GetRequest() isExecRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStart() *ExecStart {
+	if x != nil {
+		if x, ok := x.Request.(*ExecRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStdin() []byte {
+	if x != nil {
+		if x, ok := x.Request.(*ExecRequest_Stdin); ok {
+			return x.Stdin
+		}
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetCloseStdin() bool {
+	if x != nil {
+		if x, ok := x.Request.(*ExecRequest_CloseStdin); ok {
+			return x.CloseStdin
+		}
+	}
+	return false
+}
+
+func (x *ExecRequest) GetSize() *TerminalSize {
+	if x != nil {
+		if x, ok := x.Request.(*ExecRequest_Size); ok {
+			return x.Size
+		}
+	}
+	return nil
+}
+
+type isExecRequest_Request interface {
+	isExecRequest_Request()
+}
+
+type ExecRequest_Start struct {
+	Start *ExecStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type ExecRequest_Stdin struct {
+	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
+}
+
+type ExecRequest_CloseStdin struct {
+	// CloseStdin ends stdin; output goes on.
+	CloseStdin bool `protobuf:"varint,3,opt,name=close_stdin,json=closeStdin,proto3,oneof"`
+}
+
+type ExecRequest_Size struct {
+	Size *TerminalSize `protobuf:"bytes,4,opt,name=size,proto3,oneof"`
+}
+
+func (*ExecRequest_Start) isExecRequest_Request() {}
+
+func (*ExecRequest_Stdin) isExecRequest_Request() {}
+
+func (*ExecRequest_CloseStdin) isExecRequest_Request() {}
+
+func (*ExecRequest_Size) isExecRequest_Request() {}
+
+type ExecStart struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Command     []string               `protobuf:"bytes,2,rep,name=command,proto3" json:"command,omitempty"`
+	Stdin       bool                   `protobuf:"varint,3,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Terminal gives it one, whose output is all stdout.
+	Terminal      bool          `protobuf:"varint,4,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Size          *TerminalSize `protobuf:"bytes,5,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecStart) Reset() {
+	*x = ExecStart{}
+	mi := &file_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecStart) ProtoMessage() {}
+
+func (x *ExecStart) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
+func (*ExecStart) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ExecStart) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *ExecStart) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *ExecStart) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *ExecStart) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+type ExecResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*ExecResponse_Stdout
+	//	*ExecResponse_Stderr
+	//	*ExecResponse_ExitCode
+	Response      isExecResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecResponse) Reset() {
+	*x = ExecResponse{}
+	mi := &file_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecResponse) ProtoMessage() {}
+
+func (x *ExecResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
+func (*ExecResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ExecResponse) GetResponse() isExecResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStdout() []byte {
+	if x != nil {
+		if x, ok := x.Response.(*ExecResponse_Stdout); ok {
+			return x.Stdout
+		}
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStderr() []byte {
+	if x != nil {
+		if x, ok := x.Response.(*ExecResponse_Stderr); ok {
+			return x.Stderr
+		}
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetExitCode() int32 {
+	if x != nil {
+		if x, ok := x.Response.(*ExecResponse_ExitCode); ok {
+			return x.ExitCode
+		}
+	}
+	return 0
+}
+
+type isExecResponse_Response interface {
+	isExecResponse_Response()
+}
+
+type ExecResponse_Stdout struct {
+	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3,oneof"`
+}
+
+type ExecResponse_Stderr struct {
+	Stderr []byte `protobuf:"bytes,2,opt,name=stderr,proto3,oneof"`
+}
+
+type ExecResponse_ExitCode struct {
+	ExitCode int32 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3,oneof"`
+}
+
+func (*ExecResponse_Stdout) isExecResponse_Response() {}
+
+func (*ExecResponse_Stderr) isExecResponse_Response() {}
+
+func (*ExecResponse_ExitCode) isExecResponse_Response() {}
+
+type ForwardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*ForwardRequest_Start
+	//	*ForwardRequest_Data
+	//	*ForwardRequest_CloseWrite
+	Request       isForwardRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardRequest) Reset() {
+	*x = ForwardRequest{}
+	mi := &file_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardRequest) ProtoMessage() {}
+
+func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
+func (*ForwardRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ForwardRequest) GetRequest() isForwardRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetStart() *ForwardStart {
+	if x != nil {
+		if x, ok := x.Request.(*ForwardRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Request.(*ForwardRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetCloseWrite() bool {
+	if x != nil {
+		if x, ok := x.Request.(*ForwardRequest_CloseWrite); ok {
+			return x.CloseWrite
+		}
+	}
+	return false
+}
+
+type isForwardRequest_Request interface {
+	isForwardRequest_Request()
+}
+
+type ForwardRequest_Start struct {
+	Start *ForwardStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type ForwardRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type ForwardRequest_CloseWrite struct {
+	// CloseWrite ends what the client sends; what the pod sends goes on.
+	CloseWrite bool `protobuf:"varint,3,opt,name=close_write,json=closeWrite,proto3,oneof"`
+}
+
+func (*ForwardRequest_Start) isForwardRequest_Request() {}
+
+func (*ForwardRequest_Data) isForwardRequest_Request() {}
+
+func (*ForwardRequest_CloseWrite) isForwardRequest_Request() {}
+
+type ForwardStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PodId         string                 `protobuf:"bytes,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardStart) Reset() {
+	*x = ForwardStart{}
+	mi := &file_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardStart) ProtoMessage() {}
+
+func (x *ForwardStart) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardStart.ProtoReflect.Descriptor instead.
+func (*ForwardStart) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ForwardStart) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *ForwardStart) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type ForwardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// CloseWrite ends what the pod sends; what the client sends goes on.
+	CloseWrite    bool `protobuf:"varint,2,opt,name=close_write,json=closeWrite,proto3" json:"close_write,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardResponse) Reset() {
+	*x = ForwardResponse{}
+	mi := &file_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardResponse) ProtoMessage() {}
+
+func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
+func (*ForwardResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ForwardResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ForwardResponse) GetCloseWrite() bool {
+	if x != nil {
+		return x.CloseWrite
+	}
+	return false
+}
+
 type OpenVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2601,7 +3095,7 @@ type OpenVolumeRequest struct {
 
 func (x *OpenVolumeRequest) Reset() {
 	*x = OpenVolumeRequest{}
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +3107,7 @@ func (x *OpenVolumeRequest) String() string {
 func (*OpenVolumeRequest) ProtoMessage() {}
 
 func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +3120,7 @@ func (x *OpenVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeRequest.ProtoReflect.Descriptor instead.
 func (*OpenVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *OpenVolumeRequest) GetName() string {
@@ -2645,7 +3139,7 @@ type OpenVolumeResponse struct {
 
 func (x *OpenVolumeResponse) Reset() {
 	*x = OpenVolumeResponse{}
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +3151,7 @@ func (x *OpenVolumeResponse) String() string {
 func (*OpenVolumeResponse) ProtoMessage() {}
 
 func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +3164,7 @@ func (x *OpenVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenVolumeResponse.ProtoReflect.Descriptor instead.
 func (*OpenVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{45}
+	return file_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OpenVolumeResponse) GetPath() string {
@@ -2689,7 +3183,7 @@ type OpenLogsRequest struct {
 
 func (x *OpenLogsRequest) Reset() {
 	*x = OpenLogsRequest{}
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +3195,7 @@ func (x *OpenLogsRequest) String() string {
 func (*OpenLogsRequest) ProtoMessage() {}
 
 func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +3208,7 @@ func (x *OpenLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsRequest.ProtoReflect.Descriptor instead.
 func (*OpenLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{46}
+	return file_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *OpenLogsRequest) GetPodUid() string {
@@ -2733,7 +3227,7 @@ type OpenLogsResponse struct {
 
 func (x *OpenLogsResponse) Reset() {
 	*x = OpenLogsResponse{}
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +3239,7 @@ func (x *OpenLogsResponse) String() string {
 func (*OpenLogsResponse) ProtoMessage() {}
 
 func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +3252,7 @@ func (x *OpenLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLogsResponse.ProtoReflect.Descriptor instead.
 func (*OpenLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{47}
+	return file_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *OpenLogsResponse) GetPath() string {
@@ -2777,7 +3271,7 @@ type RemoveLogsRequest struct {
 
 func (x *RemoveLogsRequest) Reset() {
 	*x = RemoveLogsRequest{}
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +3283,7 @@ func (x *RemoveLogsRequest) String() string {
 func (*RemoveLogsRequest) ProtoMessage() {}
 
 func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +3296,7 @@ func (x *RemoveLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLogsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{48}
+	return file_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemoveLogsRequest) GetPodUid() string {
@@ -2820,7 +3314,7 @@ type RemoveLogsResponse struct {
 
 func (x *RemoveLogsResponse) Reset() {
 	*x = RemoveLogsResponse{}
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +3326,7 @@ func (x *RemoveLogsResponse) String() string {
 func (*RemoveLogsResponse) ProtoMessage() {}
 
 func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +3339,7 @@ func (x *RemoveLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLogsResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLogsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{49}
+	return file_admin_proto_rawDescGZIP(), []int{55}
 }
 
 type ApplyRequest struct {
@@ -2858,7 +3352,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3364,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3377,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{50}
+	return file_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ApplyRequest) GetManifest() []byte {
@@ -2903,7 +3397,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3409,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3422,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{51}
+	return file_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ApplyResponse) GetApplied() []*ApplyResponse_Applied {
@@ -2957,7 +3451,7 @@ type DeleteManifestRequest struct {
 
 func (x *DeleteManifestRequest) Reset() {
 	*x = DeleteManifestRequest{}
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3463,7 @@ func (x *DeleteManifestRequest) String() string {
 func (*DeleteManifestRequest) ProtoMessage() {}
 
 func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3476,7 @@ func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteManifestRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{52}
+	return file_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DeleteManifestRequest) GetManifest() []byte {
@@ -3009,7 +3503,7 @@ type PodName struct {
 
 func (x *PodName) Reset() {
 	*x = PodName{}
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3515,7 @@ func (x *PodName) String() string {
 func (*PodName) ProtoMessage() {}
 
 func (x *PodName) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3528,7 @@ func (x *PodName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodName.ProtoReflect.Descriptor instead.
 func (*PodName) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{53}
+	return file_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PodName) GetNamespace() string {
@@ -3062,7 +3556,7 @@ type DeleteManifestResponse struct {
 
 func (x *DeleteManifestResponse) Reset() {
 	*x = DeleteManifestResponse{}
-	mi := &file_admin_proto_msgTypes[54]
+	mi := &file_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3568,7 @@ func (x *DeleteManifestResponse) String() string {
 func (*DeleteManifestResponse) ProtoMessage() {}
 
 func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[54]
+	mi := &file_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3581,7 @@ func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteManifestResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{54}
+	return file_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DeleteManifestResponse) GetDeleted() []*PodName {
@@ -3112,7 +3606,7 @@ type ListManifestsRequest struct {
 
 func (x *ListManifestsRequest) Reset() {
 	*x = ListManifestsRequest{}
-	mi := &file_admin_proto_msgTypes[55]
+	mi := &file_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3618,7 @@ func (x *ListManifestsRequest) String() string {
 func (*ListManifestsRequest) ProtoMessage() {}
 
 func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[55]
+	mi := &file_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3631,7 @@ func (x *ListManifestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsRequest.ProtoReflect.Descriptor instead.
 func (*ListManifestsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{55}
+	return file_admin_proto_rawDescGZIP(), []int{61}
 }
 
 type ListManifestsResponse struct {
@@ -3149,7 +3643,7 @@ type ListManifestsResponse struct {
 
 func (x *ListManifestsResponse) Reset() {
 	*x = ListManifestsResponse{}
-	mi := &file_admin_proto_msgTypes[56]
+	mi := &file_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3655,7 @@ func (x *ListManifestsResponse) String() string {
 func (*ListManifestsResponse) ProtoMessage() {}
 
 func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[56]
+	mi := &file_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3668,7 @@ func (x *ListManifestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManifestsResponse.ProtoReflect.Descriptor instead.
 func (*ListManifestsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{56}
+	return file_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListManifestsResponse) GetPods() []*ManifestStatus {
@@ -3204,7 +3698,7 @@ type ManifestStatus struct {
 
 func (x *ManifestStatus) Reset() {
 	*x = ManifestStatus{}
-	mi := &file_admin_proto_msgTypes[57]
+	mi := &file_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3710,7 @@ func (x *ManifestStatus) String() string {
 func (*ManifestStatus) ProtoMessage() {}
 
 func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[57]
+	mi := &file_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3723,7 @@ func (x *ManifestStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestStatus.ProtoReflect.Descriptor instead.
 func (*ManifestStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{57}
+	return file_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ManifestStatus) GetNamespace() string {
@@ -3319,7 +3813,7 @@ type ManifestContainer struct {
 
 func (x *ManifestContainer) Reset() {
 	*x = ManifestContainer{}
-	mi := &file_admin_proto_msgTypes[58]
+	mi := &file_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3825,7 @@ func (x *ManifestContainer) String() string {
 func (*ManifestContainer) ProtoMessage() {}
 
 func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[58]
+	mi := &file_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3838,7 @@ func (x *ManifestContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestContainer.ProtoReflect.Descriptor instead.
 func (*ManifestContainer) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{58}
+	return file_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ManifestContainer) GetName() string {
@@ -3418,7 +3912,7 @@ type InfoResponse_Runtime struct {
 
 func (x *InfoResponse_Runtime) Reset() {
 	*x = InfoResponse_Runtime{}
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3924,7 @@ func (x *InfoResponse_Runtime) String() string {
 func (*InfoResponse_Runtime) ProtoMessage() {}
 
 func (x *InfoResponse_Runtime) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3994,7 @@ type ApplyResponse_Applied struct {
 
 func (x *ApplyResponse_Applied) Reset() {
 	*x = ApplyResponse_Applied{}
-	mi := &file_admin_proto_msgTypes[60]
+	mi := &file_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +4006,7 @@ func (x *ApplyResponse_Applied) String() string {
 func (*ApplyResponse_Applied) ProtoMessage() {}
 
 func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[60]
+	mi := &file_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +4019,7 @@ func (x *ApplyResponse_Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse_Applied.ProtoReflect.Descriptor instead.
 func (*ApplyResponse_Applied) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{51, 0}
+	return file_admin_proto_rawDescGZIP(), []int{57, 0}
 }
 
 func (x *ApplyResponse_Applied) GetNamespace() string {
@@ -3733,7 +4227,39 @@ const file_admin_proto_rawDesc = "" +
 	"\n" +
 	"\bresponse\"\n" +
 	"\n" +
-	"\bAttached\"'\n" +
+	"\bAttached\"\xba\x01\n" +
+	"\vExecRequest\x121\n" +
+	"\x05start\x18\x01 \x01(\v2\x19.berth.admin.v1.ExecStartH\x00R\x05start\x12\x16\n" +
+	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12!\n" +
+	"\vclose_stdin\x18\x03 \x01(\bH\x00R\n" +
+	"closeStdin\x122\n" +
+	"\x04size\x18\x04 \x01(\v2\x1c.berth.admin.v1.TerminalSizeH\x00R\x04sizeB\t\n" +
+	"\arequest\"\xac\x01\n" +
+	"\tExecStart\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
+	"\acommand\x18\x02 \x03(\tR\acommand\x12\x14\n" +
+	"\x05stdin\x18\x03 \x01(\bR\x05stdin\x12\x1a\n" +
+	"\bterminal\x18\x04 \x01(\bR\bterminal\x120\n" +
+	"\x04size\x18\x05 \x01(\v2\x1c.berth.admin.v1.TerminalSizeR\x04size\"m\n" +
+	"\fExecResponse\x12\x18\n" +
+	"\x06stdout\x18\x01 \x01(\fH\x00R\x06stdout\x12\x18\n" +
+	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12\x1d\n" +
+	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCodeB\n" +
+	"\n" +
+	"\bresponse\"\x8a\x01\n" +
+	"\x0eForwardRequest\x124\n" +
+	"\x05start\x18\x01 \x01(\v2\x1c.berth.admin.v1.ForwardStartH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12!\n" +
+	"\vclose_write\x18\x03 \x01(\bH\x00R\n" +
+	"closeWriteB\t\n" +
+	"\arequest\"9\n" +
+	"\fForwardStart\x12\x15\n" +
+	"\x06pod_id\x18\x01 \x01(\tR\x05podId\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"F\n" +
+	"\x0fForwardResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1f\n" +
+	"\vclose_write\x18\x02 \x01(\bR\n" +
+	"closeWrite\"'\n" +
 	"\x11OpenVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"(\n" +
 	"\x12OpenVolumeResponse\x12\x12\n" +
@@ -3790,7 +4316,7 @@ const file_admin_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1b\n" +
 	"\texit_code\x18\x06 \x01(\x05R\bexitCode\x12\x1a\n" +
 	"\brestarts\x18\a \x01(\x05R\brestarts\x12\x12\n" +
-	"\x04init\x18\b \x01(\bR\x04init2\xbc\f\n" +
+	"\x04init\x18\b \x01(\bR\x04init2\xd3\r\n" +
 	"\x05Admin\x12A\n" +
 	"\x04Info\x12\x1b.berth.admin.v1.InfoRequest\x1a\x1c.berth.admin.v1.InfoResponse\x12D\n" +
 	"\x05Check\x12\x1c.berth.admin.v1.CheckRequest\x1a\x1d.berth.admin.v1.CheckResponse\x12I\n" +
@@ -3806,7 +4332,9 @@ const file_admin_proto_rawDesc = "" +
 	"\x05Untag\x12\x1c.berth.admin.v1.UntagRequest\x1a\x1d.berth.admin.v1.UntagResponse\x12A\n" +
 	"\x04Kill\x12\x1b.berth.admin.v1.KillRequest\x1a\x1c.berth.admin.v1.KillResponse\x12A\n" +
 	"\x04Wait\x12\x1b.berth.admin.v1.WaitRequest\x1a\x1c.berth.admin.v1.WaitResponse\x12K\n" +
-	"\x06Attach\x12\x1d.berth.admin.v1.AttachRequest\x1a\x1e.berth.admin.v1.AttachResponse(\x010\x01\x12S\n" +
+	"\x06Attach\x12\x1d.berth.admin.v1.AttachRequest\x1a\x1e.berth.admin.v1.AttachResponse(\x010\x01\x12E\n" +
+	"\x04Exec\x12\x1b.berth.admin.v1.ExecRequest\x1a\x1c.berth.admin.v1.ExecResponse(\x010\x01\x12N\n" +
+	"\aForward\x12\x1e.berth.admin.v1.ForwardRequest\x1a\x1f.berth.admin.v1.ForwardResponse(\x010\x01\x12S\n" +
 	"\n" +
 	"OpenVolume\x12!.berth.admin.v1.OpenVolumeRequest\x1a\".berth.admin.v1.OpenVolumeResponse\x12M\n" +
 	"\bOpenLogs\x12\x1f.berth.admin.v1.OpenLogsRequest\x1a .berth.admin.v1.OpenLogsResponse\x12S\n" +
@@ -3828,7 +4356,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_admin_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: berth.admin.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: berth.admin.v1.InfoResponse
@@ -3874,26 +4402,32 @@ var file_admin_proto_goTypes = []any{
 	(*TerminalSize)(nil),           // 41: berth.admin.v1.TerminalSize
 	(*AttachResponse)(nil),         // 42: berth.admin.v1.AttachResponse
 	(*Attached)(nil),               // 43: berth.admin.v1.Attached
-	(*OpenVolumeRequest)(nil),      // 44: berth.admin.v1.OpenVolumeRequest
-	(*OpenVolumeResponse)(nil),     // 45: berth.admin.v1.OpenVolumeResponse
-	(*OpenLogsRequest)(nil),        // 46: berth.admin.v1.OpenLogsRequest
-	(*OpenLogsResponse)(nil),       // 47: berth.admin.v1.OpenLogsResponse
-	(*RemoveLogsRequest)(nil),      // 48: berth.admin.v1.RemoveLogsRequest
-	(*RemoveLogsResponse)(nil),     // 49: berth.admin.v1.RemoveLogsResponse
-	(*ApplyRequest)(nil),           // 50: berth.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 51: berth.admin.v1.ApplyResponse
-	(*DeleteManifestRequest)(nil),  // 52: berth.admin.v1.DeleteManifestRequest
-	(*PodName)(nil),                // 53: berth.admin.v1.PodName
-	(*DeleteManifestResponse)(nil), // 54: berth.admin.v1.DeleteManifestResponse
-	(*ListManifestsRequest)(nil),   // 55: berth.admin.v1.ListManifestsRequest
-	(*ListManifestsResponse)(nil),  // 56: berth.admin.v1.ListManifestsResponse
-	(*ManifestStatus)(nil),         // 57: berth.admin.v1.ManifestStatus
-	(*ManifestContainer)(nil),      // 58: berth.admin.v1.ManifestContainer
-	(*InfoResponse_Runtime)(nil),   // 59: berth.admin.v1.InfoResponse.Runtime
-	(*ApplyResponse_Applied)(nil),  // 60: berth.admin.v1.ApplyResponse.Applied
+	(*ExecRequest)(nil),            // 44: berth.admin.v1.ExecRequest
+	(*ExecStart)(nil),              // 45: berth.admin.v1.ExecStart
+	(*ExecResponse)(nil),           // 46: berth.admin.v1.ExecResponse
+	(*ForwardRequest)(nil),         // 47: berth.admin.v1.ForwardRequest
+	(*ForwardStart)(nil),           // 48: berth.admin.v1.ForwardStart
+	(*ForwardResponse)(nil),        // 49: berth.admin.v1.ForwardResponse
+	(*OpenVolumeRequest)(nil),      // 50: berth.admin.v1.OpenVolumeRequest
+	(*OpenVolumeResponse)(nil),     // 51: berth.admin.v1.OpenVolumeResponse
+	(*OpenLogsRequest)(nil),        // 52: berth.admin.v1.OpenLogsRequest
+	(*OpenLogsResponse)(nil),       // 53: berth.admin.v1.OpenLogsResponse
+	(*RemoveLogsRequest)(nil),      // 54: berth.admin.v1.RemoveLogsRequest
+	(*RemoveLogsResponse)(nil),     // 55: berth.admin.v1.RemoveLogsResponse
+	(*ApplyRequest)(nil),           // 56: berth.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 57: berth.admin.v1.ApplyResponse
+	(*DeleteManifestRequest)(nil),  // 58: berth.admin.v1.DeleteManifestRequest
+	(*PodName)(nil),                // 59: berth.admin.v1.PodName
+	(*DeleteManifestResponse)(nil), // 60: berth.admin.v1.DeleteManifestResponse
+	(*ListManifestsRequest)(nil),   // 61: berth.admin.v1.ListManifestsRequest
+	(*ListManifestsResponse)(nil),  // 62: berth.admin.v1.ListManifestsResponse
+	(*ManifestStatus)(nil),         // 63: berth.admin.v1.ManifestStatus
+	(*ManifestContainer)(nil),      // 64: berth.admin.v1.ManifestContainer
+	(*InfoResponse_Runtime)(nil),   // 65: berth.admin.v1.InfoResponse.Runtime
+	(*ApplyResponse_Applied)(nil),  // 66: berth.admin.v1.ApplyResponse.Applied
 }
 var file_admin_proto_depIdxs = []int32{
-	59, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
+	65, // 0: berth.admin.v1.InfoResponse.runtime:type_name -> berth.admin.v1.InfoResponse.Runtime
 	3,  // 1: berth.admin.v1.InfoResponse.facts:type_name -> berth.admin.v1.Fact
 	2,  // 2: berth.admin.v1.InfoResponse.advice:type_name -> berth.admin.v1.Advice
 	9,  // 3: berth.admin.v1.CheckResponse.problems:type_name -> berth.admin.v1.Problem
@@ -3915,59 +4449,67 @@ var file_admin_proto_depIdxs = []int32{
 	41, // 19: berth.admin.v1.AttachRequest.size:type_name -> berth.admin.v1.TerminalSize
 	41, // 20: berth.admin.v1.AttachStart.size:type_name -> berth.admin.v1.TerminalSize
 	43, // 21: berth.admin.v1.AttachResponse.attached:type_name -> berth.admin.v1.Attached
-	60, // 22: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
-	53, // 23: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
-	53, // 24: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
-	53, // 25: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
-	57, // 26: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
-	58, // 27: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
-	0,  // 28: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
-	4,  // 29: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
-	6,  // 30: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
-	11, // 31: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
-	15, // 32: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
-	17, // 33: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
-	19, // 34: berth.admin.v1.Admin.Push:input_type -> berth.admin.v1.PushRequest
-	21, // 35: berth.admin.v1.Admin.History:input_type -> berth.admin.v1.HistoryRequest
-	24, // 36: berth.admin.v1.Admin.PruneImages:input_type -> berth.admin.v1.PruneImagesRequest
-	26, // 37: berth.admin.v1.Admin.DiskUsage:input_type -> berth.admin.v1.DiskUsageRequest
-	31, // 38: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
-	33, // 39: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
-	35, // 40: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
-	37, // 41: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
-	39, // 42: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
-	44, // 43: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
-	46, // 44: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
-	48, // 45: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
-	50, // 46: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
-	52, // 47: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
-	55, // 48: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
-	1,  // 49: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
-	5,  // 50: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
-	7,  // 51: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
-	13, // 52: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
-	16, // 53: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
-	18, // 54: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
-	20, // 55: berth.admin.v1.Admin.Push:output_type -> berth.admin.v1.PushResponse
-	22, // 56: berth.admin.v1.Admin.History:output_type -> berth.admin.v1.HistoryResponse
-	25, // 57: berth.admin.v1.Admin.PruneImages:output_type -> berth.admin.v1.PruneImagesResponse
-	27, // 58: berth.admin.v1.Admin.DiskUsage:output_type -> berth.admin.v1.DiskUsageResponse
-	32, // 59: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
-	34, // 60: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
-	36, // 61: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
-	38, // 62: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
-	42, // 63: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
-	45, // 64: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
-	47, // 65: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
-	49, // 66: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
-	51, // 67: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
-	54, // 68: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
-	56, // 69: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
-	49, // [49:70] is the sub-list for method output_type
-	28, // [28:49] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	45, // 22: berth.admin.v1.ExecRequest.start:type_name -> berth.admin.v1.ExecStart
+	41, // 23: berth.admin.v1.ExecRequest.size:type_name -> berth.admin.v1.TerminalSize
+	41, // 24: berth.admin.v1.ExecStart.size:type_name -> berth.admin.v1.TerminalSize
+	48, // 25: berth.admin.v1.ForwardRequest.start:type_name -> berth.admin.v1.ForwardStart
+	66, // 26: berth.admin.v1.ApplyResponse.applied:type_name -> berth.admin.v1.ApplyResponse.Applied
+	59, // 27: berth.admin.v1.DeleteManifestRequest.pods:type_name -> berth.admin.v1.PodName
+	59, // 28: berth.admin.v1.DeleteManifestResponse.deleted:type_name -> berth.admin.v1.PodName
+	59, // 29: berth.admin.v1.DeleteManifestResponse.missing:type_name -> berth.admin.v1.PodName
+	63, // 30: berth.admin.v1.ListManifestsResponse.pods:type_name -> berth.admin.v1.ManifestStatus
+	64, // 31: berth.admin.v1.ManifestStatus.containers:type_name -> berth.admin.v1.ManifestContainer
+	0,  // 32: berth.admin.v1.Admin.Info:input_type -> berth.admin.v1.InfoRequest
+	4,  // 33: berth.admin.v1.Admin.Check:input_type -> berth.admin.v1.CheckRequest
+	6,  // 34: berth.admin.v1.Admin.Verify:input_type -> berth.admin.v1.VerifyRequest
+	11, // 35: berth.admin.v1.Admin.Pull:input_type -> berth.admin.v1.PullRequest
+	15, // 36: berth.admin.v1.Admin.Load:input_type -> berth.admin.v1.LoadRequest
+	17, // 37: berth.admin.v1.Admin.Save:input_type -> berth.admin.v1.SaveRequest
+	19, // 38: berth.admin.v1.Admin.Push:input_type -> berth.admin.v1.PushRequest
+	21, // 39: berth.admin.v1.Admin.History:input_type -> berth.admin.v1.HistoryRequest
+	24, // 40: berth.admin.v1.Admin.PruneImages:input_type -> berth.admin.v1.PruneImagesRequest
+	26, // 41: berth.admin.v1.Admin.DiskUsage:input_type -> berth.admin.v1.DiskUsageRequest
+	31, // 42: berth.admin.v1.Admin.Tag:input_type -> berth.admin.v1.TagRequest
+	33, // 43: berth.admin.v1.Admin.Untag:input_type -> berth.admin.v1.UntagRequest
+	35, // 44: berth.admin.v1.Admin.Kill:input_type -> berth.admin.v1.KillRequest
+	37, // 45: berth.admin.v1.Admin.Wait:input_type -> berth.admin.v1.WaitRequest
+	39, // 46: berth.admin.v1.Admin.Attach:input_type -> berth.admin.v1.AttachRequest
+	44, // 47: berth.admin.v1.Admin.Exec:input_type -> berth.admin.v1.ExecRequest
+	47, // 48: berth.admin.v1.Admin.Forward:input_type -> berth.admin.v1.ForwardRequest
+	50, // 49: berth.admin.v1.Admin.OpenVolume:input_type -> berth.admin.v1.OpenVolumeRequest
+	52, // 50: berth.admin.v1.Admin.OpenLogs:input_type -> berth.admin.v1.OpenLogsRequest
+	54, // 51: berth.admin.v1.Admin.RemoveLogs:input_type -> berth.admin.v1.RemoveLogsRequest
+	56, // 52: berth.admin.v1.Admin.Apply:input_type -> berth.admin.v1.ApplyRequest
+	58, // 53: berth.admin.v1.Admin.DeleteManifest:input_type -> berth.admin.v1.DeleteManifestRequest
+	61, // 54: berth.admin.v1.Admin.ListManifests:input_type -> berth.admin.v1.ListManifestsRequest
+	1,  // 55: berth.admin.v1.Admin.Info:output_type -> berth.admin.v1.InfoResponse
+	5,  // 56: berth.admin.v1.Admin.Check:output_type -> berth.admin.v1.CheckResponse
+	7,  // 57: berth.admin.v1.Admin.Verify:output_type -> berth.admin.v1.VerifyResponse
+	13, // 58: berth.admin.v1.Admin.Pull:output_type -> berth.admin.v1.PullResponse
+	16, // 59: berth.admin.v1.Admin.Load:output_type -> berth.admin.v1.LoadResponse
+	18, // 60: berth.admin.v1.Admin.Save:output_type -> berth.admin.v1.SaveResponse
+	20, // 61: berth.admin.v1.Admin.Push:output_type -> berth.admin.v1.PushResponse
+	22, // 62: berth.admin.v1.Admin.History:output_type -> berth.admin.v1.HistoryResponse
+	25, // 63: berth.admin.v1.Admin.PruneImages:output_type -> berth.admin.v1.PruneImagesResponse
+	27, // 64: berth.admin.v1.Admin.DiskUsage:output_type -> berth.admin.v1.DiskUsageResponse
+	32, // 65: berth.admin.v1.Admin.Tag:output_type -> berth.admin.v1.TagResponse
+	34, // 66: berth.admin.v1.Admin.Untag:output_type -> berth.admin.v1.UntagResponse
+	36, // 67: berth.admin.v1.Admin.Kill:output_type -> berth.admin.v1.KillResponse
+	38, // 68: berth.admin.v1.Admin.Wait:output_type -> berth.admin.v1.WaitResponse
+	42, // 69: berth.admin.v1.Admin.Attach:output_type -> berth.admin.v1.AttachResponse
+	46, // 70: berth.admin.v1.Admin.Exec:output_type -> berth.admin.v1.ExecResponse
+	49, // 71: berth.admin.v1.Admin.Forward:output_type -> berth.admin.v1.ForwardResponse
+	51, // 72: berth.admin.v1.Admin.OpenVolume:output_type -> berth.admin.v1.OpenVolumeResponse
+	53, // 73: berth.admin.v1.Admin.OpenLogs:output_type -> berth.admin.v1.OpenLogsResponse
+	55, // 74: berth.admin.v1.Admin.RemoveLogs:output_type -> berth.admin.v1.RemoveLogsResponse
+	57, // 75: berth.admin.v1.Admin.Apply:output_type -> berth.admin.v1.ApplyResponse
+	60, // 76: berth.admin.v1.Admin.DeleteManifest:output_type -> berth.admin.v1.DeleteManifestResponse
+	62, // 77: berth.admin.v1.Admin.ListManifests:output_type -> berth.admin.v1.ListManifestsResponse
+	55, // [55:78] is the sub-list for method output_type
+	32, // [32:55] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -3986,13 +4528,29 @@ func file_admin_proto_init() {
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
 	}
+	file_admin_proto_msgTypes[44].OneofWrappers = []any{
+		(*ExecRequest_Start)(nil),
+		(*ExecRequest_Stdin)(nil),
+		(*ExecRequest_CloseStdin)(nil),
+		(*ExecRequest_Size)(nil),
+	}
+	file_admin_proto_msgTypes[46].OneofWrappers = []any{
+		(*ExecResponse_Stdout)(nil),
+		(*ExecResponse_Stderr)(nil),
+		(*ExecResponse_ExitCode)(nil),
+	}
+	file_admin_proto_msgTypes[47].OneofWrappers = []any{
+		(*ForwardRequest_Start)(nil),
+		(*ForwardRequest_Data)(nil),
+		(*ForwardRequest_CloseWrite)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

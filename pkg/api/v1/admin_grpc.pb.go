@@ -38,6 +38,8 @@ const (
 	Admin_Kill_FullMethodName           = "/berth.admin.v1.Admin/Kill"
 	Admin_Wait_FullMethodName           = "/berth.admin.v1.Admin/Wait"
 	Admin_Attach_FullMethodName         = "/berth.admin.v1.Admin/Attach"
+	Admin_Exec_FullMethodName           = "/berth.admin.v1.Admin/Exec"
+	Admin_Forward_FullMethodName        = "/berth.admin.v1.Admin/Forward"
 	Admin_OpenVolume_FullMethodName     = "/berth.admin.v1.Admin/OpenVolume"
 	Admin_OpenLogs_FullMethodName       = "/berth.admin.v1.Admin/OpenLogs"
 	Admin_RemoveLogs_FullMethodName     = "/berth.admin.v1.Admin/RemoveLogs"
@@ -86,6 +88,13 @@ type AdminClient interface {
 	// reply is Attached, and no output is lost between it and the container's
 	// start.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
+	// Exec runs one more command in a running container. The first request says
+	// which; later ones carry stdin or sizes of the terminal. The last reply is the
+	// exit code, after all output.
+	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
+	// Forward is a connection to a port of a pod, made inside of it: to 127.0.0.1 or
+	// else ::1. The first request says which, later ones carry data.
+	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardRequest, ForwardResponse], error)
 	// OpenVolume returns the directory of a named volume, made where missing.
 	OpenVolume(ctx context.Context, in *OpenVolumeRequest, opts ...grpc.CallOption) (*OpenVolumeResponse, error)
 	// OpenLogs makes the log directory of a pod that has no kubelet.
@@ -300,6 +309,32 @@ func (c *adminClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_AttachClient = grpc.BidiStreamingClient[AttachRequest, AttachResponse]
 
+func (c *adminClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[6], Admin_Exec_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecRequest, ExecResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
+
+func (c *adminClient) Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardRequest, ForwardResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[7], Admin_Forward_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ForwardRequest, ForwardResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ForwardClient = grpc.BidiStreamingClient[ForwardRequest, ForwardResponse]
+
 func (c *adminClient) OpenVolume(ctx context.Context, in *OpenVolumeRequest, opts ...grpc.CallOption) (*OpenVolumeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(OpenVolumeResponse)
@@ -400,6 +435,13 @@ type AdminServer interface {
 	// reply is Attached, and no output is lost between it and the container's
 	// start.
 	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
+	// Exec runs one more command in a running container. The first request says
+	// which; later ones carry stdin or sizes of the terminal. The last reply is the
+	// exit code, after all output.
+	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
+	// Forward is a connection to a port of a pod, made inside of it: to 127.0.0.1 or
+	// else ::1. The first request says which, later ones carry data.
+	Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error
 	// OpenVolume returns the directory of a named volume, made where missing.
 	OpenVolume(context.Context, *OpenVolumeRequest) (*OpenVolumeResponse, error)
 	// OpenLogs makes the log directory of a pod that has no kubelet.
@@ -466,6 +508,12 @@ func (UnimplementedAdminServer) Wait(context.Context, *WaitRequest) (*WaitRespon
 }
 func (UnimplementedAdminServer) Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error {
 	return status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedAdminServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
+	return status.Error(codes.Unimplemented, "method Exec not implemented")
+}
+func (UnimplementedAdminServer) Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error {
+	return status.Error(codes.Unimplemented, "method Forward not implemented")
 }
 func (UnimplementedAdminServer) OpenVolume(context.Context, *OpenVolumeRequest) (*OpenVolumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method OpenVolume not implemented")
@@ -726,6 +774,20 @@ func _Admin_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_AttachServer = grpc.BidiStreamingServer[AttachRequest, AttachResponse]
 
+func _Admin_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AdminServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ExecServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
+
+func _Admin_Forward_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AdminServer).Forward(&grpc.GenericServerStream[ForwardRequest, ForwardResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ForwardServer = grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]
+
 func _Admin_OpenVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(OpenVolumeRequest)
 	if err := dec(in); err != nil {
@@ -931,6 +993,18 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Attach",
 			Handler:       _Admin_Attach_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Exec",
+			Handler:       _Admin_Exec_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Forward",
+			Handler:       _Admin_Forward_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
