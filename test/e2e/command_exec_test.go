@@ -140,3 +140,40 @@ func TestPortForwardOfTheCommand(t *testing.T) {
 		t.Errorf("exit %d: %s", code, said.String())
 	}
 }
+
+func TestFilesAreCopiedBothWays(t *testing.T) {
+	name := named(t)
+	background(t, name, busybox, "sleep", "1000")
+	dir := t.TempDir()
+	big := make([]byte, 5<<20)
+	_, _ = rand.Read(big) // never fails
+	if err := os.WriteFile(dir+"/big", big, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir+"/tree/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/tree/sub/file", []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "cp", dir+"/big", name+":/tmp/renamed")
+	command(t, "cp", dir+"/tree", name+":/tmp")
+	if out := command(t, "exec", name, "cat", "/tmp/tree/sub/file"); out != "text" {
+		t.Errorf("in the container: %q", out)
+	}
+	command(t, "cp", name+":/tmp/renamed", dir+"/back")
+	command(t, "cp", name+":/tmp/tree", dir+"/other")
+	if got, err := os.ReadFile(dir + "/back"); err != nil || !bytes.Equal(got, big) {
+		t.Errorf("%d bytes came back, %v", len(got), err)
+	}
+	if got, err := os.ReadFile(dir + "/other/sub/file"); err != nil || string(got) != "text" {
+		t.Errorf("the tree: %q, %v", got, err)
+	}
+	for want, args := range map[string][]string{
+		"No such file": {name + ":/no/such", dir}, "no such file": {dir + "/none", name + ":/tmp"}, "CONTAINER:PATH": {dir, dir}, "tar": {dir + "/big", name + ":/no/such/dir/"},
+	} {
+		if got := try(t, "", append([]string{"cp"}, args...)...); got.code != 1 || !strings.Contains(got.stderr, want) {
+			t.Errorf("%v: %v", args, got)
+		}
+	}
+}

@@ -50,7 +50,7 @@ func serve(t *testing.T, d *daemon, stopping <-chan struct{}) apiv1.AdminClient 
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := edge.NewServer()
+	server := edge.NewServer(nil)
 	admin.New(admin.Deps{Sessions: d, Stopping: stopping}).Register(server)
 	go func() { _ = server.Serve(l) }() // ends with Stop
 	t.Cleanup(server.Stop)
