@@ -13,7 +13,7 @@
 // second does. Neither says that the bytes are right: who goes on reads them again.
 //
 // Two goroutines write the marks behind who writes the file, the last one each time
-// that they are free; they live from Open to Stop. The caller sees to it that a
+// that they are free, durable ones now and then; they live from Open to Stop. The caller sees to it that a
 // beginning is open once at a time.
 package partial
 
@@ -38,6 +38,9 @@ const (
 	journalFile    = "journal.json"
 	writtenFile    = "written"
 	journalVersion = 2
+	// durableStep is about how many bytes lie between two durable marks, each of which
+	// writes some 60 KiB more.
+	durableStep = 8 << 20
 )
 
 // Mark is a position from which a file can be gone on with. The zero Mark is the
@@ -61,6 +64,7 @@ type File struct {
 
 	name    string
 	last    Mark
+	synced  int64 // offset of the last mark that was handed on to be durable
 	stopped bool
 	done    sync.WaitGroup
 	slots   slots
@@ -102,6 +106,7 @@ func Open(dir, name, base string) (*File, error) {
 			p.last = m
 		}
 	}
+	p.synced = p.last.Offset
 	p.serve(&p.written, p.slots.put)
 	p.serve(&p.durable, p.sync)
 	return p, nil
@@ -132,7 +137,7 @@ func (p *File) Last() Mark { return p.last }
 
 // Forget begins the file anew.
 func (p *File) Forget() error {
-	p.last = Mark{}
+	p.last, p.synced = Mark{}, 0
 	err := os.Remove(filepath.Join(p.Dir, journalFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
@@ -158,6 +163,14 @@ func (p *File) Note(m Mark) {
 	}
 	p.last = m
 	p.written.put(m)
+	if m.Offset-p.synced >= durableStep {
+		p.persist(m)
+	}
+}
+
+// persist hands a mark to who puts it on disk.
+func (p *File) persist(m Mark) {
+	p.synced = m.Offset
 	p.durable.put(m)
 }
 
@@ -192,6 +205,9 @@ func (p *File) sync(m Mark) error {
 func (p *File) Stop() error {
 	if !p.stopped {
 		p.stopped = true
+		if p.last.Offset > p.synced {
+			p.persist(p.last)
+		}
 		close(p.written.marks)
 		close(p.durable.marks)
 	}
