@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -261,6 +262,9 @@ func TestTerminalHasASizeFromTheStartAndFollowsIt(t *testing.T) {
 }
 
 func TestAClientThatGoesHangsUp(t *testing.T) {
+	signals := make(chan os.Signal, 1) // under nohup the shell would inherit that it is ignored, and could not trap it
+	signal.Notify(signals, unix.SIGHUP)
+	defer signal.Stop(signals)
 	file := t.TempDir() + "/hup"
 	var out sink
 	stdin, keys := io.Pipe()
