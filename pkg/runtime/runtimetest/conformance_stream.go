@@ -38,7 +38,7 @@ func execStream(t *testing.T, s *suite) {
 	}()
 	exit, err := s.ExecStream(t.Context(), shell(EchoScript), runtime.ExecIO{Stdin: in.r, Stdout: out.w}, func() { close(started) })
 	if err != nil || exit != 7 {
-		t.Errorf("exit %d, %v", exit, err)
+		t.Fatalf("exit %d, %v", exit, err) // nobody would end the output
 	}
 	if got, err := io.ReadAll(out.r); err != nil || string(got) != "hello\n" {
 		t.Errorf("got %q, %v", got, err)
