@@ -33,6 +33,7 @@ finish() {
 		wait "$daemon" 2>/dev/null
 	fi
 	end_runtime
+	remove_cgroups
 	ip link delete berthdemo0 2>/dev/null
 	if [ "$status" -ne 0 ]; then
 		echo "== the daemon's last lines"
@@ -52,10 +53,16 @@ finish() {
 end_runtime() {
 	local cmdline
 	for cmdline in /proc/[0-9]*/cmdline; do
-		if tr '\0' ' ' <"$cmdline" 2>/dev/null | grep -q -e "berth-runtime .*$dir/run"; then
+		if tr '\0' ' ' 2>/dev/null <"$cmdline" | grep -q -e "berth-runtime .*$dir/run"; then
 			kill -TERM "$(cut -d/ -f3 <<<"$cmdline")"
 		fi
 	done
+}
+
+# remove_cgroups removes the parent of the pods' cgroups, in each hierarchy, where
+# no other daemon has pods in it.
+remove_cgroups() {
+	rmdir /sys/fs/cgroup/berth /sys/fs/cgroup/*/berth 2>/dev/null
 }
 
 # await waits until a command succeeds, for ten seconds.
