@@ -25,6 +25,13 @@ func two(t *testing.T, reg *testregistry.Server) (a, b *images.Built, refs [2]st
 	return a, b, [2]string{reg.Put("a", "v1", a), reg.Put("b", "v1", b)}
 }
 
+// bothPulled opens a service and pulls both images.
+func (f form) bothPulled(t *testing.T, dir string, refs [2]string) (s *image.Service, a, b image.Image) {
+	t.Helper()
+	s = f.open(t, dir)
+	return s, pulled(t, s, refs[0]), pulled(t, s, refs[1])
+}
+
 func TestAfterAnUncleanStopALayerIsVerifiedBeforeItIsUsed(t *testing.T) {
 	forms(t, afterAnUncleanStopALayerIsVerifiedBeforeItIsUsed)
 }
@@ -32,8 +39,7 @@ func TestAfterAnUncleanStopALayerIsVerifiedBeforeItIsUsed(t *testing.T) {
 func afterAnUncleanStopALayerIsVerifiedBeforeItIsUsed(t *testing.T, f form) {
 	dir, reg := t.TempDir(), serve(t, nil)
 	_, _, refs := two(t, reg)
-	first := f.open(t, dir)
-	a, b := pulled(t, first, refs[0]), pulled(t, first, refs[1])
+	first, a, b := f.bothPulled(t, dir, refs)
 	if err := first.Tag(t.Context(), refs[0], "mine:v7"); err != nil {
 		t.Fatal(err)
 	}
@@ -83,9 +89,7 @@ func TestRunVerifiesWhatWasWrittenBeforeAnUncleanStop(t *testing.T) {
 func runVerifiesWhatWasWrittenBeforeAnUncleanStop(t *testing.T, f form) {
 	dir, reg := t.TempDir(), serve(t, nil)
 	_, _, refs := two(t, reg)
-	first := f.open(t, dir)
-	a := pulled(t, first, refs[0])
-	pulled(t, first, refs[1])
+	_, a, _ := f.bothPulled(t, dir, refs)
 	f.spoil(t, dir, a.Layers[1], "etc/motd")
 	s := f.reboot(t, dir)
 	if len(s.List()) != 2 {
@@ -157,9 +161,7 @@ func aDamagedRecordOrContentHidesItsImageOnly(t *testing.T, f form) {
 		t.Run(what, func(t *testing.T) {
 			dir, reg := t.TempDir(), serve(t, nil)
 			_, _, refs := two(t, reg)
-			first := f.open(t, dir)
-			a := pulled(t, first, refs[0])
-			pulled(t, first, refs[1])
+			first, a, _ := f.bothPulled(t, dir, refs)
 			if err := first.Tag(t.Context(), refs[0], "mine:v7"); err != nil {
 				t.Fatal(err)
 			}
@@ -197,9 +199,7 @@ func TestALayerThatComesBackMakesAllItsImagesWhole(t *testing.T) {
 func aLayerThatComesBackMakesAllItsImagesWhole(t *testing.T, f form) {
 	dir, reg := t.TempDir(), serve(t, nil)
 	_, _, refs := two(t, reg)
-	first := f.open(t, dir)
-	a := pulled(t, first, refs[0])
-	pulled(t, first, refs[1])
+	_, a, _ := f.bothPulled(t, dir, refs)
 	if err := os.RemoveAll(layerOf(dir, a.Layers[0])); err != nil {
 		t.Fatal(err)
 	}
@@ -238,8 +238,7 @@ func TestVerifyFindsAByteAndRepairSetsItAside(t *testing.T) {
 func verifyFindsAByteAndRepairSetsItAside(t *testing.T, f form) {
 	dir, reg := t.TempDir(), serve(t, nil)
 	_, _, refs := two(t, reg)
-	s := f.open(t, dir)
-	a, b := pulled(t, s, refs[0]), pulled(t, s, refs[1])
+	s, a, b := f.bothPulled(t, dir, refs)
 	running := mount(t, s, image.MountRequest{ContainerID: "running", Image: a.ID})
 	untouched := mount(t, s, image.MountRequest{ContainerID: "untouched", Image: b.ID})
 	if problems, err := s.Verify(t.Context(), false, nil); err != nil || len(problems) != 0 {

@@ -5,12 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestExecOfTheCommand(t *testing.T) {
@@ -35,45 +31,11 @@ func TestExecOfTheCommand(t *testing.T) {
 	}
 }
 
-// at runs the command on a person's terminal of the given size.
-func at(t *testing.T, rows, columns uint16, args ...string) (c *exec.Cmd, person *os.File, screen *lockedBuffer) {
-	t.Helper()
-	person, theirs := terminal(t)
-	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
-		t.Fatal(err)
-	}
-	c = berth.Command(t.Context(), args...)
-	c.Stdin, c.Stdout, c.Stderr = theirs, theirs, theirs
-	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	theirs.Close()
-	screen, _ = look(person)
-	return c, person, screen
-}
-
 func TestExecGivesATerminal(t *testing.T) {
 	name := named(t)
 	background(t, name, busybox, "sleep", "1000")
-	c, person, screen := at(t, 33, 77, "exec", "-it", name, "sh")
-	typed := func(keys, want string) {
-		t.Helper()
-		if _, err := person.WriteString(keys); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, func() error { return wantText(screen.String(), want) })
-	}
-	typed("echo size $(stty size)\n", "size 33 77")
-	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 20, Col: 90}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, func() error {
-		typed("echo now $(stty size)\n", "now ")
-		return wantText(screen.String(), "now 20 90")
-	})
-	typed("sh -c 'echo asleep $((20+3)); exec sleep 1000'\n", "asleep 23")
-	typed("\x03", "^C")
+	c, person, screen, _ := at(t, 33, 77, "exec", "-it", name, "sh")
+	wantTerminal(t, person, screen)
 	if _, err := person.WriteString("exit 3\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +46,7 @@ func TestExecGivesATerminal(t *testing.T) {
 
 func TestKeysDetachFromATerminalThatRunsOn(t *testing.T) {
 	name := named(t)
-	run, person, screen := at(t, 24, 80, "run", "-it", "--name", name, busybox, "sh")
+	run, person, screen, _ := at(t, 24, 80, "run", "-it", "--name", name, busybox, "sh")
 	if _, err := person.WriteString("echo first $((1+1))\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +58,7 @@ func TestKeysDetachFromATerminalThatRunsOn(t *testing.T) {
 		t.Errorf("run: exit %d: %s", code, screen.String())
 	}
 	for n := range 2 {
-		attach, person, screen := at(t, 24, 80, "attach", name)
+		attach, person, screen, _ := at(t, 24, 80, "attach", name)
 		if _, err := fmt.Fprintf(person, "echo again $((%d+1))\n", n); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,18 +13,46 @@ import (
 
 func TestRunGivesATerminal(t *testing.T) {
 	name := named(t)
-	person, theirs := terminal(t)
-	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}); err != nil {
+	c, person, screen, read := at(t, 33, 77, "run", "--rm", "-it", "--name", name, busybox, "/bin/sh")
+	wantTerminal(t, person, screen)
+	if _, err := person.WriteString("exit 3\n"); err != nil {
 		t.Fatal(err)
 	}
-	c := berth.Command(t.Context(), "run", "--rm", "-it", "--name", name, busybox, "/bin/sh")
+	if code := exitCode(t, c.Wait()); code != 3 {
+		t.Errorf("exit %d: %s", code, screen.String())
+	}
+	<-read
+	if strings.Contains(screen.String(), "\n") && !strings.Contains(screen.String(), "\r\n") {
+		t.Errorf("no terminal wrote %q", screen.String())
+	}
+	if got := try(t, "", "run", "--rm", "-it", busybox, "true"); got.code != 125 || !strings.Contains(got.stderr, "terminal") {
+		t.Errorf("-t without a terminal: %v", got)
+	}
+}
+
+// at runs the command on a person's terminal of the given size. read is closed once
+// all that the person sees is read.
+func at(t *testing.T, rows, columns uint16, args ...string) (c *exec.Cmd, person *os.File, screen *lockedBuffer, read <-chan struct{}) {
+	t.Helper()
+	person, theirs := terminal(t)
+	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
+		t.Fatal(err)
+	}
+	c = berth.Command(t.Context(), args...)
 	c.Stdin, c.Stdout, c.Stderr = theirs, theirs, theirs
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	screen, read := look(person)
+	screen, read = look(person)
+	return c, person, screen, read
+}
+
+// wantTerminal wants a shell with a terminal of its own, of 33 by 77 first and of
+// the size that it is given then.
+func wantTerminal(t *testing.T, person *os.File, screen *lockedBuffer) {
+	t.Helper()
 	typed := func(keys, want string) {
 		t.Helper()
 		if _, err := person.WriteString(keys); err != nil {
@@ -44,19 +73,6 @@ func TestRunGivesATerminal(t *testing.T) {
 	typed("sh -c 'echo asleep $((20+3)); exec sleep 1000'\n", "asleep 23")
 	typed("\x03", "^C")
 	typed("echo $((1300+37))\n", "1337")
-	if _, err := person.WriteString("exit 3\n"); err != nil {
-		t.Fatal(err)
-	}
-	if code := exitCode(t, c.Wait()); code != 3 {
-		t.Errorf("exit %d: %s", code, screen.String())
-	}
-	<-read
-	if strings.Contains(screen.String(), "\n") && !strings.Contains(screen.String(), "\r\n") {
-		t.Errorf("no terminal wrote %q", screen.String())
-	}
-	if got := try(t, "", "run", "--rm", "-it", busybox, "true"); got.code != 125 || !strings.Contains(got.stderr, "terminal") {
-		t.Errorf("-t without a terminal: %v", got)
-	}
 }
 
 // look reads what a person sees until the other side is closed.
