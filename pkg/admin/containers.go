@@ -48,12 +48,10 @@ func (s *Server) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitRes
 // errStopping tells clients to look for the next daemon.
 var errStopping = fmt.Errorf("berthd is stopping: %w", errs.Unavailable)
 
-// outlast calls f again each time that berth-runtime has gone while it ran,
-// unless it stays away, and until stopping is closed. f tells whether it had got
-// through to it.
-func outlast(ctx context.Context, stopping <-chan struct{}, f func(context.Context) (connected bool, err error)) error {
+// untilStopping returns a context that ends with the daemon too, because of
+// errStopping then. The caller cancels it.
+func untilStopping(ctx context.Context, stopping <-chan struct{}) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	go func() { // ends with ctx
 		select {
 		case <-stopping:
@@ -61,6 +59,15 @@ func outlast(ctx context.Context, stopping <-chan struct{}, f func(context.Conte
 		case <-ctx.Done():
 		}
 	}()
+	return ctx, cancel
+}
+
+// outlast calls f again each time that berth-runtime has gone while it ran,
+// unless it stays away, and until stopping is closed. f tells whether it had got
+// through to it.
+func outlast(ctx context.Context, stopping <-chan struct{}, f func(context.Context) (connected bool, err error)) error {
+	ctx, cancel := untilStopping(ctx, stopping)
+	defer cancel(nil)
 	seen := time.Now()
 	for {
 		connected, err := f(ctx)

@@ -27,7 +27,7 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[apiv1.ExecRequest, apiv1.E
 	case s.deps.Sessions == nil:
 		return fmt.Errorf("exec: %w", errs.Unsupported)
 	}
-	ctx, cancel := s.untilStopping(stream.Context())
+	ctx, cancel := untilStopping(stream.Context(), s.deps.Stopping)
 	defer cancel(nil)
 	e := &execClient{stream: stream, sizes: make(chan session.Size, 1)}
 	stdin, fill := io.Pipe()
@@ -46,19 +46,6 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[apiv1.ExecRequest, apiv1.E
 		return stoppedBy(ctx, err)
 	}
 	return e.send(&apiv1.ExecResponse{Response: &apiv1.ExecResponse_ExitCode{ExitCode: exit}})
-}
-
-// untilStopping returns a context that ends with the daemon too.
-func (s *Server) untilStopping(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case <-s.deps.Stopping:
-			cancel(errStopping)
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
 }
 
 func stoppedBy(ctx context.Context, err error) error {
@@ -152,7 +139,7 @@ func (s *Server) Forward(stream grpc.BidiStreamingServer[apiv1.ForwardRequest, a
 	case s.deps.Sessions == nil:
 		return fmt.Errorf("forward: %w", errs.Unsupported)
 	}
-	ctx, cancel := s.untilStopping(stream.Context())
+	ctx, cancel := untilStopping(stream.Context(), s.deps.Stopping)
 	defer cancel(nil)
 	err = s.deps.Sessions.Forward(ctx, start.GetPodId(), uint16(start.GetPort()), &forwardClient{stream: stream})
 	return stoppedBy(ctx, err)

@@ -31,26 +31,26 @@ type Container interface {
 func Attach(ctx context.Context, rt Container, id string, s Streams) error {
 	defer closeOutput(s.Stdout)
 	defer closeOutput(s.Stderr)
-	var stdin, stdout, stderr ends
-	defer func() { stdin.close(); stdout.close(); stderr.close() }()
-	if err := errors.Join(stdin.openIn(s.Stdin != nil), stdout.openOut(s.Stdout != nil), stderr.openOut(s.Stderr != nil)); err != nil {
+	var p pipes
+	defer p.close()
+	if err := p.open(s); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if s.Stdin != nil {
-		go feed(ctx, s.Stdin, stdin.w, true)
+		go feed(ctx, s.Stdin, p.stdin.w, true)
 	}
 	var resizes, outputs sync.WaitGroup
 	resizes.Go(func() {
 		// A container without a terminal, or that has ended, leaves nothing to do.
 		sizes(ctx, s.Sizes, func(z Size) { _ = rt.Resize(ctx, id, z.Width, z.Height) })
 	})
-	outputs.Go(func() { relay(stdout.r, s.Stdout) })
-	outputs.Go(func() { relay(stderr.r, s.Stderr) })
-	err := attach(ctx, rt, id, runtime.AttachIO{Stdin: stdin.r, Stdout: stdout.w, Stderr: stderr.w})
-	stdout.closeWrite()
-	stderr.closeWrite()
+	outputs.Go(func() { relay(p.stdout.r, s.Stdout) })
+	outputs.Go(func() { relay(p.stderr.r, s.Stderr) })
+	err := attach(ctx, rt, id, runtime.AttachIO{Stdin: p.stdin.r, Stdout: p.stdout.w, Stderr: p.stderr.w})
+	p.stdout.closeWrite()
+	p.stderr.closeWrite()
 	if ctx.Err() == nil {
 		outputs.Wait()
 	}

@@ -1,10 +1,26 @@
 package session
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
+
+// pipes are those between this process and a program, or berth-runtime: one for each
+// of the client's streams that there is.
+type pipes struct{ stdin, stdout, stderr ends }
+
+// open makes them; close is to be called in any case.
+func (p *pipes) open(s Streams) error {
+	return errors.Join(p.stdin.openIn(s.Stdin != nil), p.stdout.openOut(s.Stdout != nil), p.stderr.openOut(s.Stderr != nil))
+}
+
+func (p *pipes) close() {
+	p.stdin.close()
+	p.stdout.close()
+	p.stderr.close()
+}
 
 // ends are those of a pipe, or none. They may be closed twice: a file's second
 // Close is an error and nothing else.

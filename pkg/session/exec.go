@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -37,26 +36,26 @@ func Exec(ctx context.Context, rt Processes, r runtime.ExecRequest, s Streams) (
 func execPipes(ctx context.Context, rt Processes, r runtime.ExecRequest, s Streams) (int32, error) {
 	defer closeOutput(s.Stdout)
 	defer closeOutput(s.Stderr)
-	var stdin, stdout, stderr ends
-	defer func() { stdin.close(); stdout.close(); stderr.close() }()
-	if err := errors.Join(stdin.openIn(s.Stdin != nil), stdout.openOut(s.Stdout != nil), stderr.openOut(s.Stderr != nil)); err != nil {
+	var p pipes
+	defer p.close()
+	if err := p.open(s); err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var outputs [2]*output
-	exit, err := rt.ExecStream(ctx, r, runtime.ExecIO{Stdin: stdin.r, Stdout: stdout.w, Stderr: stderr.w}, func() {
-		stdin.closeRead()
-		stdout.closeWrite()
-		stderr.closeWrite()
+	exit, err := rt.ExecStream(ctx, r, runtime.ExecIO{Stdin: p.stdin.r, Stdout: p.stdout.w, Stderr: p.stderr.w}, func() {
+		p.stdin.closeRead()
+		p.stdout.closeWrite()
+		p.stderr.closeWrite()
 		if s.Stdin != nil {
-			go feed(ctx, s.Stdin, stdin.w, true)
+			go feed(ctx, s.Stdin, p.stdin.w, true)
 		}
 		if s.Stdout != nil {
-			outputs[0] = follow(stdout.r, s.Stdout)
+			outputs[0] = follow(p.stdout.r, s.Stdout)
 		}
 		if s.Stderr != nil {
-			outputs[1] = follow(stderr.r, s.Stderr)
+			outputs[1] = follow(p.stderr.r, s.Stderr)
 		}
 	})
 	if err != nil {
