@@ -73,6 +73,13 @@ func (c command) run(ctx context.Context, in io.Reader, out, errOut io.WriteClos
 	if resize != nil {
 		st.Sizes = convert(ctx, resize)
 	}
+	if conn, ok := ctx.Value(connKey{}).(*conn); ok && (st.Stdout != nil || st.Stderr != nil) {
+		on := st.Stdout
+		if on == nil {
+			on = st.Stderr
+		}
+		go conn.knock(ctx, on)
+	}
 	exit, err := int32(0), error(nil)
 	if c.r.Verb == Attach {
 		err = c.rt.Attach(ctx, c.r.ID, st)

@@ -53,6 +53,7 @@ type conn struct {
 	closing sync.Once
 	closed  atomic.Bool
 	once    sync.Once
+	reads   atomic.Uint64
 }
 
 type connKey struct{}
@@ -74,6 +75,7 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
+	c.reads.Add(1)
 	if c.closed.Load() { // what comes now is nobody's
 		return 0, net.ErrClosed
 	}
@@ -131,10 +133,6 @@ func (c *conn) finish() {
 // watch sees the end of a client whose data nobody reads at the moment, until
 // ctx ends.
 func (c *conn) watch(ctx context.Context) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return
-	}
 	tick := time.NewTicker(watching)
 	defer tick.Stop()
 	for {
@@ -143,15 +141,46 @@ func (c *conn) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		ended := false
-		err := raw.Control(func(fd uintptr) {
-			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-			n, err := unix.Poll(p, 0)
-			ended = err == nil && n > 0
-		})
-		if err != nil || ended {
+		if c.poll(unix.POLLRDHUP) {
 			c.goneNow()
 			return
 		}
 	}
+}
+
+// knock writes nothing to a client whose data nobody has read for a while, until
+// ctx ends. The end of a client that has gone is behind that data, and does not
+// come while the window is shut; but what is written to it comes back as a reset.
+func (c *conn) knock(ctx context.Context, on io.Writer) {
+	tick := time.NewTicker(watching)
+	defer tick.Stop()
+	for last := uint64(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		reads := c.reads.Load()
+		if reads == last && c.poll(unix.POLLIN) {
+			if _, err := on.Write(nil); err != nil {
+				return
+			}
+		}
+		last = reads
+	}
+}
+
+// poll tells whether one of these events is there, or an error.
+func (c *conn) poll(events int16) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	there := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+		n, err := unix.Poll(p, 0)
+		there = err == nil && n > 0
+	})
+	return err != nil || there
 }
