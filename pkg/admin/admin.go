@@ -6,7 +6,7 @@
 // streams to berth-runtime, manifests to their controller. What it owns on disk
 // are two plain trees under the root directory: volumes/NAME, the named volumes
 // of `berth run -v`, and logs/UID, the log directories of pods that have no
-// kubelet. It starts goroutines only within a request, and waits for them.
+// kubelet. Its goroutines end with the request that they are for.
 package admin
 
 import (

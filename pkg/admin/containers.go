@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
 	"github.com/berth-run/berth/pkg/errs"
@@ -20,13 +19,6 @@ func (s *Server) Kill(ctx context.Context, r *apiv1.KillRequest) (*apiv1.KillRes
 	return &apiv1.KillResponse{}, err
 }
 
-// awayLimit is how long Wait and Attach look for a berth-runtime that has gone;
-// a worker that dies, or is upgraded, has a successor within milliseconds.
-const (
-	awayLimit = 30 * time.Second
-	awayPause = 50 * time.Millisecond
-)
-
 // errEnded stops a subscription that has seen what it waited for.
 var errEnded = errors.New("container ended")
 
@@ -35,11 +27,13 @@ var errEnded = errors.New("container ended")
 // away.
 func (s *Server) Wait(ctx context.Context, r *apiv1.WaitRequest) (*apiv1.WaitResponse, error) {
 	w := &waiter{runtime: s.deps.Runtime, id: r.ContainerId}
-	err := outlast(ctx, s.deps.Stopping, w.subscribe)
-	switch {
-	case errors.Is(err, errEnded):
+	ctx, cancel := untilStopping(ctx, s.deps.Stopping)
+	defer cancel(nil)
+	err := runtime.Outlast(ctx, w.subscribe)
+	if errors.Is(err, errEnded) {
 		return w.end, nil
-	case errors.Is(err, errs.Unavailable):
+	}
+	if err = stoppedBy(ctx, err); errors.Is(err, errs.Unavailable) {
 		err = fmt.Errorf("wait for container %s: %w", r.ContainerId, err)
 	}
 	return nil, err
@@ -62,30 +56,12 @@ func untilStopping(ctx context.Context, stopping <-chan struct{}) (context.Conte
 	return ctx, cancel
 }
 
-// outlast calls f again each time that berth-runtime has gone while it ran,
-// unless it stays away, and until stopping is closed. f tells whether it had got
-// through to it.
-func outlast(ctx context.Context, stopping <-chan struct{}, f func(context.Context) (connected bool, err error)) error {
-	ctx, cancel := untilStopping(ctx, stopping)
-	defer cancel(nil)
-	seen := time.Now()
-	for {
-		connected, err := f(ctx)
-		if errors.Is(context.Cause(ctx), errStopping) && !errors.Is(err, errEnded) {
-			return errStopping
-		}
-		if connected {
-			seen = time.Now()
-		}
-		if !errors.Is(err, errs.Unavailable) || time.Since(seen) > awayLimit {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(awayPause):
-		}
+// stoppedBy is err, or why it came where that is the daemon's end.
+func stoppedBy(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errStopping) {
+		return errStopping
 	}
+	return err
 }
 
 // waiter looks for the end of one container in the runtime's events.

@@ -1,11 +1,8 @@
 package admin
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"google.golang.org/grpc"
 
@@ -29,102 +26,28 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[apiv1.ExecRequest, apiv1.E
 	}
 	ctx, cancel := untilStopping(stream.Context(), s.deps.Stopping)
 	defer cancel(nil)
-	e := &execClient{stream: stream, sizes: make(chan session.Size, 1)}
-	stdin, fill := io.Pipe()
-	defer stdin.Close()
-	e.resize(start.GetSize())
-	go e.receive(fill) // ends when the handler has returned
-	st := session.Streams{Stdout: execOutput{e, execStdout}, Terminal: start.GetTerminal(), Sizes: e.sizes}
+	c := newClient(start.GetSize(), func() (message, error) { return stream.Recv() })
+	defer c.close()
+	st := session.Streams{Terminal: start.GetTerminal(), Sizes: c.sizes}
 	if start.GetStdin() {
-		st.Stdin = stdin
+		st.Stdin = c.stdin
 	}
+	st.Stdout = c.output(func(b []byte) error {
+		return stream.Send(&apiv1.ExecResponse{Response: &apiv1.ExecResponse_Stdout{Stdout: b}})
+	})
 	if !st.Terminal {
-		st.Stderr = execOutput{e, execStderr}
+		st.Stderr = c.output(func(b []byte) error {
+			return stream.Send(&apiv1.ExecResponse{Response: &apiv1.ExecResponse_Stderr{Stderr: b}})
+		})
 	}
 	exit, err := s.deps.Sessions.Exec(ctx, start.GetContainerId(), start.GetCommand(), st)
 	if err != nil {
 		return stoppedBy(ctx, err)
 	}
-	return e.send(&apiv1.ExecResponse{Response: &apiv1.ExecResponse_ExitCode{ExitCode: exit}})
+	return c.locked(func() error {
+		return stream.Send(&apiv1.ExecResponse{Response: &apiv1.ExecResponse_ExitCode{ExitCode: exit}})
+	})
 }
-
-func stoppedBy(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errStopping) {
-		return errStopping
-	}
-	return err
-}
-
-// execClient is the other end of one Exec.
-type execClient struct {
-	stream grpc.BidiStreamingServer[apiv1.ExecRequest, apiv1.ExecResponse]
-	sizes  chan session.Size
-
-	mu sync.Mutex // one Send at a time
-}
-
-// receive passes on what the client sends. Input that nobody takes any more is
-// dropped.
-func (e *execClient) receive(stdin *io.PipeWriter) {
-	defer stdin.Close()
-	for {
-		r, err := e.stream.Recv()
-		if err != nil {
-			return
-		}
-		switch r := r.Request.(type) {
-		case *apiv1.ExecRequest_Stdin:
-			_, _ = stdin.Write(r.Stdin) // see above
-		case *apiv1.ExecRequest_CloseStdin:
-			_ = stdin.Close() // never fails
-		case *apiv1.ExecRequest_Size:
-			e.resize(r.Size)
-		}
-	}
-}
-
-// resize keeps the newest size for whoever asks next.
-func (e *execClient) resize(s *apiv1.TerminalSize) {
-	if s == nil {
-		return
-	}
-	select {
-	case <-e.sizes:
-	default:
-	}
-	e.sizes <- session.Size{Width: uint16(s.GetWidth()), Height: uint16(s.GetHeight())}
-}
-
-func (e *execClient) send(m *apiv1.ExecResponse) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.stream.Send(m)
-}
-
-// execOutput is one output of the command.
-type execOutput struct {
-	e    *execClient
-	wrap func([]byte) *apiv1.ExecResponse
-}
-
-func execStdout(b []byte) *apiv1.ExecResponse {
-	return &apiv1.ExecResponse{Response: &apiv1.ExecResponse_Stdout{Stdout: b}}
-}
-
-func execStderr(b []byte) *apiv1.ExecResponse {
-	return &apiv1.ExecResponse{Response: &apiv1.ExecResponse_Stderr{Stderr: b}}
-}
-
-// Write implements io.Writer.
-func (o execOutput) Write(p []byte) (int, error) {
-	if err := o.e.send(o.wrap(p)); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// Close implements io.Closer. The end of an output is not told by itself.
-func (o execOutput) Close() error { return nil }
 
 // Forward is one connection into a pod.
 func (s *Server) Forward(stream grpc.BidiStreamingServer[apiv1.ForwardRequest, apiv1.ForwardResponse]) error {

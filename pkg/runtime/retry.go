@@ -16,6 +16,32 @@ const (
 	retryLast  = 500 * time.Millisecond
 )
 
+// A worker that dies, or is upgraded, has a successor within milliseconds. What
+// outlasts it looks for that so long, and so often.
+const (
+	awayLimit = 30 * time.Second
+	awayPause = 50 * time.Millisecond
+)
+
+// Outlast calls f again each time that the server has gone while it ran, unless
+// that stays away. f tells whether it had got through to it.
+func Outlast(ctx context.Context, f func(context.Context) (connected bool, err error)) error {
+	for seen := time.Now(); ; {
+		connected, err := f(ctx)
+		if connected {
+			seen = time.Now()
+		}
+		if !errors.Is(err, errs.Unavailable) || time.Since(seen) > awayLimit {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(awayPause):
+		}
+	}
+}
+
 // retry repeats call while its answer is lost, until ctx ends or retryFor has
 // passed. The call must be one that may be done twice.
 func retry(ctx context.Context, call func() error) error {

@@ -12,12 +12,8 @@ import (
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
-const (
-	// awayPause is between two tries to reach a berth-runtime that is restarted, and
-	// awayLimit bounds its absence.
-	awayPause = 50 * time.Millisecond
-	awayLimit = 10 * time.Second
-)
+// soon is how long a call to a berth-runtime that is not there takes at most.
+const soon = 50 * time.Millisecond
 
 // Container is what Attach needs of berth-runtime.
 type Container interface {
@@ -51,9 +47,7 @@ func Attach(ctx context.Context, rt Container, id string, s Streams) error {
 	err := attach(ctx, rt, id, runtime.AttachIO{Stdin: p.stdin.r, Stdout: p.stdout.w, Stderr: p.stderr.w})
 	p.stdout.closeWrite()
 	p.stderr.closeWrite()
-	if ctx.Err() == nil {
-		outputs.Wait()
-	}
+	drain(ctx, &outputs)
 	cancel()
 	resizes.Wait()
 	return err
@@ -62,24 +56,29 @@ func Attach(ctx context.Context, rt Container, id string, s Streams) error {
 // attach tries again while berth-runtime is away.
 func attach(ctx context.Context, rt Container, id string, files runtime.AttachIO) error {
 	lost := false
-	for seen := time.Now(); ; {
+	return runtime.Outlast(ctx, func(ctx context.Context) (bool, error) {
 		began := time.Now()
 		err := rt.Attach(ctx, runtime.AttachRequest{ID: id}, files)
 		if lost && errors.Is(err, errs.Conflict) {
-			return nil // it ended while berth-runtime was away
-		}
-		if time.Since(began) > awayPause {
-			seen = time.Now()
-		}
-		if !errors.Is(err, errs.Unavailable) || time.Since(seen) > awayLimit {
-			return err
+			return true, nil // it ended while berth-runtime was away
 		}
 		lost = true
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(awayPause):
-		}
+		return time.Since(began) > soon, err
+	})
+}
+
+// drain waits for what the client has yet to get; for a client that may have gone,
+// not long.
+func drain(ctx context.Context, outputs *sync.WaitGroup) {
+	over := make(chan struct{})
+	go func() { outputs.Wait(); close(over) }()
+	var late <-chan time.Time
+	if ctx.Err() != nil {
+		late = time.After(grace)
+	}
+	select {
+	case <-over:
+	case <-late:
 	}
 }
 
