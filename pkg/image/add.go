@@ -16,6 +16,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/manifest"
@@ -43,8 +44,8 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 	if artifact.Is(*form) {
 		return s.addArtifact(ctx, m, *form, src, refs, report)
 	}
-	lease := s.lease(m.Desc.Digest, form.Config.Digest)
-	defer lease.release()
+	lease := s.catalog.Lease(m.Desc.Digest, form.Config.Digest)
+	defer lease.Release()
 	config, err := s.addConfig(ctx, form.Config, src)
 	if err != nil {
 		return Image{}, err
@@ -53,13 +54,13 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 		return Image{}, fmt.Errorf("image %s: %d layers but %d diffIDs: %w",
 			form.Config.Digest, len(form.Layers), len(config.RootFS.DiffIDs), errs.Invalid)
 	}
-	r := record{
-		Version: recordVersion, ID: form.Config.Digest, Manifest: m.Desc, Notes: form.Annotations,
-		Size: form.Config.Size, Created: time.Now().UTC(), config: config,
+	r := catalog.Record{
+		ID: form.Config.Digest, Manifest: m.Desc, Notes: form.Annotations,
+		Size: form.Config.Size, Created: time.Now().UTC(), Config: config,
 	}
 	for n, d := range form.Layers {
-		r.Layers = append(r.Layers, layerRecord{DiffID: config.RootFS.DiffIDs[n], Blob: d})
-		lease.add(d.Digest, config.RootFS.DiffIDs[n])
+		r.Layers = append(r.Layers, catalog.Layer{DiffID: config.RootFS.DiffIDs[n], Blob: d})
+		lease.Add(d.Digest, config.RootFS.DiffIDs[n])
 	}
 	infos, err := s.addLayers(ctx, r.Layers, src, report)
 	if err != nil {
@@ -68,8 +69,8 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 	for _, info := range infos {
 		r.Size += info.Bytes
 	}
-	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.add); err == nil {
-		r.Stack, err = lease.settle(ctx, r)
+	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.Add); err == nil {
+		r.Stack, err = s.settle(ctx, r, lease)
 	}
 	if err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)
@@ -80,7 +81,7 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 	if err := s.blobs.Put(ctx, m.Desc.Digest, m.Desc.Size, bytes.NewReader(m.Data)); err != nil {
 		return Image{}, err
 	}
-	return s.save(ctx, r, refs)
+	return s.catalog.Save(ctx, r, refs)
 }
 
 // mend removes a blob that is damaged, so that it is brought again.
@@ -124,7 +125,7 @@ func mismatch(err error) error {
 	return fmt.Errorf("%w: %w", err, errs.Invalid)
 }
 
-func (s *Service) addLayers(ctx context.Context, layers []layerRecord, src source, report *flight.Reporter) ([]layer.Info, error) {
+func (s *Service) addLayers(ctx context.Context, layers []catalog.Layer, src source, report *flight.Reporter) ([]layer.Info, error) {
 	infos := make([]layer.Info, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(s.downloads.Load().layers)
@@ -151,7 +152,7 @@ func distrust(src source, d digest.Digest, err error) (again bool, _ error) {
 
 // addLayer makes one layer present, unpacked and, where blobs are kept, as it
 // came.
-func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, report *flight.Reporter) (layer.Info, error) {
+func (s *Service) addLayer(ctx context.Context, l catalog.Layer, src source, report *flight.Reporter) (layer.Info, error) {
 	if err := s.suspects.Settle(ctx, l.DiffID); err != nil && !errors.Is(err, errs.NotFound) {
 		return layer.Info{}, err
 	}
@@ -193,39 +194,4 @@ func (s *Service) addLayer(ctx context.Context, l layerRecord, src source, repor
 	}
 	report.Layer(l.Blob, l.Blob.Size, phase)
 	return info, nil
-}
-
-// lease keeps garbage collection off digests that are not referred to yet.
-type lease struct {
-	service *Service
-	digests []digest.Digest
-}
-
-func (s *Service) lease(digests ...digest.Digest) *lease {
-	l := &lease{service: s}
-	l.add(digests...)
-	return l
-}
-
-func (l *lease) add(digests ...digest.Digest) {
-	l.service.mu.Lock()
-	defer l.service.mu.Unlock()
-	l.addLocked(digests...)
-}
-
-func (l *lease) addLocked(digests ...digest.Digest) {
-	for _, d := range digests {
-		l.service.leases[d]++
-	}
-	l.digests = append(l.digests, digests...)
-}
-
-func (l *lease) release() {
-	l.service.mu.Lock()
-	defer l.service.mu.Unlock()
-	for _, d := range l.digests {
-		if l.service.leases[d]--; l.service.leases[d] == 0 {
-			delete(l.service.leases, d)
-		}
-	}
 }

@@ -7,11 +7,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/manifest"
@@ -23,21 +22,21 @@ func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form isp
 	if err != nil {
 		return Image{}, fmt.Errorf("manifest %s: %w", m.Desc.Digest, err)
 	}
-	r := record{
-		Version: recordVersion, ID: m.Desc.Digest, Manifest: m.Desc, Notes: form.Annotations, Created: time.Now().UTC(),
-		Artifact: &artifactRecord{Type: artifact.Type(form), Config: form.Config},
+	r := catalog.Record{
+		ID: m.Desc.Digest, Manifest: m.Desc, Notes: form.Annotations, Created: time.Now().UTC(),
+		Artifact: &catalog.Artifact{Type: artifact.Type(form), Config: form.Config},
 	}
 	for _, f := range files {
-		r.Layers = append(r.Layers, layerRecord{Blob: f.Blob})
+		r.Layers = append(r.Layers, catalog.Layer{Blob: f.Blob})
 	}
-	lease := s.lease(r.content()...)
-	defer lease.release()
-	s.mu.Lock()
-	old := s.records[r.ID].Artifact
-	s.mu.Unlock()
-	if old != nil {
-		r.Artifact.Tree = old.Tree
-	}
+	lease := s.catalog.Lease(r.Content()...)
+	defer lease.Release()
+	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+		if old, ok := tx.Record(r.ID); ok && old.Artifact != nil {
+			r.Artifact.Tree = old.Artifact.Tree
+		}
+		return nil
+	})
 	tree, err := s.artifacts.Add(ctx, r.ID, files, r.Artifact.Tree, blobs{s, src, report})
 	if err != nil {
 		return Image{}, mismatch(err)
@@ -55,19 +54,7 @@ func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form isp
 	if err := s.blobs.Put(ctx, m.Desc.Digest, m.Desc.Size, bytes.NewReader(m.Data)); err != nil {
 		return Image{}, err
 	}
-	return s.save(ctx, r, refs)
-}
-
-// content is every blob that a record names.
-func (r record) content() []digest.Digest {
-	all := []digest.Digest{r.ID, r.Manifest.Digest}
-	if r.Artifact != nil {
-		all = append(all, r.Artifact.Config.Digest)
-	}
-	for _, l := range r.Layers {
-		all = append(all, l.Blob.Digest)
-	}
-	return all
+	return s.catalog.Save(ctx, r, refs)
 }
 
 // blobs gives an artifact's content, and tells how much of it has come.
@@ -95,13 +82,4 @@ func (b blobs) Done(d ispec.Descriptor, fetched bool) {
 		phase = flight.PhaseDone
 	}
 	b.report.Layer(d, d.Size, phase)
-}
-
-// Runnable returns nil for an image, and for an artifact why no container can be
-// made of it, as an error of kind Invalid.
-func (i Image) Runnable() error {
-	if i.ArtifactType == "" {
-		return nil
-	}
-	return fmt.Errorf("%s is an artifact of type %.100q and not an image that runs: mount it as an image volume of a container: %w", i.ID, i.ArtifactType, errs.Invalid)
 }

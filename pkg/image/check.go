@@ -12,6 +12,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
@@ -27,15 +28,16 @@ type Problem struct {
 // the next pull brings again. containers, where it is not nil, returns
 // the ids whose root file systems are meant to be; others are left-overs.
 func (s *Service) Check(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
-	s.mu.Lock()
-	problems := slices.Clone(s.faults)
-	if repair {
-		s.faults = nil
-		for n := range problems {
-			problems[n].Repaired = true // set aside by Open already
+	var problems []Problem
+	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+		for _, f := range tx.Faults() {
+			problems = append(problems, Problem{Object: f.Path, What: f.What, Repaired: repair}) // set aside by Open already
 		}
-	}
-	s.mu.Unlock()
+		if repair {
+			tx.Forgive()
+		}
+		return nil
+	})
 	doc := doctor{s}
 	for _, check := range []func(context.Context, bool) ([]Problem, error){
 		doc.checkBlobs,
@@ -62,32 +64,33 @@ type doctor struct{ *Service }
 // checkImages looks for content that records name and that is missing or damaged,
 // and for names of nothing.
 func (s doctor) checkImages(ctx context.Context, repair bool) ([]Problem, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var problems []Problem
-	s.reviewLocked(ctx, slices.Collect(maps.Keys(s.records))...)
-	for id, r := range s.records {
-		if r.fault != nil {
-			problems = append(problems, Problem{Object: "image " + id.String(), What: fmt.Sprintf("%v: pull %s again", r.fault, s.nameLocked(id))})
+	err := s.catalog.Do(func(tx *catalog.Tx) error {
+		tx.Review(ctx, slices.Collect(maps.Keys(tx.All()))...)
+		for id, r := range tx.All() {
+			if r.Fault != nil {
+				problems = append(problems, Problem{Object: "image " + id.String(), What: fmt.Sprintf("%v: pull %s again", r.Fault, anyName(tx, id))})
+			}
 		}
-	}
-	for name, id := range s.refs {
-		if _, ok := s.records[id]; ok {
-			continue
+		for name, id := range tx.Names() {
+			if _, ok := tx.Record(id); ok {
+				continue
+			}
+			p := Problem{Object: "reference " + name, What: fmt.Sprintf("is to image %s, which is not here: pull it again", id)}
+			if repair {
+				p.Repaired = tx.DropName(name) == nil // else the next check finds it again
+			}
+			problems = append(problems, p)
 		}
-		p := Problem{Object: "reference " + name, What: fmt.Sprintf("is to image %s, which is not here: pull it again", id)}
-		if repair {
-			p.Repaired = s.dropRefLocked(name) == nil // else the next check finds it again
-		}
-		problems = append(problems, p)
-	}
-	return problems, nil
+		return nil
+	})
+	return problems, err
 }
 
-// nameLocked returns a name by which an image can be pulled, or its id.
-func (s doctor) nameLocked(id digest.Digest) string {
+// anyName returns a name by which an image can be pulled, or its id.
+func anyName(tx *catalog.Tx, id digest.Digest) string {
 	var names []string
-	for name, image := range s.refs {
+	for name, image := range tx.Names() {
 		if image == id {
 			names = append(names, name)
 		}
@@ -214,15 +217,12 @@ func (s doctor) checkTrees(ctx context.Context, repair bool) ([]Problem, error) 
 	if !repair {
 		return nil, nil
 	}
-	s.mu.Lock()
-	records := slices.Collect(maps.Values(s.records))
-	s.mu.Unlock()
 	var problems []Problem
-	for _, r := range records {
+	for _, r := range s.catalog.Records() {
 		if r.Artifact == nil {
 			continue
 		}
-		files, err := r.files(s.blobs)
+		files, err := files(s.blobs, r)
 		if err == nil {
 			err = s.artifacts.Verify(ctx, r.Artifact.Tree, files)
 		}
@@ -240,7 +240,7 @@ func (s doctor) checkTrees(ctx context.Context, repair bool) ([]Problem, error) 
 }
 
 // files reads an artifact's manifest again.
-func (r record) files(s *blob.Store) ([]artifact.File, error) {
+func files(s *blob.Store, r catalog.Record) ([]artifact.File, error) {
 	data, err := s.ReadAll(r.Manifest.Digest, manifest.MaxSize)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/catalog"
 )
 
 const (
@@ -39,39 +40,20 @@ func (s *Service) Run(ctx context.Context) error {
 // collectOld does nothing where Open has set a record aside: what that names may
 // be brought back, until somebody has Check repair it.
 func (s *Service) collectOld(ctx context.Context) error {
-	s.mu.Lock()
-	doubt := len(s.faults) > 0
-	var failed error
-	for id, r := range s.records {
-		if !doubt && r.fault != nil && time.Since(r.since) > leftFor { // nobody has pulled it again
-			failed = errors.Join(failed, s.forgetLocked(id))
+	doubt := false
+	failed := s.catalog.Do(func(tx *catalog.Tx) (failed error) {
+		doubt = len(tx.Faults()) > 0
+		for id, r := range tx.All() {
+			if !doubt && r.Fault != nil && time.Since(r.Since) > leftFor { // nobody has pulled it again
+				failed = errors.Join(failed, tx.Forget(id))
+			}
 		}
-	}
-	s.mu.Unlock()
+		return failed
+	})
 	if doubt || failed != nil {
 		return failed
 	}
 	return finish(s.collect(ctx, leftFor))
-}
-
-// usedLocked returns every digest that an image or a running pull needs.
-func (s *Service) usedLocked() map[digest.Digest]bool {
-	used := map[digest.Digest]bool{}
-	for d := range s.leases {
-		used[d] = true
-	}
-	for _, r := range s.records {
-		for _, d := range r.content() {
-			used[d] = true
-		}
-		for _, l := range r.Layers {
-			used[l.DiffID] = true
-		}
-		for _, d := range r.Stack {
-			used[d] = true
-		}
-	}
-	return used
 }
 
 // garbage is what nothing uses.
@@ -88,9 +70,9 @@ type held struct {
 	doubt   bool // somebody uses nobody knows what
 }
 
-// heldLocked adds what containers use to what images need.
-func (s *Service) heldLocked() (held, error) {
-	h := held{digests: s.usedLocked(), trees: map[string]bool{}}
+// held adds what containers use to what images need.
+func (s *Service) held(tx *catalog.Tx) (held, error) {
+	h := held{digests: tx.Used(), trees: map[string]bool{}}
 	roots, damaged, err := s.roots.List()
 	if err != nil {
 		return h, err
@@ -112,7 +94,7 @@ func (s *Service) heldLocked() (held, error) {
 			s.layers.Mark(h.digests, v.Layers)
 		}
 	}
-	for _, r := range s.records {
+	for _, r := range tx.All() {
 		if r.Artifact != nil {
 			h.trees[r.Artifact.Tree] = true
 		}
@@ -121,18 +103,22 @@ func (s *Service) heldLocked() (held, error) {
 }
 
 // unused returns what can go and has been here for age. Records are looked at
-// while mu keeps leases where they are.
-func (s *Service) unused(age time.Duration) (garbage, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var g garbage
-	before := time.Now().Add(-age)
-	h, err := s.heldLocked()
+// while nobody takes a lease.
+func (s *Service) unused(age time.Duration) (g garbage, err error) {
+	err = s.catalog.Do(func(tx *catalog.Tx) error {
+		g, err = s.unusedIn(tx, time.Now().Add(-age))
+		return err
+	})
+	return g, err
+}
+
+func (s *Service) unusedIn(tx *catalog.Tx, before time.Time) (g garbage, err error) {
+	h, err := s.held(tx)
 	if err != nil {
 		return g, err
 	}
 	if !h.doubt {
-		if g.trees, err = s.unusedTreesLocked(h, before); err != nil {
+		if g.trees, err = s.unusedTrees(tx, h, before); err != nil {
 			return g, err
 		}
 		all, err := s.layers.List()
@@ -154,9 +140,9 @@ func (s *Service) unused(age time.Duration) (garbage, error) {
 	return g, err
 }
 
-// unusedTreesLocked returns the trees that nothing uses; a pull has leased the
+// unusedTrees returns the trees that nothing uses; a pull has leased the
 // artifact whose tree it has just made.
-func (s *Service) unusedTreesLocked(h held, before time.Time) ([]string, error) {
+func (s *Service) unusedTrees(tx *catalog.Tx, h held, before time.Time) ([]string, error) {
 	all, err := s.artifacts.List()
 	if err != nil {
 		return nil, err
@@ -164,7 +150,7 @@ func (s *Service) unusedTreesLocked(h held, before time.Time) ([]string, error) 
 	var unused []string
 	for name, made := range all {
 		id, _ := artifact.ID(name) // List returns no others
-		if !h.trees[name] && s.leases[id] == 0 && !made.After(before) {
+		if !h.trees[name] && !tx.Leased(id) && !made.After(before) {
 			unused = append(unused, name)
 		}
 	}
@@ -172,7 +158,7 @@ func (s *Service) unusedTreesLocked(h held, before time.Time) ([]string, error) 
 }
 
 // collect takes away what nothing uses and what has been here for age, and the
-// signatures of manifests that are not here. Each is looked up again under mu just
+// signatures of manifests that are not here. Each is looked up again just
 // before it goes, so that a pull that begins now is safe. rest removes the files: a
 // restart does where nobody calls it.
 func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func() error, err error) {
@@ -183,9 +169,9 @@ func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func()
 	failed := []error{s.layers.Sweep(age), s.blobs.Sweep(age)}
 	for _, name := range g.trees {
 		id, _ := artifact.ID(name)
-		inUse := func() bool {
-			a := s.records[id].Artifact
-			return s.leases[id] > 0 || a != nil && a.Tree == name
+		inUse := func(tx *catalog.Tx) bool {
+			a := tx.All()[id].Artifact
+			return tx.Leased(id) || a != nil && a.Tree == name
 		}
 		failed = append(failed, s.discard(inUse, func() error {
 			remove, err := s.artifacts.Discard(name)
@@ -195,7 +181,9 @@ func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func()
 			return err
 		}))
 	}
-	needed := func(d digest.Digest) func() bool { return func() bool { return s.usedLocked()[d] } }
+	needed := func(d digest.Digest) func(*catalog.Tx) bool {
+		return func(tx *catalog.Tx) bool { return tx.Used()[d] }
+	}
 	for _, d := range g.layers {
 		failed = append(failed, s.discard(needed(d), func() error {
 			remove, err := s.layers.Discard(ctx, d)
@@ -224,12 +212,12 @@ func finish(rest []func() error, err error) error {
 	return errors.Join(failed...)
 }
 
-// discard takes a name away under mu, unless it is in use.
-func (s *Service) discard(inUse func() bool, take func() error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if inUse() {
-		return nil
-	}
-	return take()
+// discard takes a name away, unless it is in use.
+func (s *Service) discard(inUse func(*catalog.Tx) bool, take func() error) error {
+	return s.catalog.Do(func(tx *catalog.Tx) error {
+		if inUse(tx) {
+			return nil
+		}
+		return take()
+	})
 }

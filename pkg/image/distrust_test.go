@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
@@ -46,7 +47,7 @@ func TestWrongBytesAreFetchedFromAnotherMirror(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := layerRecord{DiffID: config.RootFS.DiffIDs[0], Blob: b.Layers[0]}
+		l := catalog.Layer{DiffID: config.RootFS.DiffIDs[0], Blob: b.Layers[0]}
 		for _, c := range []struct{ bad, asked int }{{0, 1}, {1, 2}, {2, 3}, {3, 3}} {
 			m := &mirrors{bad: c.bad, all: 3, data: b.Blobs[l.Blob.Digest]}
 			err := addOne(t, l, m)
@@ -61,7 +62,7 @@ func TestWrongBytesAreFetchedFromAnotherMirror(t *testing.T) {
 }
 
 // addOne adds a layer to a service of its own.
-func addOne(t *testing.T, l layerRecord, src source) error {
+func addOne(t *testing.T, l catalog.Layer, src source) error {
 	t.Helper()
 	s, err := Open(t.Context(), Options{Root: t.TempDir(), State: t.TempDir()})
 	if err != nil {

@@ -1,6 +1,9 @@
 package image
 
-import "github.com/berth-run/berth/pkg/image/registry"
+import (
+	"github.com/berth-run/berth/pkg/image/catalog"
+	"github.com/berth-run/berth/pkg/image/registry"
+)
 
 // downloads is how images are pulled. What is here may change while the service
 // runs; a pull goes on as it began.
@@ -24,9 +27,9 @@ func (s *Service) SetDownloads(r registry.Options, maxConcurrent int) {
 
 // localName is the name of an image that is here which ref means, or what ref
 // means by itself: a short name may stand for several. It is "" for no name.
-func (d *downloads) localName(x *index, ref string) (name string) {
+func (d *downloads) localName(x *catalog.Index, ref string) (name string) {
 	for _, n := range d.registry.Hosts().Local(ref) { // the last one is ref itself
-		if name = n.String(); x.has(name) {
+		if name = n.String(); x.Has(name) {
 			break
 		}
 	}

@@ -4,8 +4,7 @@
 // An image is known by its id, the digest of its config; references (tags and
 // digests of repositories) point to ids. On disk:
 //
-//	<root>/images/records/<algorithm>-<id>.json   one per image
-//	<root>/images/refs/<sha256 of the name>.json  one per reference
+//	<root>/images/records, refs                   what is here by which names, see package catalog
 //	<root>/images/blobs/…                         manifests, configs, layers as pulled, artifacts' files
 //	<root>/images/signatures/…                    what a signature policy was met with, see package trust
 //	<root>/layers/…                               layers unpacked, see package layer
@@ -17,20 +16,15 @@
 //	<state>/volumes/<container>/<n>               likewise
 //
 // The order of writes is content, record, reference, each durable, so what List
-// shows is whole. A record that cannot be read is set aside and reported by
-// Check; it never keeps Open from succeeding. An image whose content is missing
-// or damaged is kept and not shown, until a pull has brought what it lacks.
+// shows is whole. Garbage collection looks at records and leases in one
+// transaction of the catalog: what a pull is about to use is leased.
 //
 // After the machine has stopped uncleanly, Run verifies the layers written since
 // it was last stopped well, one by one; who needs one of them sooner verifies it
 // first. A layer that is damaged is set aside.
 //
-// Readers (Get, List) use an immutable index behind an atomic pointer and take
-// no lock. mu guards the maps that the index is made from, and the leases that
-// keep garbage collection off what a pull is about to use; nothing slow runs
-// under it but the small record writes. Pulls run in goroutines that their
-// waiters own: the last to leave cancels; Close waits. Run removes what they have
-// left when nobody goes on from it.
+// Pulls run in goroutines that their waiters own: the last to leave cancels; Close
+// waits. Run removes what they have left when nobody goes on from it.
 package image
 
 import (
@@ -42,27 +36,24 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/opencontainers/go-digest"
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/image/archive"
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/blob"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/fetch"
 	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/inflate"
 	"github.com/berth-run/berth/pkg/image/layer"
-	"github.com/berth-run/berth/pkg/image/reference"
 	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/image/rootfs"
 	"github.com/berth-run/berth/pkg/image/suspect"
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/image/volume"
-	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 // Options configures a Service. The zero value works.
@@ -103,27 +94,12 @@ func (o Options) withDefaults() Options {
 }
 
 // Image is what is known of one image. It is shared and must not be changed.
-type Image struct {
-	ID          digest.Digest   // of the config
-	Digest      digest.Digest   // of the manifest
-	RepoTags    []string        // docker.io/library/x:latest
-	RepoDigests []string        // docker.io/library/x@sha256:…
-	Size        int64           // of the unpacked layers and the config, never zero
-	Pinned      bool            // must not be garbage collected
-	Config      ispec.Image     // attackers' data
-	CreatedAt   time.Time       // when it came here
-	Layers      []digest.Digest // diffIDs, the lowest first
-	Annotations map[string]string
-	// ArtifactType is set where this is an artifact: its id is the manifest's
-	// digest, it has no config and no containers, and serves as a volume.
-	ArtifactType string
-	// Handler is the runtime handler that the last pull named.
-	Handler string
-}
+type Image = catalog.Image
 
 // Service is the node's images. Its methods are safe for concurrent use.
 type Service struct {
 	options  Options
+	catalog  *catalog.Catalog
 	blobs    *blob.Store
 	layers   *layer.Store
 	suspects *suspect.Verifier
@@ -140,14 +116,6 @@ type Service struct {
 	rests     sync.WaitGroup // removals of files that nothing names any more
 
 	downloads atomic.Pointer[downloads]
-	index     atomic.Pointer[index]
-
-	mu      sync.Mutex
-	records map[digest.Digest]record
-	refs    map[string]digest.Digest
-	leases  map[digest.Digest]int
-	pinned  reference.Patterns
-	faults  []Problem // found by Open
 }
 
 // Open opens the images below o.Root. It fails only where the directories cannot
@@ -156,17 +124,11 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	o = o.withDefaults()
 	s := &Service{
 		options: o, pool: inflate.NewPool(o.MemoryBudget / 2),
-		pinned: reference.ParsePatterns(o.Pinned), memory: fetch.NewBudget(o.MemoryBudget / 2), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
-		records: map[digest.Digest]record{}, refs: map[string]digest.Digest{}, leases: map[digest.Digest]int{},
+		memory: fetch.NewBudget(o.MemoryBudget / 2), connections: fetch.NewBudget(int64(cmp.Or(o.MaxConnections, 24))),
 	}
 	s.SetDownloads(o.Registry, o.MaxConcurrentDownloads)
-	for _, d := range []string{s.recordDir(), s.refDir()} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("make image store: %w", err)
-		}
-		if err := statefile.Sweep(d); err != nil {
-			return nil, fmt.Errorf("sweep image store: %w", err)
-		}
+	if err := os.MkdirAll(s.spoolDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("make image store: %w", err)
 	}
 	if err := archive.Sweep(s.spoolDir()); err != nil {
 		return nil, err
@@ -196,7 +158,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		s.volumes, err = volume.Open(filepath.Join(o.Root, "images", "volumes"), filepath.Join(o.State, "volumes"), content{s.artifacts, s.roots})
 	}
 	if err == nil {
-		err = s.load(ctx)
+		s.catalog, err = catalog.Open(ctx, filepath.Join(o.Root, "images"), o.Pinned, doctor{s}.fault)
 	}
 	if err != nil {
 		_ = s.roots.Close()
@@ -222,6 +184,3 @@ func (s *Service) Close() error {
 	}
 	return errors.Join(err, s.roots.Close(), s.layers.Close(used))
 }
-
-func (s *Service) recordDir() string { return filepath.Join(s.options.Root, "images", "records") }
-func (s *Service) refDir() string    { return filepath.Join(s.options.Root, "images", "refs") }

@@ -10,8 +10,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/rootfs"
-	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 // MountRequest asks for the root file system of a container.
@@ -35,45 +35,44 @@ func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
 		}
 		return "", fmt.Errorf("mount root file system of %s: %w", r.ContainerID, err)
 	}
-	defer lease.release()
+	defer lease.Release()
 	path, err := s.roots.Mount(ctx, rootfs.Root{
 		ID: r.ContainerID, Layers: stack, UIDMappings: r.UIDMappings, GIDMappings: r.GIDMappings, SELinuxLabel: r.SELinuxLabel,
 	})
 	if err != nil { // perhaps because a layer is gone
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.reviewLocked(ctx, stack...)
+		s.catalog.Review(ctx, stack...)
 	}
 	return path, err
 }
 
 // stackOf returns what to mount for an image, leased until it is recorded as mounted.
-func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Digest, *lease, error) {
-	lease := s.lease()
-	s.mu.Lock()
-	r, ok := s.records[id]
-	if ok && r.fault == nil {
-		lease.addLocked(append(r.diffIDs(), r.Stack...)...)
-	}
-	s.mu.Unlock()
+func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Digest, *catalog.Lease, error) {
+	lease := s.catalog.Lease()
+	var r catalog.Record
+	var ok bool
+	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+		if r, ok = tx.Record(id); ok && r.Fault == nil {
+			lease.AddIn(tx, append(r.DiffIDs(), r.Stack...)...)
+		}
+		return nil
+	})
 	if !ok {
 		return nil, nil, fmt.Errorf("image %s: %w", id, errs.NotFound)
 	}
-	if r.fault != nil {
-		return nil, nil, fmt.Errorf("image %s is damaged: pull it again: %s: %w", id, r.fault.Error(), errs.NotFound)
+	if r.Fault != nil {
+		return nil, nil, fmt.Errorf("image %s is damaged: pull it again: %s: %w", id, r.Fault.Error(), errs.NotFound)
 	}
-	stack, err := lease.settle(ctx, r)
+	stack, err := s.settle(ctx, r, lease)
 	if err != nil {
-		lease.release()
+		lease.Release()
 	}
 	return stack, lease, err
 }
 
 // settle returns what to mount for an image whose layers are leased. Nothing of it is
 // a suspect, and what was made of the layers and is missing or damaged is made again.
-func (l *lease) settle(ctx context.Context, r record) ([]digest.Digest, error) {
-	s := l.service
-	if err := s.suspects.Settle(ctx, r.diffIDs()...); err != nil {
+func (s *Service) settle(ctx context.Context, r catalog.Record, lease *catalog.Lease) ([]digest.Digest, error) {
+	if err := s.suspects.Settle(ctx, r.DiffIDs()...); err != nil {
 		return nil, err
 	}
 	if err := s.suspects.Settle(ctx, r.Stack...); err != nil && !errors.Is(err, errs.NotFound) {
@@ -82,27 +81,12 @@ func (l *lease) settle(ctx context.Context, r record) ([]digest.Digest, error) {
 	if s.layers.Stacked(r.Stack) {
 		return r.Stack, nil
 	}
-	stack, err := s.layers.Stack(ctx, r.diffIDs(), l.add)
+	stack, err := s.layers.Stack(ctx, r.DiffIDs(), lease.Add)
 	if err == nil && !slices.Equal(stack, r.Stack) {
-		err = s.restack(r.ID, stack)
+		// One that is being added, or was removed meanwhile, has no record.
+		_, _, err = s.catalog.Change(r.ID, func(r *catalog.Record) bool { r.Stack = stack; return true })
 	}
 	return stack, err
-}
-
-// restack records what is mounted for an image from now on.
-func (s *Service) restack(id digest.Digest, stack []digest.Digest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, ok := s.records[id]
-	if !ok { // being added, or removed meanwhile
-		return nil
-	}
-	r.Stack = stack
-	if err := statefile.WriteDurable(s.recordPath(id), r); err != nil {
-		return err
-	}
-	s.records[id] = r
-	return nil
 }
 
 // Unmount unmounts a container's root file system and its volumes, and removes

@@ -2,14 +2,13 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/reference"
 )
 
@@ -20,10 +19,7 @@ func NormalizeRef(s string) (string, error) { return reference.Normalize(s) }
 // SetPinned says which images kubelet must not collect as garbage, by
 // reference.Patterns. Who asks for the removal of one gets it all the same.
 func (s *Service) SetPinned(patterns []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pinned = reference.ParsePatterns(patterns)
-	s.publishLocked()
+	s.catalog.SetPinned(patterns)
 }
 
 // Tag gives the image that source names another name.
@@ -35,36 +31,39 @@ func (s *Service) Tag(_ context.Context, source, target string) error {
 	if strings.Contains(name, "@") {
 		return fmt.Errorf("tag %s: a digest cannot be given as a name: %w", name, errs.Invalid)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i, err := s.Get(source)
-	if err != nil {
-		return err
-	}
-	defer s.publishLocked()
-	return s.setRefLocked(name, i.ID)
+	return s.catalog.Do(func(tx *catalog.Tx) error {
+		i, err := s.Get(source)
+		if err != nil {
+			return err
+		}
+		return tx.SetName(name, i.ID)
+	})
 }
 
 // Untag takes one name away from its image, as people remove images: the image
 // itself goes with its last tag, and at once where ref is an id.
 func (s *Service) Untag(ctx context.Context, ref string) error {
-	s.mu.Lock()
-	i, err := s.Get(ref)
-	if err != nil {
-		s.mu.Unlock()
-		return err
-	}
-	name := s.downloads.Load().localName(s.index.Load(), ref)
-	if id, ok := s.refs[name]; !ok || id != i.ID || lastName(i, name) {
-		s.mu.Unlock()
+	last := false
+	err := s.catalog.Do(func(tx *catalog.Tx) error {
+		x := s.catalog.Index()
+		i, err := s.find(x, ref)
+		if err != nil {
+			return err
+		}
+		name := s.downloads.Load().localName(x, ref)
+		if tx.Names()[name] != i.ID || lastName(i, name) {
+			last = true
+			return nil
+		}
+		if err := tx.DropName(name); err != nil {
+			return err
+		}
+		return dropDigests(tx, i, name)
+	})
+	if last {
 		return s.Remove(ctx, ref)
 	}
-	defer s.mu.Unlock()
-	defer s.publishLocked()
-	if err := s.dropRefLocked(name); err != nil {
-		return err
-	}
-	return s.dropDigestsLocked(i, name)
+	return err
 }
 
 // lastName reports whether an image without name would have no name that a
@@ -76,9 +75,9 @@ func lastName(i Image, name string) bool {
 	return len(i.RepoTags) == 1
 }
 
-// dropDigestsLocked takes the digests of a repository away together with its
+// dropDigests takes the digests of a repository away together with its
 // last tag.
-func (s *Service) dropDigestsLocked(i Image, name string) error {
+func dropDigests(tx *catalog.Tx, i Image, name string) error {
 	r, err := reference.Parse(name)
 	if err != nil || r.Digest != "" {
 		return err
@@ -90,7 +89,7 @@ func (s *Service) dropDigestsLocked(i Image, name string) error {
 	}
 	for _, d := range i.RepoDigests {
 		if strings.HasPrefix(d, r.Repository()+"@") {
-			if err := s.dropRefLocked(d); err != nil {
+			if err := tx.DropName(d); err != nil {
 				return err
 			}
 		}
@@ -111,36 +110,19 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 }
 
 func (s *Service) forget(ref string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i, err := s.Get(ref)
-	if err == nil {
-		return s.forgetLocked(i.ID)
-	}
-	// One that is damaged is not shown, and can be removed all the same.
-	id := digest.Digest(ref)
-	if name, invalid := reference.Normalize(ref); invalid == nil && s.refs[name] != "" {
-		id = s.refs[name]
-	}
-	if r, ok := s.records[id]; ok && r.fault != nil {
-		return s.forgetLocked(id)
-	}
-	return err
-}
-
-func (s *Service) forgetLocked(id digest.Digest) error {
-	defer s.publishLocked()
-	for name, image := range s.refs {
-		if image != id {
-			continue
+	return s.catalog.Do(func(tx *catalog.Tx) error {
+		i, err := s.Get(ref)
+		if err == nil {
+			return tx.Forget(i.ID)
 		}
-		if err := s.dropRefLocked(name); err != nil {
-			return err
+		// One that is damaged is not shown, and can be removed all the same.
+		id := digest.Digest(ref)
+		if name, invalid := reference.Normalize(ref); invalid == nil && tx.Names()[name] != "" {
+			id = tx.Names()[name]
 		}
-	}
-	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if r, ok := tx.Record(id); ok && r.Fault != nil {
+			return tx.Forget(id)
+		}
 		return err
-	}
-	delete(s.records, id)
-	return nil
+	})
 }

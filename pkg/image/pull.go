@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/policy"
@@ -17,7 +18,6 @@ import (
 	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/internal/room"
-	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
 // Auth is what a request brings to prove who asks.
@@ -89,19 +89,18 @@ func elsewhere(err error) bool {
 
 // setHandler notes which handler an image was last pulled for.
 func (s *Service) setHandler(i Image, handler string) (Image, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, ok := s.records[i.ID]
-	if !ok || r.Handler == handler {
-		return i, nil // removed meanwhile, or done by another pull
-	}
-	r.Handler = handler
-	if err := statefile.WriteDurable(s.recordPath(r.ID), r); err != nil {
+	now, changed, err := s.catalog.Change(i.ID, func(r *catalog.Record) bool {
+		other := r.Handler != handler
+		r.Handler = handler
+		return other
+	})
+	if err != nil {
 		return Image{}, err
 	}
-	s.records[r.ID] = r
-	s.publishLocked()
-	return s.imageLocked(r), nil
+	if !changed { // removed meanwhile, or done by another pull
+		return i, nil
+	}
+	return now, nil
 }
 
 // flightKey tells requests apart, credentials and policy included: one user's
@@ -142,8 +141,8 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 	if err != nil {
 		return Image{}, err
 	}
-	lease := s.lease(m.Desc.Digest) // its signatures are kept before it is
-	defer lease.release()
+	lease := s.catalog.Lease(m.Desc.Digest) // its signatures are kept before it is
+	defer lease.Release()
 	if err := s.trust.Pull(ctx, rules, trust.Image{Name: ref, Manifest: m.Desc.Digest, Indexes: []digest.Digest{top}}, repository); err != nil {
 		return Image{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/export"
 	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/push"
@@ -42,25 +43,24 @@ func (s *Service) Push(ctx context.Context, r PushRequest) (digest.Digest, error
 		return "", fmt.Errorf("push %s: %w", r.Ref, err)
 	}
 	defer release()
-	local := s.downloads.Load().localName(s.index.Load(), r.Ref)
+	local := s.downloads.Load().localName(s.catalog.Index(), r.Ref)
 	name, err := reference.Parse(local)
-	if err != nil || name.Digest != "" || !s.index.Load().has(local) {
+	if err != nil || name.Digest != "" || !s.catalog.Index().Has(local) {
 		return "", fmt.Errorf("push %s: give the image a name in the registry by berth tag, and push that: %w", r.Ref, errs.Invalid)
 	}
 	d, err := s.push(ctx, record, name, r, compression)
 	if err != nil {
 		return "", fmt.Errorf("push %s: %w", local, room.Explain(err, s.options.Root, 0))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.records[record.ID]; !ok {
-		return d, nil // removed meanwhile
-	}
-	defer s.publishLocked()
-	return d, s.setRefLocked(reference.Name{Domain: name.Domain, Path: name.Path, Digest: d}.String(), record.ID)
+	return d, s.catalog.Do(func(tx *catalog.Tx) error {
+		if _, ok := tx.Record(record.ID); !ok {
+			return nil // removed meanwhile
+		}
+		return tx.SetName(reference.Name{Domain: name.Domain, Path: name.Path, Digest: d}.String(), record.ID)
+	})
 }
 
-func (s *Service) push(ctx context.Context, record record, name reference.Name, r PushRequest, c export.Compression) (digest.Digest, error) {
+func (s *Service) push(ctx context.Context, record catalog.Record, name reference.Name, r PushRequest, c export.Compression) (digest.Digest, error) {
 	repository, err := s.downloads.Load().registry.Repository(name, r.Auth)
 	if err != nil {
 		return "", err
@@ -97,16 +97,17 @@ const maxKnown = 4
 // repositoriesOf returns other repositories of a name's registry that images here
 // with a blob come from.
 func (s *Service) repositoriesOf(d digest.Digest, n reference.Name) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var known []string
-	for ref, id := range s.refs {
-		has := slices.ContainsFunc(s.records[id].Layers, func(l layerRecord) bool { return l.Blob.Digest == d })
-		r, err := reference.Parse(ref)
-		if has && err == nil && r.Digest != "" && r.Domain == n.Domain && r.Path != n.Path && !slices.Contains(known, r.Path) {
-			known = append(known, r.Path)
+	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+		for ref, id := range tx.Names() {
+			has := slices.ContainsFunc(tx.All()[id].Layers, func(l catalog.Layer) bool { return l.Blob.Digest == d })
+			r, err := reference.Parse(ref)
+			if has && err == nil && r.Digest != "" && r.Domain == n.Domain && r.Path != n.Path && !slices.Contains(known, r.Path) {
+				known = append(known, r.Path)
+			}
 		}
-	}
+		return nil
+	})
 	slices.SortFunc(known, strings.Compare)
 	return known[:min(len(known), maxKnown)]
 }

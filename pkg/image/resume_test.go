@@ -16,6 +16,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
@@ -46,7 +47,7 @@ func (b *breaking) Distrust(_ digest.Digest, err error) (bool, error) {
 const mib = 1 << 20
 
 // weights is a layer of four MiB that nothing makes smaller.
-func weights(t *testing.T) (l layerRecord, packed []byte) {
+func weights(t *testing.T) (l catalog.Layer, packed []byte) {
 	t.Helper()
 	data := make([]byte, 4*mib)
 	_, _ = rand.NewChaCha8([32]byte{5}).Read(data) // never fails
@@ -58,7 +59,7 @@ func weights(t *testing.T) (l layerRecord, packed []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return layerRecord{DiffID: config.RootFS.DiffIDs[0], Blob: b.Layers[0]}, b.Blobs[b.Layers[0].Digest]
+	return catalog.Layer{DiffID: config.RootFS.DiffIDs[0], Blob: b.Layers[0]}, b.Blobs[b.Layers[0].Digest]
 }
 
 // again opens a service as the next process does.

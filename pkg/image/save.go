@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/archive"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/export"
 	"github.com/berth-run/berth/pkg/image/manifest"
 )
@@ -68,28 +69,24 @@ func (s *Service) Save(ctx context.Context, refs []string, o SaveOptions, w io.W
 
 // saved returns an image's record, leased with all that Save reads, and the names
 // to save it under.
-func (s *Service) saved(ref string) (record, []string, func(), error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i, err := s.Get(ref)
-	if err != nil {
-		return record{}, nil, nil, err
-	}
-	r := s.records[i.ID]
-	l := &lease{service: s}
-	l.addLocked(r.content()...)
-	for _, layer := range r.Layers {
-		l.addLocked(layer.DiffID)
-	}
-	names := i.RepoTags
-	x := s.index.Load()
-	if name := s.downloads.Load().localName(x, ref); x.has(name) {
-		names = []string{name}
-	}
-	return r, names, l.release, nil
+func (s *Service) saved(ref string) (r catalog.Record, names []string, release func(), err error) {
+	lease := s.catalog.Lease()
+	err = s.catalog.Do(func(tx *catalog.Tx) error {
+		x := s.catalog.Index()
+		i, err := s.find(x, ref)
+		if err != nil {
+			return err
+		}
+		r, _ = tx.Record(i.ID)
+		lease.AddIn(tx, append(r.Content(), r.DiffIDs()...)...)
+		names = i.RepoTags
+		if name := s.downloads.Load().localName(x, ref); x.Has(name) {
+			names = []string{name}
+		}
+		return nil
+	})
+	return r, names, lease.Release, err
 }
-
-func (x *index) has(name string) bool { _, ok := x.byRef[name]; return ok }
 
 type saver struct {
 	service     *Service
@@ -98,7 +95,7 @@ type saver struct {
 	packed      map[digest.Digest]ispec.Descriptor // by diffID
 }
 
-func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
+func (sv *saver) addOCI(ctx context.Context, r catalog.Record, names []string) error {
 	manifest, err := sv.manifest(ctx, r)
 	if err != nil {
 		return err
@@ -115,14 +112,14 @@ func (sv *saver) addOCI(ctx context.Context, r record, names []string) error {
 	}
 	d := manifest.Descriptor
 	if r.Artifact == nil {
-		d.Platform = &ispec.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
+		d.Platform = &ispec.Platform{OS: r.Config.OS, Architecture: r.Config.Architecture, Variant: r.Config.Variant}
 	}
 	sv.out.AddOCI(d, names)
 	return nil
 }
 
 // manifest writes the layers, and returns what names them.
-func (sv *saver) manifest(ctx context.Context, r record) (*export.Blob, error) {
+func (sv *saver) manifest(ctx context.Context, r catalog.Record) (*export.Blob, error) {
 	data, err := sv.service.blobs.ReadAll(r.Manifest.Digest, manifest.MaxSize)
 	if err != nil {
 		return nil, err
@@ -146,7 +143,7 @@ func (sv *saver) manifest(ctx context.Context, r record) (*export.Blob, error) {
 }
 
 // layer writes a layer, once, and describes what it is in the archive.
-func (sv *saver) layer(ctx context.Context, l layerRecord) (ispec.Descriptor, error) {
+func (sv *saver) layer(ctx context.Context, l catalog.Layer) (ispec.Descriptor, error) {
 	if d, ok := sv.packed[l.DiffID]; ok {
 		return d, nil
 	}
@@ -163,7 +160,7 @@ func (s *Service) exporter() *export.Exporter {
 }
 
 // addDocker writes layers uncompressed: that is what the format has.
-func (sv *saver) addDocker(ctx context.Context, r record, names []string) error {
+func (sv *saver) addDocker(ctx context.Context, r catalog.Record, names []string) error {
 	if r.Artifact != nil {
 		return fmt.Errorf("a docker archive holds no artifacts: choose the format %s: %w", FormatOCI, errs.Unsupported)
 	}

@@ -72,19 +72,18 @@ func (s *Service) Usages(ctx context.Context, used map[string]bool) (all []Usage
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	records := s.catalog.Records()
 	users := map[digest.Digest]int{}
 	parts := map[digest.Digest][]digest.Digest{}
-	for id, r := range s.records {
+	for _, r := range records {
 		of := map[digest.Digest]bool{}
-		for _, d := range r.content() {
+		for _, d := range r.Content() {
 			of[d] = true
 		}
 		s.layers.Mark(of, r.Stack)
 		for d := range of {
 			users[d]++
-			parts[id] = append(parts[id], d)
+			parts[r.ID] = append(parts[r.ID], d)
 		}
 	}
 	counted := map[digest.Digest]bool{}

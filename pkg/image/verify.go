@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/manifest"
 )
@@ -17,52 +18,26 @@ import (
 // fault returns what keeps an image from being used: content that is missing or
 // damaged. Such an image is not shown, so that kubelet pulls it again; its record
 // and its names stay, and hold what is left of it for that pull.
-func (s doctor) fault(r *record) error {
+func (s doctor) fault(r *catalog.Record) error {
 	if r.Artifact != nil {
-		files, err := r.files(s.blobs)
+		files, err := files(s.blobs, *r)
 		return errors.Join(err, s.artifacts.Linked(r.Artifact.Tree, files))
 	}
 	for _, d := range []digest.Digest{r.ID, r.Manifest.Digest} {
 		data, err := s.blobs.ReadAll(d, manifest.MaxConfig)
 		if err == nil && d == r.ID {
-			r.config, err = manifest.ParseConfig(data)
+			r.Config, err = manifest.ParseConfig(data)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	for _, d := range r.diffIDs() { // what is stacked is made again of these
+	for _, d := range r.DiffIDs() { // what is stacked is made again of these
 		if !s.layers.Has(d) {
 			return fmt.Errorf("layer %s: %w", d, errs.NotFound)
 		}
 	}
 	return nil
-}
-
-// reviewLocked looks at the images that use any of the digests, or at all of
-// those that are not shown where none is given, and shows those that are whole.
-func (s *Service) reviewLocked(ctx context.Context, digests ...digest.Digest) {
-	affected := map[digest.Digest]bool{}
-	for _, d := range digests {
-		affected[d] = true
-	}
-	for id, r := range s.records {
-		uses := len(digests) == 0 && r.fault != nil
-		for _, d := range append(append(r.content(), r.diffIDs()...), r.Stack...) {
-			uses = uses || affected[d]
-		}
-		if !uses {
-			continue
-		}
-		fault := doctor{s}.fault(&r)
-		if fault != nil && r.fault == nil {
-			r.since = time.Now()
-			klog.FromContext(ctx).Error(fault, "An image is damaged, and absent until it is pulled again", "image", id)
-		}
-		r.fault = fault
-		s.records[id] = r
-	}
-	s.publishLocked()
 }
 
 // quarantine sets a damaged layer aside. Images that use it are absent then.
@@ -71,9 +46,7 @@ func (s *Service) quarantine(ctx context.Context, d digest.Digest, damage error)
 	if err := s.layers.Quarantine(ctx, d); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reviewLocked(ctx, d)
+	s.catalog.Review(ctx, d)
 	return nil
 }
 
@@ -142,13 +115,11 @@ func (s doctor) objects() ([]object, error) {
 	for _, b := range blobs {
 		all = append(all, object{"blob", b.Digest, b.Size, s.blobs.Verify, s.dropBlob})
 	}
-	s.mu.Lock()
-	for _, r := range s.records {
+	for _, r := range s.catalog.Records() {
 		if r.Artifact != nil {
 			all = append(all, object{"artifact", r.ID, r.Size, s.artifactVerifier(r), s.dropTree})
 		}
 	}
-	s.mu.Unlock()
 	layers, err := s.layers.List()
 	for _, d := range layers {
 		size, _ := s.layers.Usage(d) // of one that has no record: 0
@@ -158,9 +129,9 @@ func (s doctor) objects() ([]object, error) {
 }
 
 // artifactVerifier reads what an artifact's archives have left.
-func (s doctor) artifactVerifier(r record) func(context.Context, digest.Digest) error {
+func (s doctor) artifactVerifier(r catalog.Record) func(context.Context, digest.Digest) error {
 	return func(ctx context.Context, _ digest.Digest) error {
-		files, err := r.files(s.blobs)
+		files, err := files(s.blobs, r)
 		if err == nil {
 			err = s.artifacts.Verify(ctx, r.Artifact.Tree, files)
 		}
@@ -171,15 +142,15 @@ func (s doctor) artifactVerifier(r record) func(context.Context, digest.Digest) 
 // dropTree marks an artifact's tree damaged, which stays for who has mounted it.
 func (s doctor) dropTree(ctx context.Context, id digest.Digest, damage error) error {
 	klog.FromContext(ctx).Error(damage, "An artifact is damaged", "artifact", id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, ok := s.records[id]
-	if !ok || r.Artifact == nil {
-		return nil
-	}
-	err := s.artifacts.Damage(r.Artifact.Tree)
-	s.reviewLocked(ctx, id)
-	return err
+	return s.catalog.Do(func(tx *catalog.Tx) error {
+		r, ok := tx.Record(id)
+		if !ok || r.Artifact == nil {
+			return nil
+		}
+		err := s.artifacts.Damage(r.Artifact.Tree)
+		tx.Review(ctx, id)
+		return err
+	})
 }
 
 // dropBlob removes a damaged blob. Images that need it are absent then.
@@ -188,9 +159,7 @@ func (s doctor) dropBlob(ctx context.Context, d digest.Digest, damage error) err
 	if err := s.blobs.Remove(d); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reviewLocked(ctx, d)
+	s.catalog.Review(ctx, d)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/artifact"
+	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/image/rootfs"
 	"github.com/berth-run/berth/pkg/image/volume"
@@ -50,10 +51,10 @@ type Volume struct {
 // accept.
 func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume, error) {
 	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}}
-	lease := s.lease()
-	defer lease.release()
+	lease := s.catalog.Lease()
+	defer lease.Release()
 	for _, source := range r.Sources {
-		i, err := lease.source(ctx, source, &v)
+		i, err := s.source(ctx, source, &v, lease)
 		if err == nil {
 			err = s.Admit(ctx, i, cmp.Or(source.Asked, source.Ref), r.Namespace)
 		}
@@ -76,28 +77,29 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 }
 
 // source adds to v what a source is made of, and keeps it until v is recorded.
-func (l *lease) source(ctx context.Context, source VolumeSource, v *volume.Record) (Image, error) {
-	s := l.service
-	s.mu.Lock()
-	i, err := s.Get(source.Ref)
-	r, ok := s.records[i.ID]
-	if err == nil && ok {
-		l.addLocked(append(append(r.content(), r.diffIDs()...), r.Stack...)...)
-	}
-	s.mu.Unlock()
+func (s *Service) source(ctx context.Context, source VolumeSource, v *volume.Record, lease *catalog.Lease) (i Image, err error) {
+	var r catalog.Record
+	err = s.catalog.Do(func(tx *catalog.Tx) error {
+		if i, err = s.Get(source.Ref); err != nil {
+			return err
+		}
+		r, _ = tx.Record(i.ID)
+		lease.AddIn(tx, r.Needs()...)
+		return nil
+	})
 	if errors.Is(err, errs.NotFound) {
 		return i, fmt.Errorf("%w: pull it first, as kubelet does", err)
 	}
 	if err != nil {
 		return i, err
 	}
-	if r.Stack, err = l.settle(ctx, r); err != nil {
+	if r.Stack, err = s.settle(ctx, r, lease); err != nil {
 		return i, err
 	}
 	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: r.Stack, SubPath: source.SubPath}
 	if r.Artifact != nil {
 		one.Tree = r.Artifact.Tree
-		v.Blobs = append(v.Blobs, r.content()...)
+		v.Blobs = append(v.Blobs, r.Content()...)
 	}
 	v.Volumes = append(v.Volumes, one)
 	return i, nil
