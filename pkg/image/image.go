@@ -53,6 +53,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/rootfs"
 	"github.com/berth-run/berth/pkg/image/suspect"
 	"github.com/berth-run/berth/pkg/image/trust"
+	"github.com/berth-run/berth/pkg/image/upkeep"
 	"github.com/berth-run/berth/pkg/image/volume"
 )
 
@@ -102,6 +103,7 @@ type Service struct {
 	catalog  *catalog.Catalog
 	blobs    *blob.Store
 	layers   *layer.Store
+	keeper   upkeep.Keeper
 	suspects *suspect.Verifier
 	roots    *rootfs.Roots
 	trust    *trust.Gate
@@ -152,13 +154,15 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.suspects = suspect.NewVerifier(s.layers, s.layers.Suspects(), s.quarantine)
+	s.suspects = suspect.NewVerifier(s.layers, s.layers.Suspects(), s.keeper.Quarantine)
 	s.artifacts, err = artifact.Open(filepath.Join(o.Root, "artifacts"), s.blobs, o.Limits)
 	if err == nil {
 		s.volumes, err = volume.Open(filepath.Join(o.Root, "images", "volumes"), filepath.Join(o.State, "volumes"), content{s.artifacts, s.roots})
 	}
 	if err == nil {
-		s.catalog, err = catalog.Open(ctx, filepath.Join(o.Root, "images"), o.Pinned, doctor{s}.fault)
+		s.keeper = upkeep.Keeper{Blobs: s.blobs, Layers: s.layers, Artifacts: s.artifacts, Roots: s.roots, Volumes: s.volumes, Signatures: s.trust}
+		s.catalog, err = catalog.Open(ctx, filepath.Join(o.Root, "images"), o.Pinned, s.keeper.Fault)
+		s.keeper.Catalog = s.catalog
 	}
 	if err != nil {
 		_ = s.roots.Close()

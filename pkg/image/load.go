@@ -38,7 +38,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader) ([]Image, error) {
 		err = fmt.Errorf("archive has neither %s nor %s: %w", ispec.ImageIndexFile, archive.DockerManifest, errs.Invalid)
 	}
 	if err != nil {
-		return images, fmt.Errorf("load: %w", errors.Join(room.Explain(err, s.options.Root, 0), finish(s.collect(context.WithoutCancel(ctx), 0))))
+		return images, fmt.Errorf("load: %w", errors.Join(room.Explain(err, s.options.Root, 0), s.clean(ctx)))
 	}
 	return images, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/reference"
+	"github.com/berth-run/berth/pkg/image/upkeep"
 )
 
 // NormalizeRef returns the full form of a reference as users write it: busybox
@@ -104,8 +105,8 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 	if err := s.forget(ref); err != nil {
 		return err
 	}
-	rest, err := s.collect(ctx, 0)
-	s.rests.Go(func() { _ = finish(rest, nil) }) // the next start removes what stays
+	rest, err := s.keeper.Collect(ctx, 0)
+	s.rests.Go(func() { _ = upkeep.Finish(rest, nil) }) // the next start removes what stays
 	return err
 }
 

@@ -154,7 +154,7 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 	err = room.Explain(err, s.options.Root, 0)
 	switch errs.Of(err) {
 	case errs.Invalid, errs.Unsupported, errs.Exhausted: // else the next attempt goes on from what has come
-		err = errors.Join(err, finish(s.collect(context.WithoutCancel(ctx), 0)))
+		err = errors.Join(err, s.clean(ctx))
 	}
 	return i, err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/manifest"
+	"github.com/berth-run/berth/pkg/image/upkeep"
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -138,10 +139,10 @@ func TestWhatNobodyGoesOnWithIsCollected(t *testing.T) {
 			parts, _ := filepath.Glob(filepath.Join(dir, "root/images/blobs/ingest/.partial-*"))
 			return len(parts)
 		}
-		if err := finish(s.collect(t.Context(), leftFor)); err != nil || left() != 1 {
+		if err := upkeep.Finish(s.keeper.Collect(t.Context(), upkeep.LeftFor)); err != nil || left() != 1 {
 			t.Errorf("%d are left of what may be gone on with: %v", left(), err)
 		}
-		if err := finish(s.collect(t.Context(), 0)); err != nil || left() != 0 {
+		if err := s.clean(t.Context()); err != nil || left() != 0 {
 			t.Errorf("%d are left: %v", left(), err)
 		}
 		return nil

@@ -1,4 +1,4 @@
-package image
+package upkeep
 
 import (
 	"context"
@@ -15,16 +15,16 @@ import (
 	"github.com/berth-run/berth/pkg/image/manifest"
 )
 
-// fault returns what keeps an image from being used: content that is missing or
+// Fault returns what keeps an image from being used: content that is missing or
 // damaged. Such an image is not shown, so that kubelet pulls it again; its record
 // and its names stay, and hold what is left of it for that pull.
-func (s doctor) fault(r *catalog.Record) error {
+func (k *Keeper) Fault(r *catalog.Record) error {
 	if r.Artifact != nil {
-		files, err := files(s.blobs, *r)
-		return errors.Join(err, s.artifacts.Linked(r.Artifact.Tree, files))
+		files, err := files(k.Blobs, *r)
+		return errors.Join(err, k.Artifacts.Linked(r.Artifact.Tree, files))
 	}
 	for _, d := range []digest.Digest{r.ID, r.Manifest.Digest} {
-		data, err := s.blobs.ReadAll(d, manifest.MaxConfig)
+		data, err := k.Blobs.ReadAll(d, manifest.MaxConfig)
 		if err == nil && d == r.ID {
 			r.Config, err = manifest.ParseConfig(data)
 		}
@@ -33,20 +33,20 @@ func (s doctor) fault(r *catalog.Record) error {
 		}
 	}
 	for _, d := range r.DiffIDs() { // what is stacked is made again of these
-		if !s.layers.Has(d) {
+		if !k.Layers.Has(d) {
 			return fmt.Errorf("layer %s: %w", d, errs.NotFound)
 		}
 	}
 	return nil
 }
 
-// quarantine sets a damaged layer aside. Images that use it are absent then.
-func (s *Service) quarantine(ctx context.Context, d digest.Digest, damage error) error {
+// Quarantine sets a damaged layer aside. Images that use it are absent then.
+func (k *Keeper) Quarantine(ctx context.Context, d digest.Digest, damage error) error {
 	klog.FromContext(ctx).Error(damage, "Setting a damaged layer aside", "layer", d)
-	if err := s.layers.Quarantine(ctx, d); err != nil {
+	if err := k.Layers.Quarantine(ctx, d); err != nil {
 		return err
 	}
-	s.catalog.Review(ctx, d)
+	k.Catalog.Review(ctx, d)
 	return nil
 }
 
@@ -59,8 +59,8 @@ type VerifyProgress struct {
 // Verify reads every byte of all blobs and layers again, and returns what is
 // damaged. With repair, damaged blobs are removed and damaged layers set aside;
 // the next pull of an image brings what it lacks. progress may be nil.
-func (s *Service) Verify(ctx context.Context, repair bool, progress func(VerifyProgress)) ([]Problem, error) {
-	objects, err := doctor{s}.objects()
+func (k *Keeper) Verify(ctx context.Context, repair bool, progress func(VerifyProgress)) ([]Problem, error) {
+	objects, err := k.objects()
 	if err != nil {
 		return nil, fmt.Errorf("verify images: %w", err)
 	}
@@ -106,70 +106,70 @@ type object struct {
 	repair func(context.Context, digest.Digest, error) error
 }
 
-func (s doctor) objects() ([]object, error) {
-	blobs, err := s.blobs.List()
+func (k *Keeper) objects() ([]object, error) {
+	blobs, err := k.Blobs.List()
 	if err != nil {
 		return nil, err
 	}
 	var all []object
 	for _, b := range blobs {
-		all = append(all, object{"blob", b.Digest, b.Size, s.blobs.Verify, s.dropBlob})
+		all = append(all, object{"blob", b.Digest, b.Size, k.Blobs.Verify, k.dropBlob})
 	}
-	for _, r := range s.catalog.Records() {
+	for _, r := range k.Catalog.Records() {
 		if r.Artifact != nil {
-			all = append(all, object{"artifact", r.ID, r.Size, s.artifactVerifier(r), s.dropTree})
+			all = append(all, object{"artifact", r.ID, r.Size, k.artifactVerifier(r), k.dropTree})
 		}
 	}
-	layers, err := s.layers.List()
+	layers, err := k.Layers.List()
 	for _, d := range layers {
-		size, _ := s.layers.Usage(d) // of one that has no record: 0
-		all = append(all, object{"layer", d, size, s.layers.Verify, s.quarantine})
+		size, _ := k.Layers.Usage(d) // of one that has no record: 0
+		all = append(all, object{"layer", d, size, k.Layers.Verify, k.Quarantine})
 	}
 	return all, err
 }
 
 // artifactVerifier reads what an artifact's archives have left.
-func (s doctor) artifactVerifier(r catalog.Record) func(context.Context, digest.Digest) error {
+func (k *Keeper) artifactVerifier(r catalog.Record) func(context.Context, digest.Digest) error {
 	return func(ctx context.Context, _ digest.Digest) error {
-		files, err := files(s.blobs, r)
+		files, err := files(k.Blobs, r)
 		if err == nil {
-			err = s.artifacts.Verify(ctx, r.Artifact.Tree, files)
+			err = k.Artifacts.Verify(ctx, r.Artifact.Tree, files)
 		}
 		return err
 	}
 }
 
 // dropTree marks an artifact's tree damaged, which stays for who has mounted it.
-func (s doctor) dropTree(ctx context.Context, id digest.Digest, damage error) error {
+func (k *Keeper) dropTree(ctx context.Context, id digest.Digest, damage error) error {
 	klog.FromContext(ctx).Error(damage, "An artifact is damaged", "artifact", id)
-	return s.catalog.Do(func(tx *catalog.Tx) error {
+	return k.Catalog.Do(func(tx *catalog.Tx) error {
 		r, ok := tx.Record(id)
 		if !ok || r.Artifact == nil {
 			return nil
 		}
-		err := s.artifacts.Damage(r.Artifact.Tree)
+		err := k.Artifacts.Damage(r.Artifact.Tree)
 		tx.Review(ctx, id)
 		return err
 	})
 }
 
 // dropBlob removes a damaged blob. Images that need it are absent then.
-func (s doctor) dropBlob(ctx context.Context, d digest.Digest, damage error) error {
+func (k *Keeper) dropBlob(ctx context.Context, d digest.Digest, damage error) error {
 	klog.FromContext(ctx).Error(damage, "Removing a damaged blob", "blob", d)
-	if err := s.blobs.Remove(d); err != nil {
+	if err := k.Blobs.Remove(d); err != nil {
 		return err
 	}
-	s.catalog.Review(ctx, d)
+	k.Catalog.Review(ctx, d)
 	return nil
 }
 
 // collectDamaged returns what removes the layers that were set aside at least age ago and that
 // no root file system can show.
-func (s doctor) collectDamaged(age time.Duration) (rest []func() error, err error) {
-	damaged, err := s.damagedLayers()
+func (k *Keeper) collectDamaged(age time.Duration) (rest []func() error, err error) {
+	damaged, err := k.damagedLayers()
 	for _, d := range damaged {
 		if !d.used && time.Since(d.Since) >= age {
-			rest = append(rest, func() error { return s.layers.RemoveDamaged(d.Damaged) })
+			rest = append(rest, func() error { return k.Layers.RemoveDamaged(d.Damaged) })
 		}
 	}
 	return rest, err
@@ -182,23 +182,23 @@ type damagedLayer struct {
 	used bool
 }
 
-func (s doctor) damagedLayers() ([]damagedLayer, error) {
-	aside, err := s.layers.ListDamaged()
+func (k *Keeper) damagedLayers() ([]damagedLayer, error) {
+	aside, err := k.Layers.ListDamaged()
 	if err != nil || len(aside) == 0 {
 		return nil, err
 	}
-	roots, unknown, err := s.roots.List()
+	roots, unknown, err := k.Roots.List()
 	if err != nil {
 		return nil, err
 	}
-	volumes, lost, err := s.volumes.List()
+	volumes, lost, err := k.Volumes.List()
 	if err != nil {
 		return nil, err
 	}
 	mounted := map[digest.Digest]bool{} // as volumes, perhaps since before
 	for _, c := range volumes {
 		for _, v := range c.Volumes {
-			s.layers.Mark(mounted, v.Layers)
+			k.Layers.Mark(mounted, v.Layers)
 		}
 	}
 	var all []damagedLayer
@@ -206,7 +206,7 @@ func (s doctor) damagedLayers() ([]damagedLayer, error) {
 		used := map[digest.Digest]bool{d.DiffID: len(unknown)+len(lost) > 0 || mounted[d.DiffID]}
 		for _, r := range roots {
 			if !r.Made.After(d.Since) {
-				s.layers.Mark(used, r.Layers)
+				k.Layers.Mark(used, r.Layers)
 			}
 		}
 		all = append(all, damagedLayer{d, used[d.DiffID]})

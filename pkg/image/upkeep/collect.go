@@ -1,4 +1,4 @@
-package image
+package upkeep
 
 import (
 	"context"
@@ -7,44 +7,23 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/image/artifact"
 	"github.com/berth-run/berth/pkg/image/catalog"
 )
 
-const (
-	collectEvery = time.Hour
-	leftFor      = 24 * time.Hour
-)
+// LeftFor is how long what a pull has left waits for one that goes on from it.
+const LeftFor = 24 * time.Hour
 
-// Run verifies what the machine may have lost when it stopped, and removes, at
-// once and then each hour, what pulls that were cancelled or failed have left and
-// nobody has gone on from for a day. It returns nil once ctx has ended.
-func (s *Service) Run(ctx context.Context) error {
-	s.suspects.Run(ctx)
-	tick := time.NewTicker(collectEvery)
-	defer tick.Stop()
-	for {
-		if err := s.collectOld(ctx); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Could not remove what pulls have left")
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// collectOld does nothing where Open has set a record aside: what that names may
-// be brought back, until somebody has Check repair it.
-func (s *Service) collectOld(ctx context.Context) error {
+// CollectOld removes what pulls have left for LeftFor. It does nothing where
+// catalog.Open has set a record aside: what that names may be brought back, until
+// somebody has Check repair it.
+func (k *Keeper) CollectOld(ctx context.Context) error {
 	doubt := false
-	failed := s.catalog.Do(func(tx *catalog.Tx) (failed error) {
+	failed := k.Catalog.Do(func(tx *catalog.Tx) (failed error) {
 		doubt = len(tx.Faults()) > 0
 		for id, r := range tx.All() {
-			if !doubt && r.Fault != nil && time.Since(r.Since) > leftFor { // nobody has pulled it again
+			if !doubt && r.Fault != nil && time.Since(r.Since) > LeftFor { // nobody has pulled it again
 				failed = errors.Join(failed, tx.Forget(id))
 			}
 		}
@@ -53,7 +32,7 @@ func (s *Service) collectOld(ctx context.Context) error {
 	if doubt || failed != nil {
 		return failed
 	}
-	return finish(s.collect(ctx, leftFor))
+	return Finish(k.Collect(ctx, LeftFor))
 }
 
 // garbage is what nothing uses.
@@ -71,19 +50,19 @@ type held struct {
 }
 
 // held adds what containers use to what images need.
-func (s *Service) held(tx *catalog.Tx) (held, error) {
+func (k *Keeper) held(tx *catalog.Tx) (held, error) {
 	h := held{digests: tx.Used(), trees: map[string]bool{}}
-	roots, damaged, err := s.roots.List()
+	roots, damaged, err := k.Roots.List()
 	if err != nil {
 		return h, err
 	}
-	volumes, unknown, err := s.volumes.List()
+	volumes, unknown, err := k.Volumes.List()
 	if err != nil {
 		return h, err
 	}
 	h.doubt = len(damaged)+len(unknown) > 0
 	for _, r := range roots {
-		s.layers.Mark(h.digests, r.Layers)
+		k.Layers.Mark(h.digests, r.Layers)
 	}
 	for _, c := range volumes {
 		for _, d := range c.Blobs {
@@ -91,7 +70,7 @@ func (s *Service) held(tx *catalog.Tx) (held, error) {
 		}
 		for _, v := range c.Volumes {
 			h.trees[v.Tree] = true
-			s.layers.Mark(h.digests, v.Layers)
+			k.Layers.Mark(h.digests, v.Layers)
 		}
 	}
 	for _, r := range tx.All() {
@@ -104,34 +83,34 @@ func (s *Service) held(tx *catalog.Tx) (held, error) {
 
 // unused returns what can go and has been here for age. Records are looked at
 // while nobody takes a lease.
-func (s *Service) unused(age time.Duration) (g garbage, err error) {
-	err = s.catalog.Do(func(tx *catalog.Tx) error {
-		g, err = s.unusedIn(tx, time.Now().Add(-age))
+func (k *Keeper) unused(age time.Duration) (g garbage, err error) {
+	err = k.Catalog.Do(func(tx *catalog.Tx) error {
+		g, err = k.unusedIn(tx, time.Now().Add(-age))
 		return err
 	})
 	return g, err
 }
 
-func (s *Service) unusedIn(tx *catalog.Tx, before time.Time) (g garbage, err error) {
-	h, err := s.held(tx)
+func (k *Keeper) unusedIn(tx *catalog.Tx, before time.Time) (g garbage, err error) {
+	h, err := k.held(tx)
 	if err != nil {
 		return g, err
 	}
 	if !h.doubt {
-		if g.trees, err = s.unusedTrees(tx, h, before); err != nil {
+		if g.trees, err = k.unusedTrees(tx, h, before); err != nil {
 			return g, err
 		}
-		all, err := s.layers.List()
+		all, err := k.Layers.List()
 		if err != nil {
 			return g, err
 		}
 		for _, d := range all {
-			if made, err := s.layers.Made(d); err == nil && !h.digests[d] && !made.After(before) {
+			if made, err := k.Layers.Made(d); err == nil && !h.digests[d] && !made.After(before) {
 				g.layers = append(g.layers, d)
 			}
 		}
 	}
-	all, err := s.blobs.List()
+	all, err := k.Blobs.List()
 	for _, b := range all {
 		if !h.digests[b.Digest] && !b.Made.After(before) {
 			g.blobs = append(g.blobs, b.Digest)
@@ -142,8 +121,8 @@ func (s *Service) unusedIn(tx *catalog.Tx, before time.Time) (g garbage, err err
 
 // unusedTrees returns the trees that nothing uses; a pull has leased the
 // artifact whose tree it has just made.
-func (s *Service) unusedTrees(tx *catalog.Tx, h held, before time.Time) ([]string, error) {
-	all, err := s.artifacts.List()
+func (k *Keeper) unusedTrees(tx *catalog.Tx, h held, before time.Time) ([]string, error) {
+	all, err := k.Artifacts.List()
 	if err != nil {
 		return nil, err
 	}
@@ -157,24 +136,24 @@ func (s *Service) unusedTrees(tx *catalog.Tx, h held, before time.Time) ([]strin
 	return unused, nil
 }
 
-// collect takes away what nothing uses and what has been here for age, and the
+// Collect takes away what nothing uses and what has been here for age, and the
 // signatures of manifests that are not here. Each is looked up again just
 // before it goes, so that a pull that begins now is safe. rest removes the files: a
 // restart does where nobody calls it.
-func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func() error, err error) {
-	g, err := s.unused(age)
+func (k *Keeper) Collect(ctx context.Context, age time.Duration) (rest []func() error, err error) {
+	g, err := k.unused(age)
 	if err != nil {
 		return nil, fmt.Errorf("collect garbage: %w", err)
 	}
-	failed := []error{s.layers.Sweep(age), s.blobs.Sweep(age)}
+	failed := []error{k.Layers.Sweep(age), k.Blobs.Sweep(age)}
 	for _, name := range g.trees {
 		id, _ := artifact.ID(name)
 		inUse := func(tx *catalog.Tx) bool {
 			a := tx.All()[id].Artifact
 			return tx.Leased(id) || a != nil && a.Tree == name
 		}
-		failed = append(failed, s.discard(inUse, func() error {
-			remove, err := s.artifacts.Discard(name)
+		failed = append(failed, k.discard(inUse, func() error {
+			remove, err := k.Artifacts.Discard(name)
 			if err == nil {
 				rest = append(rest, remove)
 			}
@@ -185,26 +164,26 @@ func (s *Service) collect(ctx context.Context, age time.Duration) (rest []func()
 		return func(tx *catalog.Tx) bool { return tx.Used()[d] }
 	}
 	for _, d := range g.layers {
-		failed = append(failed, s.discard(needed(d), func() error {
-			remove, err := s.layers.Discard(ctx, d)
+		failed = append(failed, k.discard(needed(d), func() error {
+			remove, err := k.Layers.Discard(ctx, d)
 			rest = append(rest, remove)
 			return err
 		}))
 	}
 	for _, d := range g.blobs {
-		failed = append(failed, s.discard(needed(d), func() error { return s.blobs.Remove(d) }))
+		failed = append(failed, k.discard(needed(d), func() error { return k.Blobs.Remove(d) }))
 	}
-	signed, err := s.trust.List()
+	signed, err := k.Signatures.List()
 	failed = append(failed, err)
 	for _, d := range signed {
-		failed = append(failed, s.discard(needed(d), func() error { return s.trust.Remove(d) }))
+		failed = append(failed, k.discard(needed(d), func() error { return k.Signatures.Remove(d) }))
 	}
-	damaged, err := doctor{s}.collectDamaged(age)
+	damaged, err := k.collectDamaged(age)
 	return append(rest, damaged...), errors.Join(append(failed, err)...)
 }
 
-// finish does what collect has left.
-func finish(rest []func() error, err error) error {
+// Finish does what Collect has left.
+func Finish(rest []func() error, err error) error {
 	failed := []error{err}
 	for _, remove := range rest {
 		failed = append(failed, remove())
@@ -213,8 +192,8 @@ func finish(rest []func() error, err error) error {
 }
 
 // discard takes a name away, unless it is in use.
-func (s *Service) discard(inUse func(*catalog.Tx) bool, take func() error) error {
-	return s.catalog.Do(func(tx *catalog.Tx) error {
+func (k *Keeper) discard(inUse func(*catalog.Tx) bool, take func() error) error {
+	return k.Catalog.Do(func(tx *catalog.Tx) error {
 		if inUse(tx) {
 			return nil
 		}

@@ -1,4 +1,4 @@
-package image
+package upkeep
 
 import (
 	"context"
@@ -27,9 +27,9 @@ type Problem struct {
 // mends what can be mended: garbage is removed, and so is damaged content, which
 // the next pull brings again. containers, where it is not nil, returns
 // the ids whose root file systems are meant to be; others are left-overs.
-func (s *Service) Check(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
+func (k *Keeper) Check(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
 	var problems []Problem
-	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+	_ = k.Catalog.Do(func(tx *catalog.Tx) error { // has no error
 		for _, f := range tx.Faults() {
 			problems = append(problems, Problem{Object: f.Path, What: f.What, Repaired: repair}) // set aside by Open already
 		}
@@ -38,16 +38,15 @@ func (s *Service) Check(ctx context.Context, repair bool, containers func() []st
 		}
 		return nil
 	})
-	doc := doctor{s}
 	for _, check := range []func(context.Context, bool) ([]Problem, error){
-		doc.checkBlobs,
-		doc.checkTrees,
-		doc.checkImages,
-		doc.checkDamaged,
+		k.checkBlobs,
+		k.checkTrees,
+		k.checkImages,
+		k.checkDamaged,
 		func(ctx context.Context, repair bool) ([]Problem, error) {
-			return doc.checkRoots(ctx, repair, containers)
+			return k.checkRoots(ctx, repair, containers)
 		},
-		doc.checkGarbage,
+		k.checkGarbage,
 	} {
 		more, err := check(ctx, repair)
 		problems = append(problems, more...)
@@ -58,14 +57,11 @@ func (s *Service) Check(ctx context.Context, repair bool, containers func() []st
 	return problems, nil
 }
 
-// doctor is the service's checks and repairs.
-type doctor struct{ *Service }
-
 // checkImages looks for content that records name and that is missing or damaged,
 // and for names of nothing.
-func (s doctor) checkImages(ctx context.Context, repair bool) ([]Problem, error) {
+func (k *Keeper) checkImages(ctx context.Context, repair bool) ([]Problem, error) {
 	var problems []Problem
-	err := s.catalog.Do(func(tx *catalog.Tx) error {
+	err := k.Catalog.Do(func(tx *catalog.Tx) error {
 		tx.Review(ctx, slices.Collect(maps.Keys(tx.All()))...)
 		for id, r := range tx.All() {
 			if r.Fault != nil {
@@ -102,8 +98,8 @@ func anyName(tx *catalog.Tx, id digest.Digest) string {
 }
 
 // checkDamaged tells of layers that were set aside.
-func (s doctor) checkDamaged(_ context.Context, repair bool) ([]Problem, error) {
-	damaged, err := s.damagedLayers()
+func (k *Keeper) checkDamaged(_ context.Context, repair bool) ([]Problem, error) {
+	damaged, err := k.damagedLayers()
 	var problems []Problem
 	for _, d := range damaged {
 		p := Problem{Object: "layer " + d.DiffID.String(), What: "was damaged, and is set aside as " + d.Path}
@@ -111,18 +107,18 @@ func (s doctor) checkDamaged(_ context.Context, repair bool) ([]Problem, error) 
 		case d.used:
 			p.What += ": a container was made on it"
 		case repair:
-			p.Repaired = s.layers.RemoveDamaged(d.Damaged) == nil // else the next check finds it again
+			p.Repaired = k.Layers.RemoveDamaged(d.Damaged) == nil // else the next check finds it again
 		}
 		problems = append(problems, p)
 	}
 	return problems, err
 }
 
-func (s doctor) checkRoots(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
+func (k *Keeper) checkRoots(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
 	if containers == nil {
 		return nil, nil
 	}
-	roots, damaged, err := s.roots.List()
+	roots, damaged, err := k.Roots.List()
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +126,11 @@ func (s doctor) checkRoots(ctx context.Context, repair bool, containers func() [
 	for _, r := range roots {
 		ids = append(ids, r.ID)
 	}
-	mounted, err := s.roots.Mounted()
+	mounted, err := k.Roots.Mounted()
 	if err != nil {
 		return nil, err
 	}
-	volumes, unknown, err := s.volumes.List()
+	volumes, unknown, err := k.Volumes.List()
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +148,7 @@ func (s doctor) checkRoots(ctx context.Context, repair bool, containers func() [
 		}
 		p := Problem{Object: "root file system " + id, What: "belongs to no container"}
 		if repair {
-			if err := s.Unmount(ctx, id); err != nil {
+			if err := k.unmount(ctx, id); err != nil {
 				p.What += ": " + err.Error()
 			} else {
 				p.Repaired = true
@@ -163,8 +159,8 @@ func (s doctor) checkRoots(ctx context.Context, repair bool, containers func() [
 	return problems, nil
 }
 
-func (s doctor) checkGarbage(ctx context.Context, repair bool) ([]Problem, error) {
-	g, err := s.unused(0)
+func (k *Keeper) checkGarbage(ctx context.Context, repair bool) ([]Problem, error) {
+	g, err := k.unused(0)
 	if err != nil {
 		return nil, err
 	}
@@ -178,15 +174,15 @@ func (s doctor) checkGarbage(ctx context.Context, repair bool) ([]Problem, error
 		}
 	}
 	if repair {
-		err = finish(s.collect(ctx, 0))
+		err = Finish(k.Collect(ctx, 0))
 	}
 	return problems, err
 }
 
 // checkBlobs reads blobs again; those that are larger than a config only with
 // repair, because it takes a while.
-func (s doctor) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) {
-	all, err := s.blobs.List()
+func (k *Keeper) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) {
+	all, err := k.Blobs.List()
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +191,7 @@ func (s doctor) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) 
 		if b.Size > manifest.MaxConfig && !repair {
 			continue
 		}
-		err := s.blobs.Verify(ctx, b.Digest)
+		err := k.Blobs.Verify(ctx, b.Digest)
 		switch {
 		case ctx.Err() != nil:
 			return problems, ctx.Err()
@@ -204,7 +200,7 @@ func (s doctor) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) 
 		}
 		p := Problem{Object: "blob " + b.Digest.String(), What: err.Error()}
 		if repair {
-			p.Repaired = s.dropBlob(ctx, b.Digest, err) == nil // else the next check finds it again
+			p.Repaired = k.dropBlob(ctx, b.Digest, err) == nil // else the next check finds it again
 		}
 		problems = append(problems, p)
 	}
@@ -213,18 +209,18 @@ func (s doctor) checkBlobs(ctx context.Context, repair bool) ([]Problem, error) 
 
 // checkTrees reads what archives of artifacts have left, with repair, as it does
 // with blobs. A damaged tree stays for who has mounted it.
-func (s doctor) checkTrees(ctx context.Context, repair bool) ([]Problem, error) {
+func (k *Keeper) checkTrees(ctx context.Context, repair bool) ([]Problem, error) {
 	if !repair {
 		return nil, nil
 	}
 	var problems []Problem
-	for _, r := range s.catalog.Records() {
+	for _, r := range k.Catalog.Records() {
 		if r.Artifact == nil {
 			continue
 		}
-		files, err := files(s.blobs, r)
+		files, err := files(k.Blobs, r)
 		if err == nil {
-			err = s.artifacts.Verify(ctx, r.Artifact.Tree, files)
+			err = k.Artifacts.Verify(ctx, r.Artifact.Tree, files)
 		}
 		if ctx.Err() != nil {
 			return problems, ctx.Err()
@@ -233,15 +229,15 @@ func (s doctor) checkTrees(ctx context.Context, repair bool) ([]Problem, error) 
 			continue
 		}
 		problems = append(problems, Problem{
-			Object: "artifact " + r.ID.String(), What: err.Error(), Repaired: s.artifacts.Damage(r.Artifact.Tree) == nil,
+			Object: "artifact " + r.ID.String(), What: err.Error(), Repaired: k.Artifacts.Damage(r.Artifact.Tree) == nil,
 		})
 	}
 	return problems, nil
 }
 
 // files reads an artifact's manifest again.
-func files(s *blob.Store, r catalog.Record) ([]artifact.File, error) {
-	data, err := s.ReadAll(r.Manifest.Digest, manifest.MaxSize)
+func files(from *blob.Store, r catalog.Record) ([]artifact.File, error) {
+	data, err := from.ReadAll(r.Manifest.Digest, manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}
