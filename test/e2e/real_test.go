@@ -98,7 +98,7 @@ func TestAModelServerOfDebiansScikitLearnAnswers(t *testing.T) {
 		t.Error("log: ", err)
 	}
 	p.remove()
-	left := slices.DeleteFunc(leaks(berth.Dir, before), func(what string) bool {
+	left := slices.DeleteFunc(testnode.Leaks(berth.Dir, before), func(what string) bool {
 		return strings.HasPrefix(what, "mount "+filepath.Join(berth.Dir, "run/images")) // as long as the image is there
 	})
 	if len(left) > 0 {

@@ -165,7 +165,7 @@ func TestTheDaemonHoldsNothingOfWhatIsGone(t *testing.T) {
 }
 
 func TestADaemonDoesNotShareItsDirectories(t *testing.T) {
-	second, err := testnode.New(berth.Dir, testnode.Options{Config: config + signatures(berth.Dir), Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"})
+	second, err := testnode.New(berth.Dir, options(berth.Dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,16 +29,16 @@ const (
 // others on the machine see none of it, and no process outlives the program,
 // however it ends. It returns true in the process that is inside. Outside it
 // returns false and the exit code, after the inside has ended. There it calls
-// each function of prepare first: what they do has the machine's network.
-func Isolate(prepare ...func()) (inside bool, code int, err error) {
+// prepare first, which has the machine's network; nil is nothing.
+func Isolate(prepare func()) (inside bool, code int, err error) {
 	switch os.Getenv(stageVariable) {
 	case stageInside:
 		return true, 0, enter()
 	case stageInit:
 		code, err = reap()
 	default:
-		for _, f := range prepare {
-			f()
+		if prepare != nil {
+			prepare()
 		}
 		code, err = outside()
 	}
