@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/test/images"
 	testnode "github.com/berth-run/berth/test/node"
 )
 
@@ -26,13 +27,13 @@ func TestAFullDiskKeepsNobodyFromStartingAndRemovingImages(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { must(t, n.Close()) })
 	must(t, n.Start())
-	archive := filepath.Join(berth.Dir, "image.tar")
-	_, err = n.Berth(t.Context(), "load", "-i", archive)
+	image, err := images.Busybox()
 	must(t, err)
+	must(t, n.Load(busybox, image))
 	must(t, n.Kill())
 	fillUp(t, data)
 	must(t, n.Start())
-	if _, err := n.Berth(t.Context(), "load", "-i", archive); err == nil {
+	if n.Load(busybox, image) == nil {
 		t.Error("an archive was loaded onto a full disk")
 	}
 	list, err := n.Images.ListImages(t.Context(), &cri.ListImagesRequest{})
@@ -56,8 +57,7 @@ func TestAFullDiskKeepsNobodyFromStartingAndRemovingImages(t *testing.T) {
 			must(t, os.Remove(p))
 		}
 	}
-	_, err = n.Berth(t.Context(), "load", "-i", archive)
-	must(t, err)
+	must(t, n.Load(busybox, image))
 }
 
 // fillUp leaves neither a block nor an inode.
