@@ -146,6 +146,12 @@ func TestBadInputIsRefused(t *testing.T) {
 	escape.Config.LogDirectory = t.TempDir()
 	outside := testConfig("c")
 	outside.LogPath = "../outside.log"
+	target := testConfig("c")
+	target.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+		NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER, TargetId: "other"},
+	}}
+	windows := testConfig("c")
+	windows.Windows = &cri.WindowsContainerConfig{}
 	missing := testConfig("c")
 	missing.Image.Image = "nothing"
 	handler := testPod()
@@ -160,6 +166,8 @@ func TestBadInputIsRefused(t *testing.T) {
 		"nil":             {testPod(), nil, errs.Invalid},
 		"unknown image":   {testPod(), missing, errs.NotFound},
 		"log outside":     {escape, outside, errs.Invalid},
+		"windows":         {testPod(), windows, errs.Invalid},
+		"useless target":  {testPod(), target, errs.Invalid},
 		"unknown handler": {handler, testConfig("c"), errs.NotFound},
 	} {
 		if _, err := n.Create(t.Context(), c.pod, c.config); !errors.Is(err, c.want) {

@@ -52,6 +52,9 @@ func (s *Service) Create(ctx context.Context, p Pod, c *cri.ContainerConfig) (st
 	if name == "" || c.GetImage().GetImage() == "" {
 		return "", fmt.Errorf("container in pod %s: it needs a name and an image: %w", p.ID, errs.Invalid)
 	}
+	if c.GetWindows() != nil {
+		return "", fmt.Errorf("container %s in pod %s is for Windows, and this is Linux: %w", name, p.ID, errs.Invalid)
+	}
 	id, key := newID(), nameKey(p.ID, c)
 	if holder, ok := s.names.Reserve(key, id); !ok {
 		return s.again(holder, c)
@@ -223,6 +226,9 @@ func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest
 func (s *Service) targetPIDNamespace(p Pod, c *cri.ContainerConfig) (string, error) {
 	o := c.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if o.GetPid() != cri.NamespaceMode_TARGET {
+		if o.GetTargetId() != "" {
+			return "", fmt.Errorf("process namespace of mode %s with a target, %s: %w", o.GetPid(), o.GetTargetId(), errs.Invalid)
+		}
 		return "", nil
 	}
 	target, err := s.Get(o.GetTargetId())

@@ -31,6 +31,9 @@ func (s *Service) CreateContainer(ctx context.Context, podID string, c *cri.Cont
 		if p.State != Ready {
 			return "", fmt.Errorf("create container %s: pod %s is not ready: %w", c.GetMetadata().GetName(), p.ID, errs.Conflict)
 		}
+		if err := checkOwn(p.Config, c); err != nil {
+			return "", fmt.Errorf("create container %s in pod %s: %w", c.GetMetadata().GetName(), p.ID, err)
+		}
 		return s.d.Containers.Create(ctx, s.forContainer(p), c)
 	})
 }

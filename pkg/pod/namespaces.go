@@ -2,12 +2,14 @@ package pod
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/spec"
 )
@@ -16,6 +18,34 @@ type addresses = []netip.Addr
 
 func networkMode(c *cri.PodSandboxConfig) cri.NamespaceMode {
 	return spec.NamespaceModes(c, nil).Network
+}
+
+// checkModes refuses modes that no pod can have: TARGET is a container's.
+func checkModes(o *cri.NamespaceOption) error {
+	for _, mode := range []cri.NamespaceMode{o.GetNetwork(), o.GetPid(), o.GetIpc()} {
+		if mode < cri.NamespaceMode_POD || mode > cri.NamespaceMode_NODE {
+			return fmt.Errorf("pod with a namespace of mode %s: %w", mode, errs.Invalid)
+		}
+	}
+	if o.GetTargetId() != "" {
+		return fmt.Errorf("pod with a target, %s: %w", o.GetTargetId(), errs.Invalid)
+	}
+	return nil
+}
+
+// checkOwn refuses a container that asks for another namespace than its pod
+// has, where that is the pod's to choose. POD is the pod's, whatever it is.
+func checkOwn(p *cri.PodSandboxConfig, c *cri.ContainerConfig) error {
+	own, is := c.GetLinux().GetSecurityContext().GetNamespaceOptions(), spec.NamespaceModes(p, nil)
+	for kind, mode := range map[string][2]cri.NamespaceMode{"network": {own.GetNetwork(), is.Network}, "IPC": {own.GetIpc(), is.IPC}} {
+		if mode[0] != cri.NamespaceMode_POD && mode[0] != mode[1] {
+			return fmt.Errorf("%s namespace of mode %s: the pod's is %s: %w", kind, mode[0], mode[1], errs.Invalid)
+		}
+	}
+	if u := own.GetUsernsOptions(); u != nil && u.GetMode() != is.User {
+		return fmt.Errorf("user namespace of mode %s: the pod's is %s: %w", u.GetMode(), is.User, errs.Invalid)
+	}
+	return nil
 }
 
 // request says what berth-runtime makes for the pod, and notes in p where.

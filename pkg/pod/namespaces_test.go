@@ -2,12 +2,15 @@ package pod_test
 
 import (
 	"cmp"
+	"errors"
 	"os"
 	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/errs"
 )
 
 func TestNamespacesFollowTheModes(t *testing.T) {
@@ -72,6 +75,36 @@ func TestAPodIsCalledByItsOwnNameOrTheNodes(t *testing.T) {
 		}
 		if want != "found" {
 			t.Errorf("%s: no /etc/hostname", name)
+		}
+	}
+}
+
+func TestAContainerCannotLeaveWhatIsThePods(t *testing.T) {
+	const node, own = cri.NamespaceMode_NODE, cri.NamespaceMode_CONTAINER
+	mapped := []*cri.IDMapping{{HostId: 65536, Length: 65536}}
+	n := newNode(t)
+	for name, c := range map[string]struct{ pod, container *cri.NamespaceOption }{
+		"network":     {&cri.NamespaceOption{}, &cri.NamespaceOption{Network: node}},
+		"IPC":         {&cri.NamespaceOption{Network: node}, &cri.NamespaceOption{Network: node, Ipc: node}},
+		"own network": {&cri.NamespaceOption{}, &cri.NamespaceOption{Network: own}},
+		"own IPC":     {&cri.NamespaceOption{}, &cri.NamespaceOption{Ipc: own}},
+		"own users":   {&cri.NamespaceOption{}, &cri.NamespaceOption{UsernsOptions: &cri.UserNamespace{Uids: mapped, Gids: mapped}}},
+	} {
+		config := testConfig(name)
+		config.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: c.pod}
+		id := n.run(config)
+		create := func(o *cri.NamespaceOption) error {
+			_, err := n.CreateContainer(t.Context(), id, &cri.ContainerConfig{
+				Metadata: &cri.ContainerMetadata{Name: "c"}, Image: &cri.ImageSpec{Image: "app"},
+				Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: o}},
+			})
+			return err
+		}
+		if err := create(c.container); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := create(c.pod); err != nil {
+			t.Errorf("%s, as the pod: %v", name, err)
 		}
 	}
 }

@@ -320,6 +320,13 @@ func TestBadInputIsRefused(t *testing.T) {
 	relative.LogDirectory = "logs"
 	long.Hostname = strings.Repeat("h", 65)
 	newline.Hostname = "a\n10.0.0.1 evil"
+	windows := testConfig("p")
+	windows.Windows = &cri.WindowsPodSandboxConfig{}
+	options := func(o *cri.NamespaceOption) *cri.PodSandboxConfig {
+		c := testConfig("p")
+		c.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: o}
+		return c
+	}
 	group := testConfig("p")
 	group.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{RunAsGroup: &cri.Int64Value{Value: 5}}
 	for name, c := range map[string]struct {
@@ -334,6 +341,11 @@ func TestBadInputIsRefused(t *testing.T) {
 		"long hostname":    {long, "", errs.Invalid},
 		"hostname of more": {newline, "", errs.Invalid},
 		"group, no user":   {group, "", errs.Invalid},
+		"windows":          {windows, "", errs.Invalid},
+		"target":           {options(&cri.NamespaceOption{TargetId: "c"}), "", errs.Invalid},
+		"target network":   {options(&cri.NamespaceOption{Network: cri.NamespaceMode_TARGET}), "", errs.Invalid},
+		"target processes": {options(&cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET}), "", errs.Invalid},
+		"no mode of IPC":   {options(&cri.NamespaceOption{Ipc: 7}), "", errs.Invalid},
 	} {
 		if _, err := n.Run(t.Context(), c.config, c.handler); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)

@@ -72,6 +72,11 @@ func (s *Service) validate(config *cri.PodSandboxConfig, handler string) error {
 		return fmt.Errorf("log directory %q is not absolute: %w", config.GetLogDirectory(), errs.Invalid)
 	case security.GetRunAsGroup() != nil && security.GetRunAsUser() == nil: // CRI: MUST error; else nothing of it concerns us
 		return fmt.Errorf("pod with a group to run as, %d, but no user: %w", security.GetRunAsGroup().GetValue(), errs.Invalid)
+	case config.GetWindows() != nil:
+		return fmt.Errorf("pod for Windows, and this is Linux: %w", errs.Invalid)
+	}
+	if err := checkModes(security.GetNamespaceOptions()); err != nil {
+		return err
 	}
 	return checkHostname(config.GetHostname())
 }
