@@ -4,7 +4,8 @@
 // It keeps no state and decides nothing but what CRI itself decrees: that Stop
 // and Remove of what is not there succeed, and how things are named. There is a
 // type for each group of RPCs, which can be called in process too. RPCs that
-// Berth does not have answer Unimplemented.
+// Berth does not have answer Unimplemented. README.md lists all RPCs, and what
+// becomes of each field of a request; fields.txt is where to write that.
 package cri
 
 import (
