@@ -162,6 +162,9 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err != nil {
 		return fail(err)
 	}
+	if err := relabelMounts(ctx, c, in.Sources, sp.Linux.MountLabel); err != nil {
+		return fail(err)
+	}
 	k := &Container{
 		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), VolumeImages: volumeImages, LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),

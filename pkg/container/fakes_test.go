@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 	"github.com/berth-run/berth/pkg/spec"
@@ -97,6 +98,7 @@ type node struct {
 	runtime *runtimetest.Fake
 	images  *fakeImages
 	options spec.Options // every handler's, from the next restart on
+	host    host.Facts   // from the next restart on
 	stop    func()
 }
 
@@ -118,7 +120,7 @@ func (n *node) restart() {
 		n.stop()
 	}
 	s, err := container.Open(container.Deps{
-		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options},
+		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options}, Host: n.host,
 	})
 	if err != nil {
 		n.t.Fatal(err)
