@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -195,4 +196,39 @@ func TestSessionsLeaveNothing(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// What carried the sizes on waited for a program that had not begun
+// (CVE-2022-23471), and attached ones for a container that had ended
+// (CVE-2025-64329).
+func TestTerminalsOfSessionsThatFailLeaveNothing(t *testing.T) {
+	wrong := func(context.Context, session.Streams) error { return errors.New("no such program") }
+	s := start(t, Options{}, &fake{attach: wrong, exec: func(ctx context.Context, _ []string, st session.Streams) (int32, error) { return 0, wrong(ctx, st) }})
+	eachTransport(t, func(t *testing.T, stream streamer) {
+		once := func(verb Verb) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			in, keys := io.Pipe()
+			defer keys.Close()
+			resized := &sizes{slices.Repeat([]remotecommand.TerminalSize{{Width: 90, Height: 30}}, 20), ctx}
+			err := stream(ctx, s.ask(t, Request{Verb: verb, ID: "c", Cmd: []string{"x"}, Stdin: true, Stdout: true, TTY: true}), remotecommand.StreamOptions{
+				Stdin: in, Stdout: io.Discard, Tty: true, TerminalSizeQueue: resized,
+			})
+			if err == nil || !strings.Contains(err.Error(), "no such program") {
+				t.Errorf("%s: %v", verb, err)
+			}
+		}
+		once(Exec)
+		before := runtime.NumGoroutine()
+		for range 50 {
+			once(Exec)
+			once(Attach)
+		}
+		testutil.Await(t, 20*time.Second, func() error {
+			if now := runtime.NumGoroutine(); now > before+5 {
+				return fmt.Errorf("%d goroutines of %d", now, before)
+			}
+			return nil
+		})
+	})
 }
