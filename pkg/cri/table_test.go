@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -308,4 +310,36 @@ func TestTheTableKnowsAllRPCs(t *testing.T) {
 			t.Errorf("CRI has no %s", rpc)
 		}
 	}
+}
+
+// The services put groups together by embedding, and what a group has must hide
+// what answers Unimplemented. Without anything behind them our methods panic, or
+// have nothing to say.
+func TestOnlyWhatIsMissingIsUnimplemented(t *testing.T) {
+	for _, m := range methods() {
+		service := reflect.ValueOf(runtimeService{})
+		if m.Parent().Name() == "ImageService" {
+			service = reflect.ValueOf(imageService{})
+		}
+		_, want := unimplemented[string(m.Name())]
+		if got := status.Code(call(service.MethodByName(string(m.Name())))) == codes.Unimplemented; got != want {
+			t.Errorf("%s: unimplemented %t, want %t", m.Name(), got, want)
+		}
+	}
+}
+
+// call calls a method with nothing and returns its error.
+func call(method reflect.Value) (err error) {
+	defer func() {
+		if wrong := recover(); wrong != nil {
+			err = fmt.Errorf("panic: %v", wrong)
+		}
+	}()
+	var args []reflect.Value
+	for i := range method.Type().NumIn() {
+		args = append(args, reflect.Zero(method.Type().In(i)))
+	}
+	results := method.Call(args)
+	err, _ = results[len(results)-1].Interface().(error)
+	return err
 }
