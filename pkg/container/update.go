@@ -13,7 +13,8 @@ import (
 
 // Update changes the limits of a created or running container; zero fields stay
 // as they are. The kernel's refusal, such as of a memory limit below what is in
-// use, is the error, and the record then stays.
+// use, is the error; the old limits then stay in force and recorded. After any
+// other failure the record has the old ones, so that the caller repeats the call.
 func (s *Service) Update(ctx context.Context, id string, r *cri.LinuxContainerResources) error {
 	c, unlock, err := s.lock(ctx, id)
 	if err != nil {
@@ -37,9 +38,20 @@ func (s *Service) Update(ctx context.Context, id string, r *cri.LinuxContainerRe
 	if err := s.d.Runtime.Update(ctx, request); err != nil {
 		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
-	s.change(ctx, c.ID, func(st Status) Status {
-		st.Resources = merged
-		return st
-	})
+	release, err := s.records.Lock(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if c, err = s.Get(c.ID); err != nil {
+		return err
+	}
+	changed := *c
+	changed.Status.Resources = merged
+	// Unlike a state, the runtime does not tell them again.
+	if err := s.writeStatus(c.ID, changed.Status); err != nil {
+		return fmt.Errorf("record limits of container %s: %w", c.ID, err)
+	}
+	s.table.Put(c.ID, &changed)
 	return nil
 }

@@ -2,11 +2,14 @@ package container_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -25,6 +28,50 @@ func TestUpdateKeepsWhatItDoesNotName(t *testing.T) {
 	}
 	if updates := n.runtime.Updates(id); len(updates) != 1 || *updates[0].OOMScoreAdj != 5 || *updates[0].Resources.Memory.Limit != 2<<30 {
 		t.Errorf("updates: %+v", updates)
+	}
+}
+
+func TestAnUpdateThatFailsKeepsTheRecord(t *testing.T) {
+	n := newNode(t)
+	c := testConfig("c")
+	c.Linux = &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{MemoryLimitInBytes: 1 << 30}}
+	id := n.started(c)
+	update := func() error {
+		return n.Update(t.Context(), id, &cri.LinuxContainerResources{MemoryLimitInBytes: 1 << 20})
+	}
+	kept := func(what string, err error) {
+		t.Helper()
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+		if got := n.get(id).Status.Resources.MemoryLimitInBytes; got != 1<<30 {
+			t.Errorf("%s: memory %d", what, got)
+		}
+	}
+	n.runtime.Fail = func(verb, _ string) error {
+		if verb == runtime.VerbUpdate {
+			return errs.Conflict
+		}
+		return nil
+	}
+	kept("refused", update())
+	n.restart()
+	kept("refused, after a restart", errs.Conflict)
+	n.runtime.Fail = nil
+	state := filepath.Join(n.root, "containers", id, "state.json")
+	whole, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(state), os.Mkdir(state, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	kept("not recorded", update())
+	if err := errors.Join(os.Remove(state), os.WriteFile(state, whole, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := update(); err != nil {
+		t.Errorf("repeated: %v", err)
 	}
 }
 

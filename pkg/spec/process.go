@@ -81,13 +81,15 @@ func workingDir(configured, image string) (string, error) {
 }
 
 // Exec returns the process of one more command in a container: the user,
-// environment, directory, capabilities and labels of base's own.
+// environment, directory, capabilities and labels of base's own. Its OOM score is
+// left open: the container's may have been updated since base.
 func Exec(base *specs.Spec, cmd []string, tty bool) *specs.Process {
 	p := *base.Process
 	p.Args = slices.Clone(cmd)
 	p.Terminal = tty
 	p.ConsoleSize = nil
 	p.CommandLine = ""
+	p.OOMScoreAdj = nil
 	p.Env = slices.Clone(base.Process.Env)
 	if tty && !slices.ContainsFunc(p.Env, func(s string) bool { return strings.HasPrefix(s, "TERM=") }) {
 		p.Env = append(p.Env, "TERM=xterm")

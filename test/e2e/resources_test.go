@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,8 +69,8 @@ func TestLimitsAreTheKernelsAndCanBeChanged(t *testing.T) {
 		want["memory.memsw.limit_in_bytes"] = "33554432"
 	}
 	c.wantLimits(want)
-	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid())); err != nil || strings.TrimSpace(string(score)) != "600" {
-		t.Errorf("OOM score %q, %v", score, err)
+	if score := c.oomScore(); score != "600" {
+		t.Errorf("OOM score %s", score)
 	}
 	if got := c.status().Resources.Linux; got.CpuShares != 2048 || got.CpuPeriod != 50000 || got.MemoryLimitInBytes != 32<<20 || got.CpusetMems != "0" || got.CpusetCpus != "0-1" {
 		t.Errorf("status after the update: %v", got)

@@ -74,6 +74,39 @@ func TestUpdateChangesWhatIsNamedInAnyDirection(t *testing.T) {
 	}
 }
 
+func TestARefusedUpdateChangesNothing(t *testing.T) {
+	e := newEngine(t)
+	spec := baseSpec(t, "r1", "/bin/sleep", "1000")
+	spec.Linux.Resources.Memory = &specs.LinuxMemory{Swap: ptr(int64(512 << 20)), Limit: ptr(int64(256 << 20))}
+	b := create(t, e, "r1", spec).start()
+	state := func() string {
+		return b.sh("cat /proc/1/oom_score_adj") + " " + b.limitOf("memory", "memory.limit_in_bytes", "memory.max") + " " +
+			b.limitOf("cpu", "cpu.shares", "cpu.weight") + " " + b.limitOf("cpu", "cpu.cfs_quota_us", "cpu.max") + " " + b.limitOf("pids", "pids.max", "pids.max")
+	}
+	before := state()
+	good := &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(64 << 20))},
+		CPU:    &specs.LinuxCPU{Shares: ptr(uint64(300)), Quota: ptr(int64(20000)), Period: ptr(uint64(100000))},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(60))},
+	}
+	bad := *good
+	bad.CPU = &specs.LinuxCPU{Shares: ptr(uint64(300)), Quota: ptr(int64(1)), Period: ptr(uint64(100000))} // below the kernel's minimum
+	for name, r := range map[string]runtime.UpdateRequest{
+		"the OOM score":  {ID: "r1", Resources: good, OOMScoreAdj: ptr(5000)},
+		"the quota":      {ID: "r1", Resources: &bad, OOMScoreAdj: ptr(77)},
+		"the processors": {ID: "r1", Resources: &specs.LinuxResources{Memory: good.Memory, CPU: &specs.LinuxCPU{Cpus: "99999"}}, OOMScoreAdj: ptr(77)},
+	} {
+		if err := e.Update(t.Context(), r); err == nil {
+			t.Errorf("%s: no refusal", name)
+		}
+		expect(t, "after "+name, state(), before)
+	}
+	if err := e.Update(t.Context(), runtime.UpdateRequest{ID: "r1", Resources: good, OOMScoreAdj: ptr(77)}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "an exec's score", b.sh("cat /proc/self/oom_score_adj"), "77")
+}
+
 func TestOOMKillsAreCounted(t *testing.T) {
 	e := newEngine(t)
 	spec := baseSpec(t, "o1", "/bin/bash", "-c", "head -c 100M /dev/zero | tail >/dev/null; exec sleep 1000")

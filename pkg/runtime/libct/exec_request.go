@@ -105,7 +105,9 @@ func (c *container) execFlags(p *specs.Process) (flags, umask uint32) {
 func (c *container) limitsInto(r *request, p *specs.Process) error {
 	adj := p.OOMScoreAdj
 	if adj == nil {
-		adj = c.config.OomScoreAdj
+		c.mu.Lock()
+		adj = c.config.OomScoreAdj // Update changes it
+		c.mu.Unlock()
 	}
 	text := ""
 	if adj != nil {

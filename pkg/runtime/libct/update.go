@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
@@ -14,12 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/resources"
 )
 
-// Update changes the resources that r names and leaves the others as they are.
-// The kernel's order between memory and memory+swap is kept in both directions.
-// A failed change is taken back.
+// Update changes the resources that r names and leaves the others as they are,
+// or fails and changes nothing. The kernel's order between memory and memory+swap
+// is kept in both directions. Of what UpdateRequest can name it takes back what
+// CRI can: not the limits of block devices and of RDMA.
 func (e *Engine) Update(ctx context.Context, r runtime.UpdateRequest) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -28,23 +29,47 @@ func (e *Engine) Update(ctx context.Context, r runtime.UpdateRequest) error {
 	if err != nil {
 		return err
 	}
-	if r.Resources != nil {
-		if err := c.setResources(r.Resources); err != nil {
-			return fmt.Errorf("update container %s: %w", r.ID, err)
-		}
-	}
 	if r.OOMScoreAdj != nil {
-		if err := c.setOOMScoreAdj(e.limits.OOMScoreAdj(*r.OOMScoreAdj)); err != nil {
-			return fmt.Errorf("update container %s: %w", r.ID, err)
-		}
+		adj := e.limits.OOMScoreAdj(*r.OOMScoreAdj)
+		r.OOMScoreAdj = &adj
+	}
+	if r.Resources == nil {
+		r.Resources = &specs.LinuxResources{}
+	}
+	if err := c.update(r); err != nil {
+		return fmt.Errorf("update container %s: %w", r.ID, err)
 	}
 	return nil
 }
 
-func (c *container) setResources(r *specs.LinuxResources) error {
+// update begins with the OOM score, whose refusal leaves nothing to take back.
+func (c *container) update(r runtime.UpdateRequest) (err error) {
+	var undone undo.Stack
+	defer func() { err = errors.Join(err, undone.Run(context.Background())) }()
+	if r.OOMScoreAdj != nil {
+		before, err := c.swapOOMScoreAdj(*r.OOMScoreAdj)
+		if err != nil {
+			return fmt.Errorf("set oom_score_adj to %d: %w", *r.OOMScoreAdj, err)
+		}
+		undone.Push(func(context.Context) error { _, err := c.swapOOMScoreAdj(before); return err })
+	}
+	saved, err := resources.Save(c.paths, r.Resources.Unified)
+	if err != nil {
+		return err
+	}
+	undone.Push(func(context.Context) error { return saved.Restore() })
+	if err := c.setConfig(r); err != nil {
+		return err
+	}
+	undone.Discard()
+	return nil
+}
+
+// setConfig sets the limits and saves them, with the OOM score, for later execs.
+func (c *container) setConfig(r runtime.UpdateRequest) error {
 	asked, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{
 		CgroupName: c.id,
-		Spec:       &specs.Spec{Linux: &specs.Linux{Resources: r}},
+		Spec:       &specs.Spec{Linux: &specs.Linux{Resources: r.Resources}},
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errs.Invalid)
@@ -55,12 +80,15 @@ func (c *container) setResources(r *specs.LinuxResources) error {
 	}
 	config := ct.Config()
 	group, now := *config.Cgroups, *config.Cgroups.Resources
-	merge(&now, asked.Resources, r)
+	resources.Merge(&now, asked.Resources, r.Resources)
 	// Rules for devices stay as they are: writing them again is not atomic
 	// in v1, and one that is being used would fail in between.
 	now.SkipDevices = true
 	group.Resources = &now
 	config.Cgroups = &group
+	if r.OOMScoreAdj != nil {
+		config.OomScoreAdj = r.OOMScoreAdj
+	}
 	err = ct.Set(config)
 	if errors.Is(err, libcontainer.ErrNotRunning) {
 		return c.stopped()
@@ -68,71 +96,26 @@ func (c *container) setResources(r *specs.LinuxResources) error {
 	if errors.Is(err, cgroups.ErrV1NoUnified) {
 		return fmt.Errorf("%w: %w", err, errs.Unsupported)
 	}
-	if err == nil {
-		now.SkipDevices = false // libcontainer keeps and saves it, and refuses to start so
+	if err != nil {
+		return err
 	}
-	return err
+	now.SkipDevices = false // libcontainer keeps and saves it, and refuses to start so
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.config.OomScoreAdj = config.OomScoreAdj
+	return nil
 }
 
-// merge sets in now what r asks for, in its cgroup form asked.
-func merge(now, asked *cgroups.Resources, r *specs.LinuxResources) {
-	if m := r.Memory; m != nil {
-		set(&now.Memory, asked.Memory, m.Limit != nil)
-		set(&now.MemorySwap, asked.MemorySwap, m.Swap != nil)
-		set(&now.MemoryReservation, asked.MemoryReservation, m.Reservation != nil)
-		set(&now.MemorySwappiness, asked.MemorySwappiness, m.Swappiness != nil)
-		set(&now.OomKillDisable, asked.OomKillDisable, m.DisableOOMKiller != nil)
-	}
-	if p := r.CPU; p != nil {
-		set(&now.CpuShares, asked.CpuShares, p.Shares != nil)
-		set(&now.CpuWeight, asked.CpuWeight, p.Shares != nil)
-		set(&now.CpuQuota, asked.CpuQuota, p.Quota != nil)
-		set(&now.CpuBurst, asked.CpuBurst, p.Burst != nil)
-		set(&now.CpuPeriod, asked.CpuPeriod, p.Period != nil)
-		set(&now.CpuRtRuntime, asked.CpuRtRuntime, p.RealtimeRuntime != nil)
-		set(&now.CpuRtPeriod, asked.CpuRtPeriod, p.RealtimePeriod != nil)
-		set(&now.CpusetCpus, asked.CpusetCpus, p.Cpus != "")
-		set(&now.CpusetMems, asked.CpusetMems, p.Mems != "")
-		set(&now.CPUIdle, asked.CPUIdle, p.Idle != nil)
-	}
-	set(&now.PidsLimit, asked.PidsLimit, r.Pids != nil)
-	set(&now.HugetlbLimit, asked.HugetlbLimit, len(r.HugepageLimits) > 0)
-	set(&now.Rdma, asked.Rdma, len(r.Rdma) > 0)
-	if len(r.Unified) > 0 {
-		unified := map[string]string{}
-		for _, m := range []map[string]string{now.Unified, r.Unified} {
-			for k, v := range m {
-				unified[k] = v
-			}
-		}
-		now.Unified = unified
-	}
-	if r.BlockIO != nil {
-		set(&now.BlkioWeight, asked.BlkioWeight, r.BlockIO.Weight != nil)
-		set(&now.BlkioLeafWeight, asked.BlkioLeafWeight, r.BlockIO.LeafWeight != nil)
-		set(&now.BlkioWeightDevice, asked.BlkioWeightDevice, len(r.BlockIO.WeightDevice) > 0)
-		set(&now.BlkioThrottleReadBpsDevice, asked.BlkioThrottleReadBpsDevice, len(r.BlockIO.ThrottleReadBpsDevice) > 0)
-		set(&now.BlkioThrottleWriteBpsDevice, asked.BlkioThrottleWriteBpsDevice, len(r.BlockIO.ThrottleWriteBpsDevice) > 0)
-		set(&now.BlkioThrottleReadIOPSDevice, asked.BlkioThrottleReadIOPSDevice, len(r.BlockIO.ThrottleReadIOPSDevice) > 0)
-		set(&now.BlkioThrottleWriteIOPSDevice, asked.BlkioThrottleWriteIOPSDevice, len(r.BlockIO.ThrottleWriteIOPSDevice) > 0)
-	}
-}
-
-func set[T any](field *T, value T, asked bool) {
-	if asked {
-		*field = value
-	}
-}
-
-func (c *container) setOOMScoreAdj(adj int) error {
+// swapOOMScoreAdj sets the first process's and returns what it was.
+func (c *container) swapOOMScoreAdj(adj int) (before int, err error) {
 	if c.pidfd == nil {
-		return c.stopped()
+		return 0, c.stopped()
 	}
-	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid), []byte(strconv.Itoa(adj)), 0)
+	before, err = resources.SwapOOMScoreAdj(c.pid, adj)
 	// The process was still ours when the write was done, or it hit nobody: a
 	// pid is not given again before it is reaped.
 	if sigErr := unix.PidfdSendSignal(int(c.pidfd.Fd()), 0, nil, 0); errors.Is(sigErr, unix.ESRCH) {
-		return c.stopped()
+		return 0, c.stopped()
 	}
-	return err
+	return before, err
 }

@@ -1,0 +1,133 @@
+// Package resources is what an update of a container's limits is made of, beside
+// libcontainer's writing of them: what is in force is merged with what is asked
+// for, and saved first, so that a refusal can be taken back. It keeps no state.
+package resources
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+)
+
+// The files by which limits are changed, by controller in v1; in v2 all are in
+// the one directory.
+var limitFiles = map[bool]map[string][]string{
+	false: {
+		"cpu":     {"cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us"},
+		"cpuset":  {"cpuset.cpus", "cpuset.mems"},
+		"hugetlb": {"hugetlb.*.limit_in_bytes"},
+		"memory":  {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"},
+		"pids":    {"pids.max"},
+	},
+	true: {
+		"": {"cpu.max", "cpu.weight", "cpuset.cpus", "cpuset.mems", "hugetlb.*.max", "memory.max", "memory.swap.max", "pids.max"},
+	},
+}
+
+// Saved is what the kernel had as limits of a container at one moment, by file.
+type Saved map[string]string
+
+// Save reads the limits of CPU, memory, huge pages and processes in a container's
+// cgroups, and of v2 the files that unified has. What the kernel does not have is
+// left out.
+func Save(p cgroup.Paths, unified map[string]string) (Saved, error) {
+	s := Saved{}
+	v2 := len(p) == 1 && p[""] != ""
+	for controller, names := range limitFiles[v2] {
+		if p[controller] == "" {
+			continue
+		}
+		if v2 {
+			names = slices.AppendSeq(slices.Clone(names), maps.Keys(unified))
+		}
+		for _, name := range names {
+			paths, err := filepath.Glob(filepath.Join(p[controller], name))
+			if err != nil {
+				return nil, err
+			}
+			for _, path := range paths {
+				text, err := os.ReadFile(path)
+				if err != nil && !gone(err) {
+					return nil, err
+				}
+				if err == nil {
+					s[path] = string(text)
+				}
+			}
+		}
+	}
+	return s, nil
+}
+
+// Restore writes back what has changed since. Limits that depend on each other,
+// as those of memory and of memory with swap, find their order by trying: one that
+// is refused is tried again once others are back.
+func (s Saved) Restore() error {
+	paths := slices.Sorted(maps.Keys(s))
+	for {
+		refused := map[string]error{}
+		for _, path := range paths {
+			if err := restore(path, s[path]); err != nil && !gone(err) {
+				refused[path] = err
+			}
+		}
+		if len(refused) == 0 {
+			return nil
+		}
+		if len(refused) == len(paths) {
+			return fmt.Errorf("restore limits: %w", errors.Join(slices.Collect(maps.Values(refused))...))
+		}
+		paths = slices.Sorted(maps.Keys(refused))
+	}
+}
+
+// restore writes a line at a time, which is how the kernel takes them.
+func restore(path, text string) error {
+	now, err := os.ReadFile(path)
+	if err != nil || string(now) == text {
+		return err
+	}
+	for line := range strings.Lines(text) {
+		if err := write(path, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write never makes a file, which the kernel would answer with EACCES instead of
+// ENOENT.
+func write(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// gone reports whether a file is not there, or its cgroup not any more.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+
+// SwapOOMScoreAdj sets the score of a process and returns what it was.
+func SwapOOMScoreAdj(pid, adj int) (before int, err error) {
+	path := fmt.Sprintf("/proc/%d/oom_score_adj", pid)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	if before, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+		return 0, err
+	}
+	return before, write(path, strconv.Itoa(adj))
+}

@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func (c *ctr) oomScore() string {
+	c.t.Helper()
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid()))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(score))
+}
+
+func TestARefusedUpdateLeavesAllAsItWas(t *testing.T) {
+	config := sleeper()
+	config.Linux.Resources = &cri.LinuxContainerResources{CpuShares: 512, OomScoreAdj: 500}
+	c := runPod(t).start(config)
+	files := []string{"memory.limit_in_bytes", "cpu.shares", "cpu.cfs_quota_us"}
+	before := map[string]string{}
+	for _, f := range files {
+		before[f] = c.limit(f)
+	}
+	// The kernel takes all but the quota, which is below its minimum.
+	err := c.update(&cri.LinuxContainerResources{CpuShares: 600, CpuQuota: 1, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 600})
+	if err == nil {
+		t.Error("no refusal")
+	}
+	holds := func(when string) {
+		t.Helper()
+		c.wantLimits(before)
+		if got := c.oomScore(); got != "500" {
+			t.Errorf("%s: OOM score %s", when, got)
+		}
+		if diff := cmp.Diff(config.Linux.Resources, c.status().Resources.Linux, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: status: %s", when, diff)
+		}
+	}
+	holds("after the refusal")
+	withoutDaemon(t, berth.Kill, func() {})
+	holds("after a restart")
+	if err := c.update(&cri.LinuxContainerResources{OomScoreAdj: 600}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.oomScore() + " " + c.sh("cat /proc/self/oom_score_adj"); got != "600 600" {
+		t.Errorf("OOM scores of the container and of an exec: %s", got)
+	}
+}
