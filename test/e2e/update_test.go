@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/testing/protocmp"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -53,4 +54,25 @@ func TestARefusedUpdateLeavesAllAsItWas(t *testing.T) {
 	if got := c.oomScore() + " " + c.sh("cat /proc/self/oom_score_adj"); got != "600 600" {
 		t.Errorf("OOM scores of the container and of an exec: %s", got)
 	}
+}
+
+func TestMemoryInUseIsNotTakenAway(t *testing.T) {
+	config := sleeper()
+	config.Linux.Resources.MemoryLimitInBytes = 128 << 20
+	c := runPod(t).start(config)
+	c.sh("head -c 40000000 /dev/zero >/dev/shm/held")
+	lower := &cri.LinuxContainerResources{MemoryLimitInBytes: 16 << 20}
+	err := c.update(lower)
+	if code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "limit of 16777216 bytes") || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("got %v", err)
+	}
+	c.wantLimits(map[string]string{"memory.limit_in_bytes": "134217728"})
+	if s := c.status(); s.State != cri.ContainerState_CONTAINER_RUNNING || s.Resources.Linux.MemoryLimitInBytes != 128<<20 {
+		t.Errorf("status %v", s)
+	}
+	c.sh("rm /dev/shm/held")
+	if err := c.update(lower); err != nil {
+		t.Error(err)
+	}
+	c.wantLimits(map[string]string{"memory.limit_in_bytes": "16777216"})
 }

@@ -2,6 +2,7 @@ package libct
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,13 +17,19 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-// limitOf reads a v1 or v2 limit of the container.
-func (b *box) limitOf(controller, v1, v2 string) string {
+func (b *box) container() *container {
 	b.t.Helper()
 	c, err := b.e.get(b.id)
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return c
+}
+
+// limitOf reads a v1 or v2 limit of the container.
+func (b *box) limitOf(controller, v1, v2 string) string {
+	b.t.Helper()
+	c := b.container()
 	path := filepath.Join(c.paths[controller], v1)
 	if c.paths[controller] == "" {
 		path = filepath.Join(c.paths[""], v2)
@@ -105,6 +112,56 @@ func TestARefusedUpdateChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, "an exec's score", b.sh("cat /proc/self/oom_score_adj"), "77")
+}
+
+func TestMemoryInUseIsNotTaken(t *testing.T) {
+	e := newEngine(t)
+	const mib = int64(1 << 20)
+	spec := baseSpec(t, "m1", "/bin/sleep", "1000")
+	spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(512 * mib), Swap: ptr(512 * mib)}
+	b := create(t, e, "m1", spec).start()
+	lower := func() error {
+		r := &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: ptr(16 * mib), Swap: ptr(16 * mib)}, CPU: &specs.LinuxCPU{Shares: ptr(uint64(300))},
+		}
+		return e.Update(t.Context(), runtime.UpdateRequest{ID: "m1", Resources: r, OOMScoreAdj: ptr(77)})
+	}
+	b.sh("head -c 40M /dev/zero >/dev/held") // a tmpfs, which cannot be reclaimed
+	err := lower()
+	if !errors.Is(err, errs.Conflict) || !strings.Contains(err.Error(), "limit of 16777216 bytes") || !strings.Contains(err.Error(), "are in use") {
+		t.Errorf("got %v", err)
+	}
+	expect(t, "memory", b.limitOf("memory", "memory.limit_in_bytes", "memory.max"), "536870912")
+	expect(t, "OOM score", b.sh("cat /proc/1/oom_score_adj"), "0")
+	expect(t, "shares", b.limitOf("cpu", "cpu.shares", "cpu.weight"), map[bool]string{true: "1024", false: "100"}[len(b.container().paths) > 1])
+	b.sh("rm /dev/held; head -c 40M /dev/zero >/data/cached") // which can
+	if err := lower(); err != nil {
+		t.Error(err)
+	}
+	expect(t, "memory", b.limitOf("memory", "memory.limit_in_bytes", "memory.max"), "16777216")
+}
+
+func TestLimitsOfMemoryAndOfItsSumChangeTogether(t *testing.T) {
+	e := newEngine(t)
+	const mib = int64(1 << 20)
+	b := create(t, e, "s1", baseSpec(t, "s1", "/bin/sleep", "1000"))
+	if sums, _ := filepath.Glob(filepath.Join(b.container().paths["memory"], "memory.memsw.limit_in_bytes")); len(sums) == 0 {
+		t.Skip("v2, whose limits do not depend on each other, or no accounting of swap")
+	}
+	b.start()
+	for _, k := range [][2]int64{{64, 128}, {32, 32}, {256, 512}, {40, 256}, {300, 300}, {200, 400}, {300, 350}, {64, 64}, {-1, -1}, {64, 64}} {
+		m := &specs.LinuxMemory{Limit: ptr(k[0] * mib), Swap: ptr(k[1] * mib)}
+		if k[0] < 0 {
+			m = &specs.LinuxMemory{Limit: ptr(int64(-1)), Swap: ptr(int64(-1))}
+		}
+		if err := e.Update(t.Context(), runtime.UpdateRequest{ID: "s1", Resources: &specs.LinuxResources{Memory: m}}); err != nil {
+			t.Errorf("%v: %v", k, err)
+		}
+		if k[0] > 0 {
+			expect(t, "memory", b.limitOf("memory", "memory.limit_in_bytes", ""), fmt.Sprint(k[0]*mib))
+			expect(t, "memory and swap", b.limitOf("memory", "memory.memsw.limit_in_bytes", ""), fmt.Sprint(k[1]*mib))
+		}
+	}
 }
 
 func TestOOMKillsAreCounted(t *testing.T) {

@@ -58,6 +58,9 @@ func (c *container) update(r runtime.UpdateRequest) (err error) {
 		return err
 	}
 	undone.Push(func(context.Context) error { return saved.Restore() })
+	if err := resources.LowerMemory(c.paths, r.Resources.Memory); err != nil {
+		return err
+	}
 	if err := c.setConfig(r); err != nil {
 		return err
 	}

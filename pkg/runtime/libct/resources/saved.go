@@ -1,6 +1,7 @@
 // Package resources is what an update of a container's limits is made of, beside
 // libcontainer's writing of them: what is in force is merged with what is asked
-// for, and saved first, so that a refusal can be taken back. It keeps no state.
+// for, and saved first, so that a refusal can be taken back; memory is taken away
+// only where it is not in use. It keeps no state.
 package resources
 
 import (
