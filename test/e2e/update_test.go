@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -75,4 +76,38 @@ func TestMemoryInUseIsNotTakenAway(t *testing.T) {
 		t.Error(err)
 	}
 	c.wantLimits(map[string]string{"memory.limit_in_bytes": "16777216"})
+}
+
+func TestUpdatedLimitsOutliveTheDaemon(t *testing.T) {
+	config := sleeper()
+	config.Linux.Resources.HugepageLimits = []*cri.HugepageLimit{{PageSize: "2MB"}, {PageSize: "1GB"}}
+	c := runPod(t).start(config)
+	all := &cri.LinuxContainerResources{
+		CpuPeriod: 50000, CpuQuota: 25000, CpuShares: 512, MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 96 << 20,
+		CpusetCpus: "0", CpusetMems: "0", OomScoreAdj: 500, HugepageLimits: []*cri.HugepageLimit{{PageSize: "1GB"}},
+	}
+	if err := c.update(all); err != nil {
+		t.Fatal(err)
+	}
+	want := proto.CloneOf(all)
+	want.HugepageLimits = config.Linux.Resources.HugepageLimits
+	files := map[string]string{
+		"cpu.cfs_period_us": "50000", "cpu.cfs_quota_us": "25000", "cpu.shares": "512", "memory.limit_in_bytes": "67108864",
+		"cpuset.cpus": "0", "cpuset.mems": "0",
+	}
+	holds := func(when string) {
+		t.Helper()
+		if diff := cmp.Diff(want, c.status().Resources.Linux, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: status (-want +got):\n%s", when, diff)
+		}
+		c.wantLimits(files)
+	}
+	holds("updated")
+	withoutDaemon(t, berth.Kill, func() {})
+	holds("after a restart")
+	if err := c.update(&cri.LinuxContainerResources{CpuShares: 2048}); err != nil {
+		t.Fatal(err)
+	}
+	want.CpuShares, files["cpu.shares"] = 2048, "2048"
+	holds("updated after a restart")
 }

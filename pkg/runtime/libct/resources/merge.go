@@ -1,11 +1,15 @@
 package resources
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Merge sets in now what r asks for, in its cgroup form asked.
+// Merge sets in now what r asks for, in its cgroup form asked. All that now names
+// is written again, so that of a v2 file that has two names the older one goes.
 func Merge(now, asked *cgroups.Resources, r *specs.LinuxResources) {
 	if m := r.Memory; m != nil {
 		set(&now.Memory, asked.Memory, m.Limit != nil)
@@ -27,17 +31,14 @@ func Merge(now, asked *cgroups.Resources, r *specs.LinuxResources) {
 		set(&now.CPUIdle, asked.CPUIdle, p.Idle != nil)
 	}
 	set(&now.PidsLimit, asked.PidsLimit, r.Pids != nil)
-	set(&now.HugetlbLimit, asked.HugetlbLimit, len(r.HugepageLimits) > 0)
-	set(&now.Rdma, asked.Rdma, len(r.Rdma) > 0)
-	if len(r.Unified) > 0 {
-		unified := map[string]string{}
-		for _, m := range []map[string]string{now.Unified, r.Unified} {
-			for k, v := range m {
-				unified[k] = v
-			}
-		}
-		now.Unified = unified
+	for _, l := range asked.HugetlbLimit {
+		now.HugetlbLimit = append(withoutPages(now, l.Pagesize), l)
 	}
+	set(&now.Rdma, asked.Rdma, len(r.Rdma) > 0)
+	for key := range r.Unified {
+		supersede(now, key)
+	}
+	now.Unified = asked.Unified // what was set before the kernel has, or something newer
 	if r.BlockIO != nil {
 		set(&now.BlkioWeight, asked.BlkioWeight, r.BlockIO.Weight != nil)
 		set(&now.BlkioLeafWeight, asked.BlkioLeafWeight, r.BlockIO.LeafWeight != nil)
@@ -52,5 +53,32 @@ func Merge(now, asked *cgroups.Resources, r *specs.LinuxResources) {
 func set[T any](field *T, value T, asked bool) {
 	if asked {
 		*field = value
+	}
+}
+
+func withoutPages(r *cgroups.Resources, size string) []*cgroups.HugepageLimit {
+	return slices.DeleteFunc(slices.Clone(r.HugetlbLimit), func(l *cgroups.HugepageLimit) bool { return l.Pagesize == size })
+}
+
+// supersede drops the other name of a v2 file.
+func supersede(now *cgroups.Resources, file string) {
+	switch file {
+	case "cpu.max":
+		now.CpuQuota, now.CpuPeriod = 0, 0
+	case "cpu.weight":
+		now.CpuShares, now.CpuWeight = 0, 0
+	case "cpuset.cpus":
+		now.CpusetCpus = ""
+	case "cpuset.mems":
+		now.CpusetMems = ""
+	case "memory.max":
+		now.Memory = 0
+	case "memory.swap.max":
+		now.MemorySwap = 0
+	case "pids.max":
+		now.PidsLimit = nil
+	}
+	if size, ok := strings.CutPrefix(file, "hugetlb."); ok {
+		now.HugetlbLimit = withoutPages(now, strings.TrimSuffix(size, ".max"))
 	}
 }
