@@ -156,6 +156,8 @@ func TestRequestsWithoutAnythingAreRefused(t *testing.T) {
 	wantCode(t, "exec", err, codes.NotFound)
 	_, err = k.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{})
 	wantCode(t, "update", err, codes.InvalidArgument)
+	_, err = k.UpdatePodSandboxResources(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{})
+	wantCode(t, "update no pod", err, codes.NotFound)
 	_, err = k.ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{})
 	wantCode(t, "reopen", err, codes.NotFound)
 	_, err = k.PullImage(ctx, &runtimeapi.PullImageRequest{})
@@ -252,6 +254,18 @@ func TestUpdateIsSeenInTheStatus(t *testing.T) {
 	}
 	if got := k.runtime.Updates(id); len(got) != 1 {
 		t.Errorf("the runtime heard %v", got)
+	}
+}
+
+func TestResourcesOfAPodAreShown(t *testing.T) {
+	k := newKubelet(t)
+	podID := k.run("p")
+	limits := &runtimeapi.LinuxContainerResources{CpuShares: 777}
+	_, err := k.UpdatePodSandboxResources(t.Context(), &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: podID, Overhead: limits, Resources: limits})
+	wantCode(t, "update", err, codes.OK)
+	p, err := k.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: podID, Verbose: true})
+	if err != nil || strings.Count(p.Info["info"], `"777"`) != 2 {
+		t.Errorf("got %v, %v", p, err)
 	}
 }
 

@@ -56,10 +56,18 @@ func (p *Pods) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatu
 		resp.ContainersStatuses = append(resp.ContainersStatuses, p.Containers.status(c))
 	}
 	if r.GetVerbose() {
-		info := map[string]any{"netns": s.NetNS, "ips": s.IPs, "config": s.Config, "runtimeHandler": s.Handler}
+		info := map[string]any{"netns": s.NetNS, "ips": s.IPs, "config": s.InForce(), "runtimeHandler": s.Handler}
 		resp.Info, err = verbose(info)
 	}
 	return resp, err
+}
+
+// UpdatePodSandboxResources notes what kubelet has set the pod's cgroup to.
+func (p *Pods) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
+	if err := p.Service.UpdateResources(ctx, r.GetPodSandboxId(), r.GetOverhead(), r.GetResources()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil
 }
 
 // ListPodSandbox lists pods, the newest first.

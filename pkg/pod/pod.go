@@ -58,7 +58,7 @@ const (
 // be changed.
 type Sandbox struct {
 	ID string
-	// Config is as kubelet sent it.
+	// Config is as kubelet sent it to Run; see InForce.
 	Config *cri.PodSandboxConfig
 	// Handler is the runtime handler that was asked for; empty: the default.
 	Handler   string
@@ -71,6 +71,8 @@ type Sandbox struct {
 
 	namespaces map[specs.LinuxNamespaceType]string
 	released   bool // Stop has nothing more to do
+
+	overhead, resources *cri.LinuxContainerResources // nil: Config's; see UpdateResources
 }
 
 // Network is what pods need of the network service.

@@ -35,6 +35,9 @@ type stateRecord struct {
 	NetNS      string                              `json:"netns,omitempty"`
 	IPs        addresses                           `json:"ips,omitempty"`
 	Namespaces map[specs.LinuxNamespaceType]string `json:"namespaces,omitempty"`
+	// What UpdateResources was given last, in protobuf's JSON.
+	Overhead  json.RawMessage `json:"overhead,omitempty"`
+	Resources json.RawMessage `json:"resources,omitempty"`
 }
 
 func (s *Service) writeConfig(p *Sandbox) error {
@@ -48,8 +51,17 @@ func (s *Service) writeConfig(p *Sandbox) error {
 }
 
 func (s *Service) writeState(p *Sandbox) error {
+	overhead, err := encode(p.overhead)
+	if err != nil {
+		return err
+	}
+	resources, err := encode(p.resources)
+	if err != nil {
+		return err
+	}
 	return statefile.Write(s.statePath(p.ID), stateRecord{
 		Version: recordVersion, State: p.State, Released: p.released, NetNS: p.NetNS, IPs: p.IPs, Namespaces: p.namespaces,
+		Overhead: overhead, Resources: resources,
 	})
 }
 
@@ -78,10 +90,17 @@ func (s *Service) load(id string) (*Sandbox, error) {
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(config.Config, p.Config); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", s.configPath(id), statefile.ErrCorrupt, err)
 	}
+	var err, err2 error
+	p.overhead, err = decode(state.Overhead)
+	p.resources, err2 = decode(state.Resources)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", s.statePath(id), statefile.ErrCorrupt, err)
+	}
 	return p, nil
 }
 
-// openAll reads every record and notes what is not a pod.
+// openAll reads every record, notes what is not a pod, and removes what is half
+// written.
 func (s *Service) openAll() error {
 	for dir, mode := range map[string]os.FileMode{s.home(): 0o700, s.stateHome(): 0o700, s.d.NetNSDir: 0o755} {
 		if err := os.MkdirAll(dir, mode); err != nil {
@@ -93,6 +112,9 @@ func (s *Service) openAll() error {
 		return err
 	}
 	for _, id := range ids {
+		if err := statefile.Sweep(s.dir(id)); err != nil {
+			return err
+		}
 		p, err := s.load(id)
 		if err != nil {
 			s.halves.add(id, err)

@@ -20,29 +20,11 @@ import (
 func Open(d Deps) (*Service, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{d: d, paths: paths{d.Root, d.State, d.NetNSDir}, runs: join.New[string](ctx), creates: join.New[string](ctx), cancel: cancel}
-	err := s.openAll()
-	if err == nil {
-		err = s.sweepRecords()
-	}
-	if err != nil {
+	if err := s.openAll(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("open pods: %w", err)
 	}
 	return s, nil
-}
-
-// sweepRecords removes half-written records.
-func (s *Service) sweepRecords() error {
-	ids, err := directories(s.home())
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if err := statefile.Sweep(s.dir(id)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // halves are pods that are not whole: found so after a restart, or being made

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -110,4 +113,40 @@ func TestUpdatedLimitsOutliveTheDaemon(t *testing.T) {
 	}
 	want.CpuShares, files["cpu.shares"] = 2048, "2048"
 	holds("updated after a restart")
+}
+
+func TestResourcesOfAPodOutliveTheDaemon(t *testing.T) {
+	given := &cri.LinuxContainerResources{CpuShares: 100, MemoryLimitInBytes: 1 << 30}
+	p := runPod(t, func(c *cri.PodSandboxConfig) { c.Linux.Overhead, c.Linux.Resources = given, given })
+	c := p.start(sleeper())
+	memory := c.limit("memory.limit_in_bytes")
+	update := &cri.UpdatePodSandboxResourcesRequest{PodSandboxId: p.id, Resources: &cri.LinuxContainerResources{CpuShares: 200, MemoryLimitInBytes: 2 << 30}}
+	if _, err := berth.Runtime.UpdatePodSandboxResources(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	holds := func(when string) {
+		t.Helper()
+		r, err := berth.Runtime.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var info struct{ Config json.RawMessage }
+		got := &cri.PodSandboxConfig{}
+		if err := errors.Join(json.Unmarshal([]byte(r.Info["info"]), &info), protojson.Unmarshal(info.Config, got)); err != nil {
+			t.Fatal(err)
+		}
+		want := proto.CloneOf(p.config)
+		want.Linux.Resources = update.Resources
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+		c.wantLimits(map[string]string{"memory.limit_in_bytes": memory}) // a container's are its own
+	}
+	holds("updated")
+	withoutDaemon(t, berth.Kill, func() {})
+	holds("after a restart")
+	update.PodSandboxId = "0123"
+	if _, err := berth.Runtime.UpdatePodSandboxResources(t.Context(), update); code(err) != codes.NotFound {
+		t.Errorf("a pod that is not there: %v", err)
+	}
 }
