@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,12 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/vishvananda/netlink"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/network/bridge"
 	"github.com/berth-run/berth/pkg/network/native"
+	"github.com/berth-run/berth/pkg/network/subnet"
 )
 
 // Builtin describes the network that Berth brings along for a machine without
@@ -84,82 +83,16 @@ func (s *Service) ownSubnet(bridge string) (netip.Prefix, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, statefile.ErrCorrupt) {
 		return netip.Prefix{}, err
 	}
-	used, err := localPrefixes(bridge)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
 	state = builtinState{Version: recordVersion}
-	if state.Subnet, err = freeSubnet(used); err != nil {
+	if state.Subnet, err = subnet.Pick(bridge); err != nil {
 		return netip.Prefix{}, err
 	}
 	return state.Subnet, statefile.WriteDurable(path, state)
 }
 
-// freeSubnet returns the first of 10.88.0.0/16 to 10.127.0.0/16 that overlaps
-// nothing.
-func freeSubnet(used []netip.Prefix) (netip.Prefix, error) {
-next:
-	for second := byte(88); second < 128; second++ {
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, second}), 16)
-		for _, u := range used {
-			if u.Overlaps(p) {
-				continue next
-			}
-		}
-		return p, nil
-	}
-	return netip.Prefix{}, fmt.Errorf("every subnet from 10.88.0.0/16 to 10.127.0.0/16 is routed elsewhere, choose one: %w", errs.Conflict)
-}
-
-// localPrefixes returns what the main routing table routes, but for default
-// routes and those of the bridge itself.
-func localPrefixes(bridge string) ([]netip.Prefix, error) {
-	own := -1
-	if link, err := netlink.LinkByName(bridge); err == nil {
-		own = link.Attrs().Index
-	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	var used []netip.Prefix
-	for _, r := range routes {
-		if r.Dst == nil || r.LinkIndex == own {
-			continue
-		}
-		addr, ok := netip.AddrFromSlice(r.Dst.IP)
-		if ones, _ := r.Dst.Mask.Size(); ok && ones > 0 {
-			used = append(used, netip.PrefixFrom(addr.Unmap(), ones))
-		}
-	}
-	return used, nil
-}
-
-// conflist describes the network as a CNI configuration, so that DEL needs
-// nothing but the record whatever changes here later.
 func (b *Builtin) conflist(ipamDir string) (*libcni.NetworkConfigList, error) {
-	type object = map[string]any
-	ranges := [][]object{{{"subnet": b.Subnet.Masked().String()}}}
-	routes := []object{{"dst": "0.0.0.0/0"}}
-	if b.Subnet6.IsValid() {
-		ranges = append(ranges, []object{{"subnet": b.Subnet6.Masked().String()}})
-		routes = append(routes, object{"dst": "::/0"})
-	}
-	bridge := object{
-		"type": "bridge", "bridge": b.Bridge, "isGateway": true, "hairpinMode": true,
-		"ipMasq": true, "ipMasqBackend": "nftables",
-		"ipam": object{"type": "host-local", "dataDir": ipamDir, "ranges": ranges, "routes": routes},
-	}
-	if b.MTU > 0 {
-		bridge["mtu"] = b.MTU
-	}
-	data, err := json.Marshal(object{
-		"cniVersion": "1.1.0", "name": builtinName, "plugins": []object{
-			bridge,
-			{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": object{"portMappings": true}},
-			{"type": "bandwidth", "capabilities": object{"bandwidth": true}},
-		},
-	})
+	br := bridge.Bridge{Name: b.Bridge, MTU: b.MTU}
+	data, err := br.Conflist(builtinName, b.Subnet, b.Subnet6, ipamDir)
 	if err != nil {
 		return nil, err
 	}

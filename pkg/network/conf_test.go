@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,15 +138,5 @@ func TestHalfWrittenRecordsAreSwept(t *testing.T) {
 	open(t, Options{Root: root, ConfDir: t.TempDir(), BinDirs: []string{"/nowhere"}})
 	if _, err := os.Lstat(half); err == nil {
 		t.Error("it stays")
-	}
-}
-
-func TestFreeSubnetAvoidsRoutes(t *testing.T) {
-	used := []netip.Prefix{netip.MustParsePrefix("10.88.3.0/24"), netip.MustParsePrefix("10.89.0.0/16")}
-	if got, err := freeSubnet(used); err != nil || got.String() != "10.90.0.0/16" {
-		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := freeSubnet([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}); !errors.Is(err, errs.Conflict) {
-		t.Errorf("got %v", err)
 	}
 }

@@ -1,6 +1,6 @@
 // Package bridge makes the bridge of the built-in network, has the host forward
 // for it, and takes it away again. Addresses, masquerade and ports are the
-// plugins' work.
+// plugins' work, which it describes to them.
 //
 // All state is in the kernel, under the name of its owner, who may not be the
 // only one to use the bridge. A Bridge's lock is held while the host is set up.
