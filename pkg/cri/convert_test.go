@@ -271,6 +271,13 @@ type fakeNetwork struct{ err error }
 func (f fakeNetwork) Status(context.Context) error { return f.err }
 func (f fakeNetwork) Info() map[string]string      { return map[string]string{"network": "fake"} }
 
+func (f fakeNetwork) SetPodCIDR(_ context.Context, cidr string) error {
+	if cidr == "bad" {
+		return errs.Invalid
+	}
+	return f.err
+}
+
 func TestStatusTellsWhatIsNotReady(t *testing.T) {
 	down := &runtimetest.Fake{Fail: func(verb, _ string) error {
 		if verb == runtime.VerbVersion {
@@ -323,6 +330,19 @@ func TestStatusNamesHandlersAndFeatures(t *testing.T) {
 	}
 	if resp.Info["host"] != "1" || resp.Info["cni"] != `{"network":"fake"}` || !strings.Contains(resp.Info["runtime"], `"fake"`) {
 		t.Errorf("info %v", resp.Info)
+	}
+}
+
+func TestThePodCIDRReachesTheNetwork(t *testing.T) {
+	n := &Node{Network: fakeNetwork{}}
+	for cidr, want := range map[string]error{"": nil, "10.1.0.0/16": nil, "bad": errs.Invalid} {
+		config := &runtimeapi.RuntimeConfig{NetworkConfig: &runtimeapi.NetworkConfig{PodCidr: cidr}}
+		if _, err := n.UpdateRuntimeConfig(t.Context(), &runtimeapi.UpdateRuntimeConfigRequest{RuntimeConfig: config}); !errors.Is(err, want) {
+			t.Errorf("%q: %v", cidr, err)
+		}
+	}
+	if _, err := n.UpdateRuntimeConfig(t.Context(), &runtimeapi.UpdateRuntimeConfigRequest{}); err != nil {
+		t.Errorf("nothing: %v", err)
 	}
 }
 

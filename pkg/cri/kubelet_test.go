@@ -45,6 +45,8 @@ func (p *plugins) Loopback(string) error                { return nil }
 func (p *plugins) Status(context.Context) error         { return nil }
 func (p *plugins) Info() map[string]string              { return nil }
 
+func (p *plugins) SetPodCIDR(context.Context, string) error { return nil }
+
 // kubelet is a client of CRI over a real socket. Behind it are the real
 // services, on a runtime and a network in memory.
 type kubelet struct {

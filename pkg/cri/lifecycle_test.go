@@ -164,7 +164,7 @@ func TestRequestsWithoutAnythingAreRefused(t *testing.T) {
 	wantCode(t, "pull", err, codes.InvalidArgument)
 	_, err = k.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: appName, RuntimeHandler: "kata"}})
 	wantCode(t, "pull for an unknown handler", err, codes.NotFound)
-	_, err = k.UpdateRuntimeConfig(ctx, &runtimeapi.UpdateRuntimeConfigRequest{})
+	_, err = k.CheckpointPod(ctx, &runtimeapi.CheckpointPodRequest{})
 	wantCode(t, "what there is not", err, codes.Unimplemented)
 	if _, err := k.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{}); err != nil { // not the only pod that there is
 		t.Error(err)

@@ -26,6 +26,8 @@ type Network interface {
 	Status(ctx context.Context) error
 	// Info describes the configuration in words.
 	Info() map[string]string
+	// SetPodCIDR takes the subnets of this node's pods; empty: nothing.
+	SetPodCIDR(ctx context.Context, cidr string) error
 }
 
 // Handler is a runtime handler and what it can do.
@@ -152,6 +154,14 @@ func texts(values map[string]any) (map[string]string, error) {
 		out[name] = string(data)
 	}
 	return out, nil
+}
+
+// UpdateRuntimeConfig takes the pods' subnets.
+func (n *Node) UpdateRuntimeConfig(ctx context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	if err := n.Network.SetPodCIDR(ctx, r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()); err != nil {
+		return nil, notUs(err)
+	}
+	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }
 
 // RuntimeConfig tells kubelet the cgroup driver.

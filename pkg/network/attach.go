@@ -34,6 +34,11 @@ func (s *Service) Attach(ctx context.Context, req AttachRequest) (Result, error)
 	if res, ok := s.Result(req.PodID); ok {
 		return res, nil
 	}
+	if err := s.renumber(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "The network stays in its subnet")
+	}
+	s.collecting.RLock()
+	defer s.collecting.RUnlock()
 	intent, networks, err := s.plan(&req)
 	if err != nil {
 		return Result{}, fmt.Errorf("attach pod %s: %w", req.PodID, err)
@@ -61,7 +66,7 @@ func (s *Service) Loopback(netns string) error { return loopbackUp(netns) }
 
 // prepare does what no plugin does, and writes the intent.
 func (s *Service) prepare(ctx context.Context, intent *record) error {
-	if s.builtin != nil {
+	if s.builtin.Load() != nil {
 		if err := s.bridge.Ensure(ctx); err != nil {
 			return err
 		}
@@ -69,7 +74,7 @@ func (s *Service) prepare(ctx context.Context, intent *record) error {
 	if err := loopbackUp(intent.NetNS); err != nil {
 		return err
 	}
-	if s.builtin != nil {
+	if s.builtin.Load() != nil {
 		if err := claimPorts(&s.ports, intent, s.bridge.V6); err != nil {
 			return err
 		}
@@ -109,8 +114,6 @@ func (s *Service) plan(req *AttachRequest) (*record, []network, error) {
 
 // add runs ADD of every network in order and returns the completed record.
 func (s *Service) add(ctx context.Context, intent *record, networks []network) (*record, error) {
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
 	done := *intent
 	done.Phase = phaseAttached
 	done.Attachments = append([]attachment(nil), intent.Attachments...)

@@ -171,8 +171,8 @@ func TestSubnetStaysTheSame(t *testing.T) {
 	root := t.TempDir()
 	first := open(t, Options{Root: root, Builtin: &Builtin{}, BinDirs: []string{"/nowhere"}})
 	second := open(t, Options{Root: root, Builtin: &Builtin{}, BinDirs: []string{"/nowhere"}})
-	if first.builtin.Subnet != second.builtin.Subnet {
-		t.Errorf("%v, then %v", first.builtin.Subnet, second.builtin.Subnet)
+	if first.builtin.Load().Subnet != second.builtin.Load().Subnet {
+		t.Errorf("%v, then %v", first.builtin.Load().Subnet, second.builtin.Load().Subnet)
 	}
 }
 

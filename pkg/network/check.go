@@ -148,7 +148,7 @@ func (s *Service) collect(ctx context.Context) []Problem {
 	defer s.collecting.Unlock()
 	var problems []Problem
 	for _, n := range s.conf.Load().networks {
-		args := &libcni.GCArgs{ValidAttachments: s.attachments(n.list.Name)}
+		args := &libcni.GCArgs{ValidAttachments: attachments(s.records.All(), n.list.Name)}
 		if err := s.cni.of(n.list.Name).GCNetworkList(ctx, n.list, args); err != nil {
 			problems = append(problems, Problem{Object: n.list.Name, What: fmt.Sprintf("collect garbage: %v", err)})
 		}
@@ -156,9 +156,9 @@ func (s *Service) collect(ctx context.Context) []Problem {
 	return problems
 }
 
-func (s *Service) attachments(network string) []types.GCAttachment {
+func attachments(all []*record, network string) []types.GCAttachment {
 	valid := []types.GCAttachment{}
-	for _, r := range s.records.All() {
+	for _, r := range all {
 		for _, a := range r.Attachments {
 			if a.Network == network {
 				valid = append(valid, types.GCAttachment{ContainerID: r.PodID, IfName: a.IfName})

@@ -9,7 +9,8 @@
 // # State
 //
 // <root>/network/<podid>.json is the record of one pod, libcni's cache of
-// results is beside it in cache/. The life of a record:
+// results is beside it in cache/, the built-in network's subnets in builtin.json
+// and those that kubelet wishes in podcidr.json. The life of a record:
 //
 //	(none) ── intent written ──▶ adding ── every ADD succeeded ──▶ attached
 //	                               │                                  │
@@ -78,11 +79,13 @@ type Service struct {
 	records table.Table[record]
 	conf    atomic.Pointer[configuration]
 	status  statusCache
-	// collecting is held for reading through ADD, and for writing through GC.
+	// collecting is held for reading through Attach, and for writing while garbage
+	// is collected or the built-in network moves.
 	collecting sync.RWMutex
 	opened     time.Time
-	builtin    *Builtin       // as completed by Open; nil where ConfDir rules
-	bridge     *bridge.Bridge // the built-in network's
+	builtin    atomic.Pointer[Builtin]  // as it is now; nil where ConfDir rules
+	wanted     atomic.Pointer[podCIDRs] // by SetPodCIDR; nil until then
+	bridge     *bridge.Bridge           // the built-in network's; its V6 is collecting's
 	ports      hostport.Table
 }
 
@@ -128,6 +131,11 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 			return nil, fmt.Errorf("open network: %w", err)
 		}
 	}
+	wanted, err := loadPodCIDR(ctx, s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	s.wanted.Store(wanted)
 	if o.Builtin != nil {
 		return s, s.openBuiltin()
 	}

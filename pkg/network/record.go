@@ -112,7 +112,7 @@ func (s *Service) loadRecords(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		id, isRecord := strings.CutSuffix(e.Name(), ".json")
-		if e.IsDir() || !isRecord || statefile.Leftover(e.Name()) || e.Name() == builtinFile {
+		if e.IsDir() || !isRecord || statefile.Leftover(e.Name()) || e.Name() == builtinFile || e.Name() == podCIDRFile {
 			continue
 		}
 		path := filepath.Join(s.dir, e.Name())

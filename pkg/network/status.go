@@ -84,12 +84,15 @@ func (s *Service) Info() map[string]string {
 	for file, err := range c.broken {
 		info["broken."+file] = err.Error()
 	}
-	if b := s.builtin; b != nil {
+	if b := s.builtin.Load(); b != nil {
 		info["confDir"] = ""
 		info["subnet"] = b.Subnet.String()
 		if b.Subnet6.IsValid() {
 			info["subnet6"] = b.Subnet6.String()
 		}
+	}
+	if c := s.wanted.Load(); c != nil {
+		info["podCIDR"] = c.String()
 	}
 	return info
 }

@@ -13,7 +13,7 @@ import (
 // attached. Without a built-in network it does nothing. The next Attach sets
 // everything up again.
 func (s *Service) Teardown(ctx context.Context) error {
-	if s.builtin == nil {
+	if s.builtin.Load() == nil {
 		return nil
 	}
 	if n := len(s.records.All()); n > 0 {

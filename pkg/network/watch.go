@@ -26,7 +26,7 @@ const (
 // Run follows ConfDir until ctx ends, and returns nil then. With a built-in
 // network it only waits.
 func (s *Service) Run(ctx context.Context) error {
-	if s.builtin != nil {
+	if s.builtin.Load() != nil {
 		<-ctx.Done()
 		return nil
 	}
