@@ -93,6 +93,8 @@ type Deps struct {
 	System spec.System
 	// Handlers are the node's settings by runtime handler; "" is the default's.
 	Handlers map[string]spec.Options
+	// Plugins may be nil.
+	Plugins Plugins
 }
 
 // EventType says what happened to a container.

@@ -96,6 +96,25 @@ func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.Container
 	if err != nil {
 		return err
 	}
+	if err := s.make(ctx, k, request, user, &undone); err != nil {
+		return err
+	}
+	undone.Discard()
+	s.events.Publish(Event{EventCreated, k, time.Now()})
+	s.d.Plugins.Tell(ctx, StepCreated, k)
+	return nil
+}
+
+// make asks the plugins, then the runtime, for a container that is prepared.
+func (s *Service) make(ctx context.Context, k *Container, request runtime.CreateRequest, user spec.User, undone *undo.Stack) error {
+	id := k.ID
+	undone.Push(func(ctx context.Context) error { s.d.Plugins.Tell(ctx, StepRemoved, k); return nil })
+	release := s.d.Plugins.Hold() // until the container is in the table
+	defer release()
+	if err := s.d.Plugins.Create(ctx, k, request.Spec); err != nil {
+		return err
+	}
+	request.Env = spec.RawEnv(request.Spec.Process)
 	if err := s.writeConfig(k, request.Spec, user); err != nil {
 		return err
 	}
@@ -113,9 +132,7 @@ func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.Container
 	if err := s.writeStatus(id, k.Status); err != nil {
 		return err
 	}
-	undone.Discard()
 	s.table.Put(id, k)
-	s.events.Publish(Event{EventCreated, k, time.Now()})
 	return nil
 }
 
@@ -172,7 +189,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		stopSignal: stopSignal, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	request = runtime.CreateRequest{
-		ID: id, PodID: p.ID, Spec: sp, Env: spec.RawEnv(sp.Process),
+		ID: id, PodID: p.ID, Spec: sp,
 		LogPath: logPath, Stdin: c.GetStdin(), StdinOnce: c.GetStdinOnce(),
 	}
 	return k, request, in.User, nil

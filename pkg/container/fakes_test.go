@@ -99,6 +99,7 @@ type node struct {
 	images  *fakeImages
 	options spec.Options // every handler's, from the next restart on
 	host    host.Facts   // from the next restart on
+	plugins container.Plugins
 	stop    func()
 }
 
@@ -121,6 +122,7 @@ func (n *node) restart() {
 	}
 	s, err := container.Open(container.Deps{
 		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options}, Host: n.host,
+		Plugins: n.plugins,
 	})
 	if err != nil {
 		n.t.Fatal(err)

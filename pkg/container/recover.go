@@ -19,6 +19,9 @@ import (
 // succeeding: Recover takes its container down. Call Recover before the first
 // request, and Run beside them.
 func Open(d Deps) (*Service, error) {
+	if d.Plugins == nil {
+		d.Plugins = noPlugins{}
+	}
 	s := &Service{d: d, paths: paths{d.Root}}
 	if err := s.openAll(); err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)

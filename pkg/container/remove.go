@@ -34,6 +34,7 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	s.names.Release(nameKey(c.PodID, c.Config), c.ID)
 	s.table.Delete(c.ID)
 	s.events.Publish(Event{EventDeleted, c, time.Now()})
+	s.d.Plugins.Tell(ctx, StepRemoved, c)
 	return nil
 }
 

@@ -36,7 +36,10 @@ func (s *Service) Start(ctx context.Context, id string) error {
 	}
 	ctx, cancel := detach(ctx)
 	defer cancel()
-	started, err := s.d.Runtime.Start(ctx, c.ID)
+	var started runtime.Container
+	if err = s.d.Plugins.Start(ctx, c); err == nil {
+		started, err = s.d.Runtime.Start(ctx, c.ID)
+	}
 	if err != nil {
 		if err = s.startFailed(ctx, c.ID, err); err != nil {
 			return fmt.Errorf("start container %s: %w", c.ID, err)
@@ -44,6 +47,7 @@ func (s *Service) Start(ctx context.Context, id string) error {
 		return nil
 	}
 	s.change(ctx, c.ID, func(st Status) Status { return st.observe(started) })
+	s.d.Plugins.Tell(ctx, StepStarted, s.table.Get(c.ID))
 	return nil
 }
 

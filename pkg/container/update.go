@@ -16,14 +16,41 @@ import (
 // use, is the error; the old limits then stay in force and recorded. After any
 // other failure the record has the old ones, so that the caller repeats the call.
 func (s *Service) Update(ctx context.Context, id string, r *cri.LinuxContainerResources) error {
-	c, unlock, err := s.lock(ctx, id)
+	c, unlock, err := s.lockLiving(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if c.Status.State == Exited {
-		return fmt.Errorf("update container %s: it has ended: %w", c.ID, errs.Conflict)
+	if r, err = s.d.Plugins.Update(ctx, c, r); err != nil {
+		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
+	if err := s.setLimits(ctx, c, r); err != nil {
+		return err
+	}
+	s.d.Plugins.Tell(ctx, StepUpdated, s.table.Get(c.ID))
+	return nil
+}
+
+// SetLimits is Update for the plugins, who need not be asked.
+func (s *Service) SetLimits(ctx context.Context, id string, r *cri.LinuxContainerResources) error {
+	c, unlock, err := s.lockLiving(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.setLimits(ctx, c, r)
+}
+
+func (s *Service) lockLiving(ctx context.Context, id string) (*Container, func(), error) {
+	c, unlock, err := s.lock(ctx, id)
+	if err == nil && c.Status.State == Exited {
+		unlock()
+		err = fmt.Errorf("update container %s: it has ended: %w", c.ID, errs.Conflict)
+	}
+	return c, unlock, err
+}
+
+func (s *Service) setLimits(ctx context.Context, c *Container, r *cri.LinuxContainerResources) error {
 	merged, limits, err := spec.Update(c.Status.Resources, r, s.d.Host)
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", c.ID, err)

@@ -97,6 +97,8 @@ type Deps struct {
 	CgroupDriver string
 	// DefaultSysctls are set in every pod that leaves them open.
 	DefaultSysctls map[string]string
+	// Plugins may be nil.
+	Plugins Plugins
 }
 
 // Problem is something that Check found.

@@ -98,6 +98,7 @@ type node struct {
 	runtime     pinner
 	network     *fakeNetwork
 	containers  *container.Service
+	plugins     pod.Plugins // from the next restart on
 	stop        func()
 }
 
@@ -143,7 +144,7 @@ func (n *node) restart() {
 	}
 	n.Service, err = pod.Open(pod.Deps{
 		Root: n.root, State: n.state, NetNSDir: n.netns, Runtime: n.runtime, Network: n.network, Containers: n.containers,
-		Handlers: []string{"berth"}, CgroupDriver: spec.Cgroupfs,
+		Handlers: []string{"berth"}, CgroupDriver: spec.Cgroupfs, Plugins: n.plugins,
 	})
 	if err == nil {
 		err = n.Recover(n.t.Context())

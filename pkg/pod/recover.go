@@ -18,6 +18,9 @@ import (
 // Open reads the records. One that cannot be read does not keep it from
 // succeeding: Recover takes its pod down. Call Recover before the first request.
 func Open(d Deps) (*Service, error) {
+	if d.Plugins == nil {
+		d.Plugins = noPlugins{}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{d: d, paths: paths{d.Root, d.State, d.NetNSDir}, runs: join.New[string](ctx), creates: join.New[string](ctx), cancel: cancel}
 	if err := s.openAll(); err != nil {

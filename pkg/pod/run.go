@@ -142,15 +142,29 @@ func (s *Service) run(ctx context.Context, p *Sandbox) error {
 		err = s.writeHosts(p)
 	}
 	if err == nil {
-		err = s.writeState(p)
+		err = s.admit(ctx, p, &undone)
 	}
 	if err != nil {
 		return err
 	}
 	undone.Discard()
-	s.table.Put(p.ID, p)
 	s.events.Publish(Event{container.EventCreated, p, time.Now()})
 	s.events.Publish(Event{container.EventStarted, p, time.Now()})
+	return nil
+}
+
+// admit makes a pod ready that has all it needs, if the plugins agree.
+func (s *Service) admit(ctx context.Context, p *Sandbox, undone *undo.Stack) error {
+	undone.Push(func(ctx context.Context) error { s.d.Plugins.Removed(ctx, p); return nil })
+	release := s.d.Plugins.Hold() // until the pod is in the table
+	defer release()
+	if err := s.d.Plugins.Run(ctx, p); err != nil {
+		return err
+	}
+	if err := s.writeState(p); err != nil {
+		return err
+	}
+	s.table.Put(p.ID, p)
 	return nil
 }
 

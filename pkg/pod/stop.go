@@ -57,6 +57,7 @@ func (s *Service) stop(ctx context.Context, p *Sandbox) error {
 	s.table.Put(p.ID, &stopped) // no container is made from now on
 	err := s.eachContainer(p.ID, func(c *container.Container) error { return s.d.Containers.Kill(ctx, c.ID) })
 	if err == nil {
+		s.d.Plugins.Stopped(ctx, &stopped)
 		err = s.release(ctx, p.ID)
 	}
 	if err != nil {
@@ -120,6 +121,7 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	gone := *p
 	gone.State = NotReady
 	s.events.Publish(Event{container.EventDeleted, &gone, time.Now()})
+	s.d.Plugins.Removed(ctx, &gone)
 	return nil
 }
 

@@ -15,13 +15,16 @@ import (
 // UpdateResources records the overhead and the resources of a pod; nil leaves
 // them as they are. Nothing is done to cgroups: kubelet has set the pod's before
 // it calls, and a pod of whose cgroup Berth is the owner has no limits of its own.
-// The error is errs.NotFound for a pod that is not there.
+// Plugins may refuse. The error is errs.NotFound for a pod that is not there.
 func (s *Service) UpdateResources(ctx context.Context, id string, overhead, resources *cri.LinuxContainerResources) error {
-	_, p, unlock, err := s.lock(ctx, id)
+	ctx, p, unlock, err := s.lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := s.d.Plugins.Update(ctx, p, overhead, resources); err != nil {
+		return fmt.Errorf("update resources of pod %s: %w", p.ID, err)
+	}
 	updated := *p
 	if overhead != nil {
 		updated.overhead = overhead
