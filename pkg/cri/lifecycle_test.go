@@ -77,6 +77,14 @@ func TestAPodLivesFromRunToRemove(t *testing.T) {
 	wantCode(t, "status of a removed pod", err, codes.NotFound)
 }
 
+func TestKubeletMayTellAPodsResources(t *testing.T) {
+	k := newKubelet(t)
+	for id, want := range map[string]codes.Code{k.run("p"): codes.OK, "absent": codes.NotFound} {
+		_, err := k.UpdatePodSandboxResources(t.Context(), &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: id})
+		wantCode(t, "resources of a pod", err, want)
+	}
+}
+
 func TestListsAreNewestFirstAndCarryEverything(t *testing.T) {
 	k := newKubelet(t)
 	first, second := k.run("first"), k.run("second")

@@ -62,7 +62,8 @@ func (p *Pods) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatu
 	return resp, err
 }
 
-// UpdatePodSandboxResources notes what kubelet has set the pod's cgroup to.
+// UpdatePodSandboxResources notes what kubelet has set the pod's cgroup to, and tells
+// plugins.
 func (p *Pods) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	if err := p.Service.UpdateResources(ctx, r.GetPodSandboxId(), r.GetOverhead(), r.GetResources()); err != nil {
 		return nil, err
