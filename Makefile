@@ -32,9 +32,10 @@ GOLANGCI         := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
 
 # The commands that people run are pure Go. berth-runtime needs C for the
 # namespace switch and for libseccomp, berthd for its decoder of gzip and for
-# SHA-256; both are linked statically.
+# SHA-256; both are linked statically. berthd does without the interpreter of NRI
+# plugins in WebAssembly.
 PURE        := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
-STATIC      := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo' \
+STATIC      := CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo nri_no_wasm' \
                -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
 
 # The tests link libct as the binary does.

@@ -28,6 +28,35 @@ type Config struct {
 	Image     Image     `toml:"image"`
 	Stream    Stream    `toml:"stream"`
 	Telemetry Telemetry `toml:"telemetry"`
+	NRI       NRI       `toml:"nri"`
+}
+
+// NRI is how plugins of the Node Resource Interface take part.
+type NRI struct {
+	// Enable is "auto", "on" or "off".
+	Enable string `toml:"enable"`
+	// SocketPath is where plugins connect; empty: nowhere.
+	SocketPath string `toml:"socket_path"`
+	// PluginPath and PluginConfigPath need not exist, and may be empty.
+	PluginPath                string       `toml:"plugin_path"`
+	PluginConfigPath          string       `toml:"plugin_config_path"`
+	PluginRegistrationTimeout Duration     `toml:"plugin_registration_timeout"`
+	PluginRequestTimeout      Duration     `toml:"plugin_request_timeout"`
+	DefaultValidator          NRIValidator `toml:"default_validator"`
+}
+
+// NRIValidator says what plugins may not change. Its fields are those of the
+// library's.
+type NRIValidator struct {
+	Enable                                bool     `toml:"enable"`
+	RejectOCIHookAdjustment               bool     `toml:"reject_oci_hook_adjustment"`
+	RejectRuntimeDefaultSeccompAdjustment bool     `toml:"reject_runtime_default_seccomp_adjustment"`
+	RejectUnconfinedSeccompAdjustment     bool     `toml:"reject_unconfined_seccomp_adjustment"`
+	RejectCustomSeccompAdjustment         bool     `toml:"reject_custom_seccomp_adjustment"`
+	RejectNamespaceAdjustment             bool     `toml:"reject_namespace_adjustment"`
+	RejectSysctlAdjustment                bool     `toml:"reject_sysctl_adjustment"`
+	RequiredPlugins                       []string `toml:"required_plugins"`
+	TolerateMissingAnnotation             string   `toml:"tolerate_missing_plugins_annotation"`
 }
 
 // Telemetry is how the daemon is watched.
@@ -238,6 +267,11 @@ func Default() Config {
 			RegistriesConf: []string{"/etc/containers/registries.conf", "/usr/share/containers/registries.conf"},
 			AuthFiles:      []string{}, Pinned: []string{},
 			SignaturePolicyDir: "/etc/crio/policies", RegistriesD: []string{"/etc/containers/registries.d"},
+		},
+		NRI: NRI{
+			Enable: "auto", SocketPath: "/var/run/nri/nri.sock", PluginPath: "/opt/nri/plugins", PluginConfigPath: "/etc/nri/conf.d",
+			PluginRegistrationTimeout: Duration{5 * time.Second}, PluginRequestTimeout: Duration{2 * time.Second},
+			DefaultValidator: NRIValidator{RequiredPlugins: []string{}},
 		},
 	}
 }

@@ -144,6 +144,9 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"metrics address", "[telemetry]\nmetrics_address = \"unix://metrics.sock\"\n", "telemetry.metrics_address"},
 		{"trace endpoint", "[telemetry]\ntrace_endpoint = \"collector\"\n", "telemetry.trace_endpoint"},
 		{"sampling", "[telemetry]\ntrace_sampling_per_million = 1000001\n", "telemetry.trace_sampling_per_million"},
+		{"plugins", "[nri]\nenable = \"yes\"\n", "nri.enable"},
+		{"plugins' socket", "[nri]\nsocket_path = \"nri.sock\"\n", "nri.socket_path"},
+		{"plugins' time", "[nri]\nplugin_request_timeout = \"0s\"\n", "nri.plugin_request_timeout"},
 		{"socket length", "listen = \"/" + strings.Repeat("x", 107) + "\"\n", "listen"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

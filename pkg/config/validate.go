@@ -32,6 +32,7 @@ func (c Config) Validate() error {
 	c.Image.validate(&v)
 	c.Image.validateSignatures(&v)
 	c.Telemetry.validate(&v)
+	c.NRI.validate(&v)
 	return errors.Join(v...)
 }
 
@@ -44,6 +45,17 @@ func (i Image) validateSignatures(v *validation) {
 	}
 	for _, dir := range i.RegistriesD {
 		v.absolute("image.registries_d", dir)
+	}
+}
+
+func (n NRI) validate(v *validation) {
+	v.check(slices.Contains([]string{"auto", "on", "off"}, n.Enable), "nri.enable", `%q is none of "auto", "on", "off"`, n.Enable)
+	v.check(len(n.SocketPath) <= maxSocketPath, "nri.socket_path", "path %q is longer than %d bytes", n.SocketPath, maxSocketPath)
+	for key, path := range map[string]string{"socket_path": n.SocketPath, "plugin_path": n.PluginPath, "plugin_config_path": n.PluginConfigPath} {
+		v.check(path == "" || filepath.IsAbs(path), "nri."+key, "%q is not an absolute path", path)
+	}
+	for key, d := range map[string]Duration{"plugin_registration_timeout": n.PluginRegistrationTimeout, "plugin_request_timeout": n.PluginRequestTimeout} {
+		v.check(d.Duration > 0, "nri."+key, "%s is not positive", d)
 	}
 }
 

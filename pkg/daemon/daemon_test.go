@@ -26,6 +26,7 @@ func testConfig(t *testing.T) config.Config {
 	c.Root, c.State = filepath.Join(dir, "data"), filepath.Join(dir, "run")
 	c.Network.ConfDir, c.Network.NetNSDir = filepath.Join(dir, "cni"), filepath.Join(dir, "netns")
 	c.Image.CertsDirs, c.Image.RegistriesConf = []string{filepath.Join(dir, "certs.d")}, []string{filepath.Join(dir, "registries.conf")}
+	c.NRI.SocketPath, c.NRI.PluginPath, c.NRI.PluginConfigPath = filepath.Join(dir, "nri.sock"), filepath.Join(dir, "nri"), filepath.Join(dir, "nri")
 	return c
 }
 

@@ -37,5 +37,8 @@ func (s *services) advice(ctx context.Context) []admin.Advice {
 	for _, limit := range v.Limits {
 		add(admin.Advice{What: "berth-runtime: " + limit, Do: "run berth-runtime with all capabilities, as the unit in contrib/systemd does"})
 	}
+	if socket := s.o.Config.NRI.SocketPath; s.plugins != nil && socket != "" && !s.plugins.Listens() {
+		add(admin.Advice{What: "NRI plugins cannot connect: another runtime has " + socket, Do: "stop that one and restart berthd, or give berthd a nri.socket_path of its own"})
+	}
 	return append(needed, missing...)
 }

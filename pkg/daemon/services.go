@@ -24,6 +24,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/manifest"
 	"github.com/berth-run/berth/pkg/network"
+	"github.com/berth-run/berth/pkg/nri"
 	"github.com/berth-run/berth/pkg/pod"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/stats"
@@ -44,6 +45,7 @@ type services struct {
 	containers *container.Service
 	pods       *pod.Service
 	manifests  *manifest.Service
+	plugins    *nri.Service   // nil where NRI is off
 	streams    *stream.Server // nil where it could not listen
 
 	node          *cri.Node
@@ -67,6 +69,9 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	if err := s.openRuntime(life, running); err != nil {
 		return s, err
 	}
+	if s.plugins, err = openPlugins(s.o, s.facts); err != nil {
+		return s, err
+	}
 	if err := s.openStores(life); err != nil {
 		return s, err
 	}
@@ -74,6 +79,9 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	running.Go(func() { _ = s.network.Run(life) })    // nil always
 	running.Go(func() { _ = s.containers.Run(life) }) // nil always
 	s.recover(life, running)
+	if err := startPlugins(life, s, running); err != nil {
+		return s, err
+	}
 	s.translate()
 	s.openStats(life, running)
 	s.openStreams(life, running)
@@ -139,6 +147,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	}
 	s.containers, err = container.Open(container.Deps{
 		Root: c.Root, Runtime: s.runtime, Images: s.images, Host: s.facts, System: host.System{}, Handlers: handlerOptions(c.Runtime, s.driver),
+		Plugins: containerPlugins(s.plugins),
 	})
 	if err != nil {
 		return err
@@ -146,6 +155,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	s.pods, err = pod.Open(pod.Deps{
 		Root: c.Root, State: c.State, NetNSDir: c.Network.NetNSDir, Runtime: s.runtime, Network: s.network, Containers: s.containers,
 		Handlers: handlerNames(c.Runtime), CgroupDriver: s.driver, DefaultSysctls: c.Runtime.DefaultSysctls,
+		Plugins: podPlugins(s.plugins),
 	})
 	return err
 }
@@ -254,6 +264,9 @@ func (s *services) close() {
 	}
 	if s.pods != nil {
 		s.pods.Close()
+	}
+	if s.plugins != nil {
+		s.plugins.Close()
 	}
 	if s.network != nil {
 		err = errors.Join(err, s.closeNetwork())

@@ -61,6 +61,9 @@ func New(dir string, o Options) (*Node, error) {
 	}
 	config := fmt.Sprintf("%s\n[network]\nnetns_dir = %q\nconf_dir = %q\nbin_dirs = [%q]\n",
 		o.Config, filepath.Join(dir, "netns"), filepath.Join(dir, "cni"), filepath.Join(bin, "cni"))
+	if !strings.Contains(o.Config, "[nri]") { // the machine's socket is not a test's
+		config += "[nri]\nenable = \"off\"\n"
+	}
 	if o.Bridge != "" {
 		config += fmt.Sprintf("[network.builtin]\nbridge = %q\nsubnet6 = %q\n", o.Bridge, o.Subnet6)
 		n.flags = append(n.flags, "--standalone")
