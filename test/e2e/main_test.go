@@ -5,7 +5,10 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"testing"
+
+	"github.com/containerd/nri/pkg/api"
 
 	"github.com/berth-run/berth/test/images"
 	testnode "github.com/berth-run/berth/test/node"
@@ -32,18 +35,22 @@ trace_endpoint = "` + collectorAddress + `"
 pinned = ["*/pinned/*"]
 `
 
-// signatures end the table of images: where the shared node looks for the policies
-// of namespaces and for what they need.
-func signatures(dir string) string {
-	return fmt.Sprintf("\nsignature_policy_dir = %q\nregistries_d = [%q]\n", dir+"/policies", dir+"/registries.d")
+// paths end the table of images: where the shared node looks for the policies of
+// namespaces and for what they need; and for NRI plugins.
+func paths(dir string) string {
+	return fmt.Sprintf("\nsignature_policy_dir = %q\nregistries_d = [%q]\n", dir+"/policies", dir+"/registries.d") +
+		fmt.Sprintf("[nri]\nenable = \"on\"\nsocket_path = %q\nplugin_path = %q\nplugin_config_path = %q\n", dir+"/nri.sock", dir+"/nri", dir+"/nri.d")
 }
 
 // options are the shared node's.
 func options(dir string) testnode.Options {
-	return testnode.Options{Config: config + signatures(dir), Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"}
+	return testnode.Options{Config: config + paths(dir), Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"}
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(api.PluginNameEnvVar) != "" {
+		os.Exit(bePlugin())
+	}
 	testnode.Suite{Name: "e2e", Busybox: busybox, Prepare: prepare, Options: options}.Main(m, &berth)
 }
 
