@@ -46,7 +46,11 @@ func adjust(sp *specs.Spec, a *api.ContainerAdjustment, old *cri.LinuxContainerR
 	if err := adjustMounts(sp, a.GetMounts()); err != nil {
 		return nil, err
 	}
-	return adjustLimits(sp.Linux, l.GetResources(), old, h)
+	limits, err := adjustLimits(sp.Linux, l.GetResources(), old, h)
+	if err == nil && l.GetOomScoreAdj() != nil {
+		limits.OomScoreAdj = int64(*sp.Process.OOMScoreAdj)
+	}
+	return limits, err
 }
 
 // adjustMap takes keys away, then sets others: one of both is set.

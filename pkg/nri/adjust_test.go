@@ -67,8 +67,9 @@ func TestAdjustmentsReachTheSpecification(t *testing.T) {
 	a.SetLinuxRDTClosID("gold")
 
 	got := base()
-	if _, err := adjust(got, a, &cri.LinuxContainerResources{}, facts); err != nil {
-		t.Fatal(err)
+	limits, err := adjust(got, a, &cri.LinuxContainerResources{}, facts)
+	if err != nil || limits.OomScoreAdj != -500 {
+		t.Fatalf("limits %v, %v", limits, err)
 	}
 	want := base()
 	want.Annotations = map[string]string{"old": "3", "new": "2"}
