@@ -102,9 +102,14 @@ func (s containers) Tell(ctx context.Context, step container.Step, c *container.
 		notice(ctx, "update others", c.ID, s.wait(ctx, &batch{}))
 	}
 	defer s.Hold()()
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	if step == container.StepRemoved {
-		s.removed(ctx, c)
+		s.removedLocked(ctx, c)
 		return
+	}
+	if s.containers.ended(c.ID) {
+		return // so soon that the end came first: after it nothing is told but the removal
 	}
 	var err error
 	pod, self := s.pod(c.PodID), s.containerOf(c, nil)
@@ -119,8 +124,8 @@ func (s containers) Tell(ctx context.Context, step container.Step, c *container.
 	notice(ctx, string(step), c.ID, err)
 }
 
-func (s *Service) removed(ctx context.Context, c *container.Container) {
-	s.stopped(ctx, c)
+func (s *Service) removedLocked(ctx context.Context, c *container.Container) {
+	s.stoppedLocked(ctx, c)
 	if s.containers.forget(c.ID) {
 		err := s.adaptation.RemoveContainer(ctx, &api.RemoveContainerRequest{Pod: s.pod(c.PodID), Container: s.containerOf(c, nil)})
 		notice(ctx, string(container.StepRemoved), c.ID, err)

@@ -92,8 +92,8 @@ type Service struct {
 	came       chan struct{} // has one item when connected has changed
 	// pods and containers are those that plugins know.
 	pods, containers known
-	// telling is held while the end of a container is told, within the timeouts: who
-	// finds the end told knows that it has been heard.
+	// telling is held while plugins are told of what has happened to a container,
+	// within the timeouts: who finds its end told knows that it has been heard.
 	telling sync.Mutex
 	updates updates
 }
@@ -224,6 +224,13 @@ func (k *known) end(id string) bool {
 		k.ends[id] = true
 	}
 	return ok && !ended
+}
+
+// ended tells whether the end of id has been told.
+func (k *known) ended(id string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ends[id]
 }
 
 // forget tells whether id was known.

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/nri"
 	"github.com/berth-run/berth/pkg/pod"
@@ -78,6 +79,27 @@ func TestAPluginIsToldOfAPodsLife(t *testing.T) {
 	want := `sync p [], run fresh, update pod 3 5, pod updated, stop pod fresh, remove pod fresh, run fresh, stop pod fresh, remove pod fresh`
 	if got := p.told(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestNothingButTheRemovalIsToldAfterTheEnd(t *testing.T) {
+	n := newNode(t, nri.Options{})
+	p := n.connect(&plugin{})
+	id := n.create("c")
+	c, err := n.containers.Get(id)
+	if err == nil {
+		err = n.containers.Kill(t.Context(), id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, "stop c")
+	n.nri.Containers().Tell(t.Context(), container.StepStarted, c) // as of a Start that was slower
+	if err := n.containers.Remove(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.told(); got != "sync p [], create c, created c, stop c CONTAINER_STOPPED, remove c" {
+		t.Errorf("told %s", got)
 	}
 }
 

@@ -165,7 +165,7 @@ func TestAPluginIsToldOfTheWholeLife(t *testing.T) {
 	p.sync(t)
 	p.forget()
 	q := runPod(t, own)
-	q.start(sh("exit 3")).await()
+	q.start(sh("sleep 1; exit 3")).await() // after it is told that it has started
 	eventually(t, func() error { return wantText(p.heard(), "stopped") })
 	q.start(sleeper())
 	q.remove()
