@@ -80,7 +80,9 @@ type Runtime struct {
 	AppArmorProfile string `toml:"apparmor_profile"`
 	OOMScoreAdjMin  int    `toml:"oom_score_adj_min"`
 	// PidsLimit of each container; 0: none.
-	PidsLimit      int64             `toml:"pids_limit"`
+	PidsLimit int64 `toml:"pids_limit"`
+	// CDISpecDirs hold specifications of devices; a later one wins.
+	CDISpecDirs    []string          `toml:"cdi_spec_dirs"`
 	DefaultSysctls map[string]string `toml:"default_sysctls"`
 	// DefaultUlimits by lower-case name, such as nofile.
 	DefaultUlimits map[string]Ulimit  `toml:"default_ulimits"`
@@ -249,6 +251,7 @@ func Default() Config {
 			// Not berth-runtime's own, which is boundless: some programs close or
 			// look at every descriptor up to the limit.
 			DefaultUlimits: map[string]Ulimit{"nofile": {Soft: 1024, Hard: 524288}},
+			CDISpecDirs:    []string{"/etc/cdi", "/var/run/cdi"},
 			Handlers:       map[string]Handler{"berth": {Annotations: []string{}}},
 		},
 		Network: Network{

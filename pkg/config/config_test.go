@@ -129,6 +129,7 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"relative path", "root = \"var\"\n", "root: \"var\" is not an absolute"},
 		{"layers", "[image]\nlayer_backend = \"squashfs\"\n", "image.layer_backend"},
 		{"driver", "[runtime]\ncgroup_driver = \"openrc\"\n", "runtime.cgroup_driver"},
+		{"relative device specifications", "[runtime]\ncdi_spec_dirs = [\"/etc/cdi\", \"cdi\"]\n", "runtime.cdi_spec_dirs: \"cdi\""},
 		{"handler", "[runtime]\ndefault_handler = \"kata\"\n", "runtime.default_handler"},
 		{"seccomp", "[runtime]\nseccomp_profile = \"default\"\n", "runtime.seccomp_profile"},
 		{"ulimit", "[runtime.default_ulimits]\nfiles = \"1\"\n", "runtime.default_ulimits"},

@@ -86,6 +86,9 @@ func (r Runtime) validate(v *validation) {
 	v.check(r.OOMScoreAdjMin >= -1000 && r.OOMScoreAdjMin <= 1000,
 		"runtime.oom_score_adj_min", "%d is not within -1000 and 1000", r.OOMScoreAdjMin)
 	v.check(r.PidsLimit >= 0, "runtime.pids_limit", "%d is negative", r.PidsLimit)
+	for _, dir := range r.CDISpecDirs {
+		v.absolute("runtime.cdi_spec_dirs", dir)
+	}
 	for name := range r.DefaultUlimits {
 		v.check(slices.Contains(ulimitNames, name), "runtime.default_ulimits", "%q is no resource", name)
 	}

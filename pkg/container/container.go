@@ -38,6 +38,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/cdi"
 	"github.com/berth-run/berth/pkg/event"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
@@ -91,6 +92,8 @@ type Deps struct {
 	Host    host.Facts
 	// System looks at single paths of the host; nil is the real one.
 	System spec.System
+	// Devices are those of CDI; nil: none.
+	Devices *cdi.Registry
 	// Handlers are the node's settings by runtime handler; "" is the default's.
 	Handlers map[string]spec.Options
 	// Plugins may be nil.

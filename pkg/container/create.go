@@ -144,6 +144,10 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		return nil, request, spec.User{}, err
 	}
 
+	devices, err := s.d.Devices.For(c)
+	if err != nil {
+		return fail(err)
+	}
 	img, err := s.d.Images.Get(c.GetImage().GetImage())
 	if err == nil {
 		err = img.Runnable()
@@ -182,6 +186,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err := relabelMounts(ctx, c, in.Sources, sp.Linux.MountLabel); err != nil {
 		return fail(err)
 	}
+	devices.Apply(sp)
 	k := &Container{
 		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), VolumeImages: volumeImages, LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),

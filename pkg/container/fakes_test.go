@@ -13,6 +13,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/cdi"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
@@ -100,6 +101,7 @@ type node struct {
 	options spec.Options // every handler's, from the next restart on
 	host    host.Facts   // from the next restart on
 	plugins container.Plugins
+	devices string // directory of CDI specifications
 	stop    func()
 }
 
@@ -107,7 +109,8 @@ func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{
 		t: t, root: t.TempDir(), runtime: &runtimetest.Fake{},
-		images: &fakeImages{dir: t.TempDir(), config: ispec.ImageConfig{Cmd: []string{"/app"}}, mounted: map[string]bool{}},
+		devices: t.TempDir(),
+		images:  &fakeImages{dir: t.TempDir(), config: ispec.ImageConfig{Cmd: []string{"/app"}}, mounted: map[string]bool{}},
 	}
 	n.restart()
 	t.Cleanup(func() { n.stop() })
@@ -122,7 +125,7 @@ func (n *node) restart() {
 	}
 	s, err := container.Open(container.Deps{
 		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options}, Host: n.host,
-		Plugins: n.plugins,
+		Plugins: n.plugins, Devices: cdi.New([]string{n.devices}),
 	})
 	if err != nil {
 		n.t.Fatal(err)

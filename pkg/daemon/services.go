@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/berth-run/berth/pkg/admin"
+	"github.com/berth-run/berth/pkg/cdi"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/cri/stream"
@@ -147,7 +148,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	}
 	s.containers, err = container.Open(container.Deps{
 		Root: c.Root, Runtime: s.runtime, Images: s.images, Host: s.facts, System: host.System{}, Handlers: handlerOptions(c.Runtime, s.driver),
-		Plugins: containerPlugins(s.plugins),
+		Plugins: containerPlugins(s.plugins), Devices: cdi.New(c.Runtime.CDISpecDirs),
 	})
 	if err != nil {
 		return err

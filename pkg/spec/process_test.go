@@ -143,12 +143,6 @@ func TestOOMScoreStaysWithinWhatTheHostAllows(t *testing.T) {
 	}
 }
 
-func TestCDIDevicesAreNotDroppedSilently(t *testing.T) {
-	in := input()
-	in.Container.CDIDevices = []*cri.CDIDevice{{Name: "vendor.com/gpu=0"}}
-	refused(t, in, errs.Unsupported)
-}
-
 func TestDevices(t *testing.T) {
 	in := input()
 	in.Container.Devices = []*cri.Device{{HostPath: "/dev/dri", ContainerPath: "/dev/gpu", Permissions: "r"}, {HostPath: "/dev/fuse"}}

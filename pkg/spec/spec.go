@@ -5,7 +5,8 @@
 // through Input.System, and golden tests (testdata) hold the result. What an
 // image says (USER, ENV, WORKDIR, VOLUME, STOPSIGNAL, its passwd and group
 // files) is hostile and checked here; what kubelet says is policy and obeyed,
-// within what CRI's comments demand.
+// within what CRI's comments demand. CDI devices are package cdi's, which adds
+// to the result.
 //
 // Environment values are bytes and need not be UTF-8, which JSON strings
 // cannot carry: whoever sends or stores a result takes RawEnv beside it.
@@ -146,9 +147,6 @@ func (b *builder) privileged() bool { return b.security.GetPrivileged() }
 func (b *builder) check() error {
 	if b.Pod == nil || b.Container == nil {
 		return fmt.Errorf("pod or container configuration is missing: %w", errs.Invalid)
-	}
-	if len(b.Container.GetCDIDevices()) > 0 {
-		return fmt.Errorf("CDI devices: %w", errs.Unsupported)
 	}
 	if b.privileged() && !b.Pod.GetLinux().GetSecurityContext().GetPrivileged() {
 		return fmt.Errorf("privileged container in a pod that is not privileged: %w", errs.Invalid)
