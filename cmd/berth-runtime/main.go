@@ -80,8 +80,9 @@ func complete(o *supervisor.Options, flags *flag.FlagSet, level string) error {
 		o.Listen = filepath.Join(o.State, "runtime.sock")
 	}
 	systemd := o.CgroupDriver == "systemd"
+	bundles := filepath.Join(o.State, "bundles")
 	o.NewEngine = func(dir string) (runtime.Engine, error) {
-		return libct.New(libct.Options{Root: dir, SystemdCgroup: systemd})
+		return libct.New(libct.Options{Root: dir, Bundles: bundles, SystemdCgroup: systemd})
 	}
 	return nil
 }

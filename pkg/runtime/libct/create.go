@@ -24,7 +24,7 @@ import (
 // Create makes the container's cgroup, namespaces and mounts, and its first
 // process, which waits for Start before it executes its program. errs.Exists
 // where the id is taken. A failed call leaves nothing.
-func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io runtime.ProcessIO) (runtime.Process, error) {
+func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io runtime.ProcessIO) (_ runtime.Process, err error) {
 	if err := ctx.Err(); err != nil {
 		return runtime.Process{}, err
 	}
@@ -40,6 +40,11 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("container %s: %w: %w", id, err, errs.Invalid)
 	}
+	bundle, err := e.hooks.Make(id, spec, config)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	defer bundle.RemoveOn(&err)
 	program, err := e.seccomp.StandIn(config)
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)

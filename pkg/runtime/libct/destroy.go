@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/hooks"
 )
 
 // destroyLimit bounds Destroy where the caller's context does not.
@@ -45,6 +47,13 @@ func (e *Engine) Destroy(ctx context.Context, id string) error {
 		err = ct.Destroy()
 	}
 	if err != nil {
+		return fmt.Errorf("destroy container %s: %w", id, err)
+	}
+	bundle := e.hooks.Of(id, c.config.Labels)
+	if err := bundle.Run(ctx, hooks.Poststop, 0); err != nil {
+		slog.Warn("a hook has failed", "err", err) // what has ended is removed all the same
+	}
+	if err := bundle.Remove(); err != nil {
 		return fmt.Errorf("destroy container %s: %w", id, err)
 	}
 	e.forget(c)

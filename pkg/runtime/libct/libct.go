@@ -20,7 +20,8 @@
 //
 // On disk: one directory per container under Options.Root (tmpfs), with
 // libcontainer's state.json, .cgroups with a note for each of where its cgroup
-// is, and .seccomp with the compiled profiles. It is all that a new worker needs.
+// is, and .seccomp with the compiled profiles. With Options.Bundles, which package
+// hooks fills, it is all that a new worker needs.
 //
 // Locks: Engine.mu guards the map of containers, container.mu what is cached
 // for one of them. Neither is held while a process is made. There are no
@@ -28,6 +29,7 @@
 package libct
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,6 +44,7 @@ import (
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/hooks"
 	"github.com/berth-run/berth/pkg/runtime/libct/limits"
 	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
@@ -50,12 +53,19 @@ import (
 type Options struct {
 	// Root is a directory on tmpfs for the state of containers.
 	Root string
+	// Bundles is a directory for what hooks read. Those of user namespaces must be
+	// able to pass what lies above it. Empty: one in Root.
+	Bundles string
 	// SystemdCgroup makes cgroups through systemd instead of the file system.
 	SystemdCgroup bool
 }
 
-// programsDir lies among the containers' directories; no id begins with a dot.
-const programsDir = ".seccomp"
+// programsDir and bundlesDir lie among the containers' directories; no id begins
+// with a dot.
+const (
+	programsDir = ".seccomp"
+	bundlesDir  = ".bundles"
+)
 
 // Engine implements runtime.Engine. All methods may be called concurrently;
 // calls that name one container are to be put in order by the caller, except
@@ -70,6 +80,7 @@ type Engine struct {
 	inside bool // for tests: all mounts are libcontainer's
 
 	seccomp *seccomp.Programs
+	hooks   *hooks.Store
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -117,6 +128,10 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	bundles, err := hooks.Open(cmp.Or(o.Bundles, filepath.Join(o.Root, bundlesDir)))
+	if err != nil {
+		return nil, err
+	}
 	v1, err := cgroup.OpenV1()
 	if err != nil {
 		return nil, err
@@ -126,6 +141,7 @@ func New(o Options) (*Engine, error) {
 		driver:     cgroup.Driver{Systemd: o.SystemdCgroup},
 		v1:         v1,
 		seccomp:    programs,
+		hooks:      bundles,
 		limits:     limits.Probe(),
 		exe:        exe,
 		pidNS:      pidNS,

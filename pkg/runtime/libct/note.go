@@ -55,6 +55,9 @@ func (e *Engine) removeHalf(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if err := e.hooks.Remove(id); err != nil {
+		return err
+	}
 	where := &cgroups.Cgroup{}
 	err = statefile.Read(path, where)
 	if errors.Is(err, os.ErrNotExist) {
