@@ -19,10 +19,12 @@ var berth *testnode.Node
 
 const busybox = "e2e.local/busybox:1"
 
-// config is what the shared node does differently from others.
-const config = `
+// options are the shared node's, whose directory is dir.
+func options(dir string) testnode.Options {
+	return testnode.Options{Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64", Config: fmt.Sprintf(`
 [runtime]
 pids_limit = 500
+cdi_spec_dirs = ["%[1]s/cdi"]
 [runtime.default_ulimits]
 nofile = "1000:2000"
 core = "0"
@@ -30,21 +32,17 @@ core = "0"
 [runtime.handlers.careful]
 privileged_without_host_devices = true
 [telemetry]
-trace_endpoint = "` + collectorAddress + `"
+trace_endpoint = "%[2]s"
 [image]
 pinned = ["*/pinned/*"]
-`
-
-// paths end the table of images: where the shared node looks for the policies of
-// namespaces and for what they need; and for NRI plugins.
-func paths(dir string) string {
-	return fmt.Sprintf("\nsignature_policy_dir = %q\nregistries_d = [%q]\n", dir+"/policies", dir+"/registries.d") +
-		fmt.Sprintf("[nri]\nenable = \"on\"\nsocket_path = %q\nplugin_path = %q\nplugin_config_path = %q\n", dir+"/nri.sock", dir+"/nri", dir+"/nri.d")
-}
-
-// options are the shared node's.
-func options(dir string) testnode.Options {
-	return testnode.Options{Config: config + paths(dir), Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64"}
+signature_policy_dir = "%[1]s/policies"
+registries_d = ["%[1]s/registries.d"]
+[nri]
+enable = "on"
+socket_path = "%[1]s/nri.sock"
+plugin_path = "%[1]s/nri"
+plugin_config_path = "%[1]s/nri.d"
+`, dir, collectorAddress)}
 }
 
 func TestMain(m *testing.M) {

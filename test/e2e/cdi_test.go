@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// vendor describes a device e2e.local/NAME=a, with all that a GPU's has, and returns
+// the directory of its files: gpu, the node, lib, and state and config.json, what its
+// hook was told and read.
+func vendor(t *testing.T, class, hook string) string {
+	t.Helper()
+	dir := t.TempDir()
+	// The kernel's log: no container may open it, but it wants no capability of who
+	// only writes.
+	err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777), unix.Mknod(filepath.Join(dir, "gpu"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 11))),
+		os.Chmod(filepath.Join(dir, "gpu"), 0o622), os.Mkdir(filepath.Join(dir, "lib"), 0o755), os.MkdirAll(filepath.Join(berth.Dir, "cdi"), 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "lib", "libgpu.so"), "driver\n")
+	script := `read -r s || :; b=${s#*\"bundle\":\"}; b=${b%%\"*}; printf %s "$s" >"$0/state"; cat "$b/config.json" >"$0/config.json"`
+	spec := map[string]any{
+		"cdiVersion": "0.6.0", "kind": "e2e.local/" + class,
+		"containerEdits": map[string]any{
+			"env":    []string{"GPU_DRIVER=1.0"},
+			"mounts": []any{map[string]any{"hostPath": dir + "/lib", "containerPath": "/usr/lib/gpu", "options": []string{"ro", "nosuid", "nodev", "rbind", "rprivate"}}},
+			"hooks":  []any{map[string]any{"hookName": hook, "path": "/bin/sh", "args": []string{"sh", "-c", script, dir}}},
+		},
+		"devices": []any{map[string]any{"name": "a", "containerEdits": map[string]any{
+			"env":         []string{"GPU=a"},
+			"deviceNodes": []any{map[string]any{"path": "/dev/gpu-a", "hostPath": dir + "/gpu", "permissions": "w"}},
+		}}},
+	}
+	text, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(berth.Dir, "cdi", class+".json")
+	write(t, path, string(text))
+	t.Cleanup(func() { os.Remove(path) })
+	return dir
+}
+
+// useGPU tells what the device of vendor gives.
+const useGPU = `echo $GPU $GPU_DRIVER; cat /usr/lib/gpu/libgpu.so; touch /usr/lib/gpu/x 2>/dev/null || echo read-only; : >/dev/gpu-a && echo writable; head -c1 /dev/gpu-a 2>&1`
+
+// wantHook checks what the hook of a container was told and read.
+func wantHook(t *testing.T, dir string, c *ctr) {
+	t.Helper()
+	var state specs.State
+	var config specs.Spec
+	for name, v := range map[string]any{"state": &state, "config.json": &config} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = json.Unmarshal(text, v)
+		}
+		if err != nil {
+			t.Errorf("%s: %v: %s", name, err, text)
+		}
+	}
+	if state.ID != c.id || state.Status != specs.StateCreating || config.Root == nil || !filepath.IsAbs(config.Root.Path) || len(config.Mounts) == 0 {
+		t.Errorf("the hook is told %+v and reads of %+v", state, config.Root)
+	}
+	if _, err := os.Stat(state.Bundle); err != nil {
+		t.Error(err)
+	}
+	if _, err := berth.Runtime.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c.id}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(state.Bundle); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the bundle outlives its container: %v", err)
+	}
+}
+
+func TestDevicesOfVendorsComeByFieldAndByAnnotation(t *testing.T) {
+	for name, ask := range map[string]func(*cri.ContainerConfig, string){
+		"field": func(c *cri.ContainerConfig, device string) { c.CDIDevices = []*cri.CDIDevice{{Name: device}} },
+		"annotation": func(c *cri.ContainerConfig, device string) {
+			c.Annotations = map[string]string{"cdi.k8s.io/plugin_1": device}
+		},
+		"both": func(c *cri.ContainerConfig, device string) {
+			c.CDIDevices = []*cri.CDIDevice{{Name: device}}
+			c.Annotations = map[string]string{"cdi.k8s.io/plugin_1": device}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := vendor(t, name, "createRuntime")
+			config := sh(useGPU)
+			ask(config, "e2e.local/"+name+"=a")
+			c := runPod(t).start(config)
+			if out := c.output(); !strings.HasPrefix(out, "a 1.0\ndriver\nread-only\nwritable\n") || !strings.Contains(out, "not permitted") {
+				t.Errorf("got %q", out)
+			}
+			wantHook(t, dir, c)
+		})
+	}
+}
+
+func TestDevicesOfVendorsInAUserNamespace(t *testing.T) {
+	dir := vendor(t, "userns", "createContainer")
+	config := sh("stat -c %u:%g /usr/lib/gpu; " + useGPU)
+	config.CDIDevices = []*cri.CDIDevice{{Name: "e2e.local/userns=a"}}
+	c := runPod(t, own, userNS).start(config)
+	if out := c.output(); !strings.HasPrefix(out, "0:0\na 1.0\ndriver\nread-only\nwritable\n") || !strings.Contains(out, "denied") {
+		t.Errorf("got %q", out)
+	}
+	wantHook(t, dir, c)
+}
+
+func TestADeviceThatCannotBeGivenIsAClearError(t *testing.T) {
+	vendor(t, "broken", "createRuntime")
+	write(t, filepath.Join(berth.Dir, "cdi", "other.yaml"), "no specification")
+	t.Cleanup(func() { os.Remove(filepath.Join(berth.Dir, "cdi", "other.yaml")) })
+	p := runPod(t)
+	for device, part := range map[string]string{"e2e.local/broken=b": berth.Dir + "/cdi", "/dev/null": "VENDOR/CLASS=NAME"} {
+		config := sh("true")
+		config.CDIDevices = []*cri.CDIDevice{{Name: "e2e.local/broken=a"}, {Name: device}}
+		err := p.createError(config)
+		if code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), device) || !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: %v", device, err)
+		}
+	}
+	failing := `{"cdiVersion":"0.6.0","kind":"e2e.local/failing","devices":[{"name":"a","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/bin/sh","args":["sh","-c","echo no driver >&2; exit 1"]}]}}]}`
+	write(t, filepath.Join(berth.Dir, "cdi", "failing.json"), failing)
+	t.Cleanup(func() { os.Remove(filepath.Join(berth.Dir, "cdi", "failing.json")) })
+	config := sh("true")
+	config.CDIDevices = []*cri.CDIDevice{{Name: "e2e.local/failing=a"}}
+	if err := p.createError(config); err == nil || !strings.Contains(err.Error(), "no driver") {
+		t.Errorf("a hook that fails: %v", err)
+	}
+	r, err := berth.Runtime.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: p.id}})
+	if err != nil || len(r.Containers) > 0 {
+		t.Errorf("left over: %v, %v", r, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(berth.State(), "bundles")); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
