@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/client"
+	"github.com/berth-run/berth/pkg/client/resource"
 )
 
 // runFlags are the flags of run as they were typed.
@@ -172,12 +173,12 @@ func (f *runFlags) readLabels(o *client.RunOptions) error {
 
 func (f *runFlags) readLimits(o *client.RunOptions) (err error) {
 	if f.memory != "" {
-		if o.Memory, err = client.ParseBytes(f.memory); err != nil {
+		if o.Memory, err = resource.ParseBytes(f.memory); err != nil {
 			return fmt.Errorf("--memory: %w", err)
 		}
 	}
 	if f.cpus != "" {
-		if o.CPUQuota, o.CPUPeriod, err = client.ParseCPUs(f.cpus); err != nil {
+		if o.CPUQuota, o.CPUPeriod, err = resource.ParseCPUs(f.cpus); err != nil {
 			return fmt.Errorf("--cpus: %w", err)
 		}
 	}

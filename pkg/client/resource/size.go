@@ -1,6 +1,8 @@
-package client
+// Package resource reads what `berth run` is told of the machine's resources.
+package resource
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -21,7 +23,7 @@ func ParseBytes(s string) (int64, error) {
 	n, err := strconv.ParseFloat(number, 64)
 	bytes := n * float64(uint64(1)<<shift)
 	if !ok || err != nil || !(n >= 0) || bytes >= math.MaxInt64 {
-		return 0, fail(errs.Invalid, "size %q: write a number and b, k, m, g or t, as in 512m", s)
+		return 0, invalid("size %q: write a number and b, k, m, g or t, as in 512m", s)
 	}
 	return int64(bytes), nil
 }
@@ -37,7 +39,12 @@ const (
 func ParseCPUs(s string) (quota, period int64, err error) {
 	n, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(n > 0) || n > 8192 {
-		return 0, 0, fail(errs.Invalid, "cpus %q: write a number above 0, as in 1.5", s)
+		return 0, 0, invalid("cpus %q: write a number above 0, as in 1.5", s)
 	}
 	return max(int64(n*cpuPeriod), minQuota), cpuPeriod, nil
+}
+
+// invalid makes an error whose text is for a person, without its kind's own words.
+func invalid(format string, args ...any) error {
+	return &errs.Remote{Kind: errs.Invalid, Message: fmt.Sprintf(format, args...)}
 }
