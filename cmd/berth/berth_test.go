@@ -309,7 +309,7 @@ func TestRunFlagsBecomeConfigs(t *testing.T) {
 	}
 	d.ok(t, "run", "-q", "-d", "-i", "--rm", "--name", "web.1", "-p", "127.0.0.1:8080:80/udp", "-v", "/srv:/data:ro,rslave", "-v", "cache:/cache",
 		"-e", "A=2", "--env-file", envFile, "-w", "/w", "-u", "1000:100", "-m", "512m", "--cpus", "1.5", "--entrypoint", "/bin/sh", "--read-only",
-		"--cap-add", "cap_net_admin", "--cap-drop", "ALL", "-l", "tier=front", "busybox", "-c", "echo -p")
+		"--cap-add", "cap_net_admin", "--cap-drop", "ALL", "-l", "tier=front", "--device", "/dev/fuse:r", "--device", "vendor.com/gpu=0", "busybox", "-c", "echo -p")
 	for id, p := range d.pods {
 		p.Metadata.Uid, p.Labels[apiv1.LabelPodUID], p.LogDirectory = "UID", "UID", "LOGS"
 		golden(t, "run-pod.json", id, marshal(t, func() ([]byte, error) { return protojson.Marshal(p) }))

@@ -22,7 +22,7 @@ type runFlags struct {
 	name, user, workdir, entrypoint       string
 	hostname, network, memory, cpus, pull string
 	ports, volumes, mounts, env, envFiles []string
-	labels, capAdd, capDrop               []string
+	labels, capAdd, capDrop, devices      []string
 	workingDir                            string // of the person, for relative volumes
 	flags                                 *pflag.FlagSet
 	lookup                                func(string) (string, bool)
@@ -41,6 +41,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a port: `[[IP:]HOSTPORT:]PORT[/PROTOCOL]`")
 	fl.StringArrayVarP(&f.volumes, "volume", "v", nil, "mount a path or a named volume: `SOURCE:PATH[:ro,rshared]`")
 	fl.StringArrayVar(&f.mounts, "mount", nil, "mount a path, a named volume, or an image or artifact read-only:\n`type=bind|volume|image,source=SOURCE,target=PATH[,readonly][,subpath=PATH]`")
+	fl.StringArrayVar(&f.devices, "device", nil, "give it a device of the host, or one that its vendor describes (CDI):\n`/dev/NAME[:PATH][:rwm]|VENDOR/CLASS=NAME`")
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable: `NAME[=VALUE]`")
 	fl.StringArrayVar(&f.envFiles, "env-file", nil, "set those of a file, one a line")
 	fl.StringVarP(&f.workdir, "workdir", "w", "", "working directory in the container")
@@ -85,7 +86,7 @@ func (f *runFlags) options(args []string) (*client.RunOptions, error) {
 	if !slices.Contains([]string{"missing", "always", "never"}, f.pull) {
 		return nil, fmt.Errorf("pull %q: choose missing, always or never", f.pull)
 	}
-	for _, read := range []func(*client.RunOptions) error{f.readPorts, f.readVolumes, f.readEnv, f.readLabels, f.readLimits} {
+	for _, read := range []func(*client.RunOptions) error{f.readPorts, f.readVolumes, f.readDevices, f.readEnv, f.readLabels, f.readLimits} {
 		if err := read(o); err != nil {
 			return nil, err
 		}
@@ -118,6 +119,15 @@ func (f *runFlags) readVolumes(o *client.RunOptions) error {
 			return err
 		}
 		o.Volumes = append(o.Volumes, v)
+	}
+	return nil
+}
+
+func (f *runFlags) readDevices(o *client.RunOptions) error {
+	for _, s := range f.devices {
+		if err := o.Devices.Add(s); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
+	"github.com/berth-run/berth/pkg/client/resource"
 	"github.com/berth-run/berth/pkg/errs"
 )
 
@@ -45,6 +46,7 @@ type RunOptions struct {
 	Env          []*runtimeapi.KeyValue
 	Ports        []*runtimeapi.PortMapping
 	Volumes      []Volume
+	Devices      resource.Devices
 	Labels       map[string]string
 	User         string
 	WorkDir      string
@@ -134,6 +136,8 @@ func (o *RunOptions) container(p place) (*runtimeapi.ContainerConfig, error) {
 		WorkingDir:  o.WorkDir,
 		Envs:        o.Env,
 		Mounts:      o.mounts(p),
+		Devices:     o.Devices.Nodes,
+		CDIDevices:  o.Devices.CDI,
 		Labels:      o.labels(p),
 		Annotations: map[string]string{},
 		LogPath:     filepath.Base(o.Name) + ".log",

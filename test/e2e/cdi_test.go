@@ -107,6 +107,17 @@ func TestDevicesOfVendorsComeByFieldAndByAnnotation(t *testing.T) {
 	}
 }
 
+func TestRunGivesDevices(t *testing.T) {
+	vendor(t, "run", "createRuntime")
+	got := try(t, "", "run", "--rm", "--device", "/dev/full:/dev/sub/full:w", "--device", "e2e.local/run=a", busybox, "/bin/sh", "-c", useGPU+"; ls /dev/sub")
+	if got.code != 0 || !strings.HasPrefix(got.stdout, "a 1.0\ndriver\nread-only\nwritable\n") || !strings.HasSuffix(got.stdout, "full\n") {
+		t.Errorf("got %v", got)
+	}
+	if got := try(t, "", "run", "--rm", "--device", "e2e.local/run=b", busybox, "true"); got.code != 125 || !strings.Contains(got.stderr, "e2e.local/run=b") {
+		t.Errorf("an unknown one: %v", got)
+	}
+}
+
 func TestDevicesOfVendorsInAUserNamespace(t *testing.T) {
 	dir := vendor(t, "userns", "createContainer")
 	config := sh("stat -c %u:%g /usr/lib/gpu; " + useGPU)
