@@ -53,8 +53,15 @@ func (b *builder) device(d *cri.Device) error {
 		return err
 	}
 	for _, n := range nodes {
+		source := n.Path
 		n.Path = path.Join(target, strings.TrimPrefix(n.Path, hostPath))
-		b.putDevice(n)
+		if b.inUserNamespace() && n.Path != source {
+			// No nodes can be made there, and the runtime would mount the host's of the
+			// same path, right or wrong.
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: n.Path, Type: "bind", Source: source, Options: []string{"bind", "rprivate", "nosuid", "noexec"}})
+		} else {
+			b.putDevice(n)
+		}
 		major, minor := n.Major, n.Minor
 		b.spec.Linux.Resources.Devices = append(b.spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
 			Allow: true, Type: n.Type, Major: &major, Minor: &minor, Access: access,

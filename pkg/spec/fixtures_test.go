@@ -41,6 +41,8 @@ func (fakeSystem) Devices(path string) ([]specs.LinuxDevice, error) {
 		return nodes, nil
 	case "/dev/fuse":
 		return nodes[:1], nil
+	case "/dev/dri/card0":
+		return nodes[1:2], nil
 	case "/dev/dri":
 		return nodes[1:], nil
 	}

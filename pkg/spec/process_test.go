@@ -143,6 +143,21 @@ func TestOOMScoreStaysWithinWhatTheHostAllows(t *testing.T) {
 	}
 }
 
+// The runtime would mount the host's device of the name that it has inside.
+func TestUserNamespacesGetDevicesByMounts(t *testing.T) {
+	in := input()
+	id := []*cri.IDMapping{{HostId: 100000, Length: 65536}}
+	in.Pod.Linux.SecurityContext = &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{UsernsOptions: &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: id, Gids: id}}}
+	in.Container.Devices = []*cri.Device{{HostPath: "/dev/dri/card0", ContainerPath: "/dev/gpu"}, {HostPath: "/dev/fuse"}}
+	s := build(t, in)
+	if m := mountAt(t, s, "/dev/gpu"); m.Source != "/dev/dri/card0" || m.Type != "bind" {
+		t.Errorf("got %+v", m)
+	}
+	if len(s.Linux.Devices) != 1 || s.Linux.Devices[0].Path != "/dev/fuse" || len(s.Linux.Resources.Devices) != 3 {
+		t.Errorf("nodes %v, rules %v", s.Linux.Devices, s.Linux.Resources.Devices)
+	}
+}
+
 func TestDevices(t *testing.T) {
 	in := input()
 	in.Container.Devices = []*cri.Device{{HostPath: "/dev/dri", ContainerPath: "/dev/gpu", Permissions: "r"}, {HostPath: "/dev/fuse"}}

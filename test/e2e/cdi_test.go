@@ -120,10 +120,11 @@ func TestRunGivesDevices(t *testing.T) {
 
 func TestDevicesOfVendorsInAUserNamespace(t *testing.T) {
 	dir := vendor(t, "userns", "createContainer")
-	config := sh("stat -c %u:%g /usr/lib/gpu; " + useGPU)
+	config := sh("head -c3 /dev/my/zero | wc -c; stat -c %u:%g /usr/lib/gpu; " + useGPU)
 	config.CDIDevices = []*cri.CDIDevice{{Name: "e2e.local/userns=a"}}
+	config.Devices = []*cri.Device{{HostPath: "/dev/zero", ContainerPath: "/dev/my/zero", Permissions: "r"}}
 	c := runPod(t, own, userNS).start(config)
-	if out := c.output(); !strings.HasPrefix(out, "0:0\na 1.0\ndriver\nread-only\nwritable\n") || !strings.Contains(out, "denied") {
+	if out := c.output(); !strings.HasPrefix(out, "3\n0:0\na 1.0\ndriver\nread-only\nwritable\n") || !strings.Contains(out, "denied") {
 		t.Errorf("got %q", out)
 	}
 	wantHook(t, dir, c)
