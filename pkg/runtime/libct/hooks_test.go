@@ -70,10 +70,11 @@ func TestHooksAreRunInTimeAndToldOfTheBundle(t *testing.T) {
 	s := baseSpec(t, "h1", "/bin/sleep", "1000")
 	out, inside := filepath.Join(t.TempDir(), "out"), filepath.Join(s.Root.Path, "tmp/out")
 	s.Annotations = map[string]string{"a": "b"}
+	s.Process.Env = append(s.Process.Env, "LD_LIBRARY_PATH=/tmp")
 	s.Hooks = &specs.Hooks{
 		Prestart:        []specs.Hook{noting("prestart", out, "")}, //nolint:staticcheck // vendors still write it
-		CreateRuntime:   []specs.Hook{noting("createRuntime", out, "")},
-		CreateContainer: []specs.Hook{noting("createContainer", out, "")},
+		CreateRuntime:   []specs.Hook{noting("createRuntime", out, `[ -z "$GOMAXPROCS" ]`)},
+		CreateContainer: []specs.Hook{noting("createContainer", out, `[ -z "$LD_LIBRARY_PATH" ] && ls / >/dev/null`)},
 		StartContainer:  []specs.Hook{noting("startContainer", "/tmp/out", "")},
 		Poststart:       []specs.Hook{noting("poststart", out, "")},
 		Poststop:        []specs.Hook{noting("poststop", out, "exit 1"), noting("poststop2", out, "")},

@@ -120,8 +120,9 @@ func (s *Store) Of(id string, labels []string) *Bundle {
 }
 
 // into tells libcontainer of the bundle, and leaves it the hooks that it runs well,
-// with a bound for each. One that names no environment gets PATH and none of ours;
-// those that run in the container have the container's.
+// with a bound for each. One that names no environment gets PATH, and neither our
+// variables nor, as it is root outside of it, the container's (CVE-2025-23266); those
+// that run in the container have the container's.
 func (b *Bundle) into(c *configs.Config) {
 	c.Labels = slices.DeleteFunc(c.Labels, func(l string) bool { return strings.HasPrefix(l, label) })
 	c.Labels = append(c.Labels, label+b.path)
