@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func vendor(t *testing.T, class, hook string) string {
 	// The kernel's log: no container may open it, but it wants no capability of who
 	// only writes.
 	err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777), unix.Mknod(filepath.Join(dir, "gpu"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 11))),
-		os.Chmod(filepath.Join(dir, "gpu"), 0o622), os.Mkdir(filepath.Join(dir, "lib"), 0o755), os.MkdirAll(filepath.Join(berth.Dir, "cdi"), 0o755))
+		os.Chmod(filepath.Join(dir, "gpu"), 0o622), os.Mkdir(filepath.Join(dir, "lib"), 0o755))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,10 +47,19 @@ func vendor(t *testing.T, class, hook string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(berth.Dir, "cdi", class+".json")
-	write(t, path, string(text))
-	t.Cleanup(func() { os.Remove(path) })
+	specify(t, class, string(text))
 	return dir
+}
+
+// specify gives the node a specification, until the end of the test.
+func specify(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(berth.Dir, "cdi", name+".json")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, text)
+	t.Cleanup(func() { os.Remove(path) })
 }
 
 // useGPU tells what the device of vendor gives.
@@ -130,10 +140,22 @@ func TestDevicesOfVendorsInAUserNamespace(t *testing.T) {
 	wantHook(t, dir, c)
 }
 
+func TestANetworkDeviceMovesIntoThePod(t *testing.T) {
+	if out, err := exec.Command("ip", "link", "add", "e2ecdi0", "type", "veth", "peer", "name", "e2ecdi1").CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", "e2ecdi1").Run() }) // it is gone with the pod
+	specify(t, "nic", `{"cdiVersion":"1.1.0","kind":"e2e.local/nic","devices":[{"name":"a","containerEdits":{"netDevices":[{"hostInterfaceName":"e2ecdi0","name":"rdma0"}]}}]}`)
+	config := sh("ls /sys/class/net")
+	config.CDIDevices = []*cri.CDIDevice{{Name: "e2e.local/nic=a"}}
+	if out := runPod(t, own).start(config).output(); !strings.Contains(out, "rdma0") {
+		t.Errorf("got %q", out)
+	}
+}
+
 func TestADeviceThatCannotBeGivenIsAClearError(t *testing.T) {
 	vendor(t, "broken", "createRuntime")
-	write(t, filepath.Join(berth.Dir, "cdi", "other.yaml"), "no specification")
-	t.Cleanup(func() { os.Remove(filepath.Join(berth.Dir, "cdi", "other.yaml")) })
+	specify(t, "other", "no specification")
 	p := runPod(t)
 	for device, part := range map[string]string{"e2e.local/broken=b": berth.Dir + "/cdi", "/dev/null": "VENDOR/CLASS=NAME"} {
 		config := sh("true")
@@ -143,9 +165,7 @@ func TestADeviceThatCannotBeGivenIsAClearError(t *testing.T) {
 			t.Errorf("%s: %v", device, err)
 		}
 	}
-	failing := `{"cdiVersion":"0.6.0","kind":"e2e.local/failing","devices":[{"name":"a","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/bin/sh","args":["sh","-c","echo no driver >&2; exit 1"]}]}}]}`
-	write(t, filepath.Join(berth.Dir, "cdi", "failing.json"), failing)
-	t.Cleanup(func() { os.Remove(filepath.Join(berth.Dir, "cdi", "failing.json")) })
+	specify(t, "failing", `{"cdiVersion":"0.6.0","kind":"e2e.local/failing","devices":[{"name":"a","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/bin/sh","args":["sh","-c","echo no driver >&2; exit 1"]}]}}]}`)
 	config := sh("true")
 	config.CDIDevices = []*cri.CDIDevice{{Name: "e2e.local/failing=a"}}
 	if err := p.createError(config); err == nil || !strings.Contains(err.Error(), "no driver") {
