@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -192,6 +193,30 @@ func TestChangesAreSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, r, errs.Invalid, a)
+}
+
+func TestDevicesMayBeAskedForAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "gpu.yaml", "cdiVersion: 0.6.0\nkind: vendor.com/gpu\ndevices:\n- {name: a, containerEdits: {env: [A=1], deviceNodes: [{path: /dev/gpu, hostPath: /dev/full}], mounts: [{hostPath: /a, containerPath: /a}]}}\n")
+	r := cdi.New([]string{dir})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 20 {
+				edits, err := r.For(container("vendor.com/gpu=a"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				s := bare()
+				s.Process.User.UID = 1
+				if edits.Apply(s); len(s.Linux.Devices) != 1 {
+					t.Errorf("devices %v", s.Linux.Devices)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestAContainerWithoutDevicesCostsNothing(t *testing.T) {
