@@ -148,17 +148,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err != nil {
 		return fail(err)
 	}
-	img, err := s.d.Images.Get(c.GetImage().GetImage())
-	if err == nil {
-		err = img.Runnable()
-	}
-	if err != nil {
-		return fail(err)
-	}
-	asked := cmp.Or(c.GetImage().GetUserSpecifiedImage(), c.GetImage().GetImage())
-	err = stage.Run(ctx, "signature policy", func(ctx context.Context) error {
-		return s.d.Images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace())
-	})
+	img, err := usableImage(ctx, s.d.Images, p, c.GetImage())
 	if err != nil {
 		return fail(err)
 	}
@@ -198,6 +188,21 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		LogPath: logPath, Stdin: c.GetStdin(), StdinOnce: c.GetStdinOnce(),
 	}
 	return k, request, in.User, nil
+}
+
+// usableImage returns a container's image, which its pod may use.
+func usableImage(ctx context.Context, images Images, p Pod, i *cri.ImageSpec) (image.Image, error) {
+	img, err := images.Get(i.GetImage())
+	if err == nil {
+		err = img.Runnable()
+	}
+	if err != nil {
+		return img, err
+	}
+	asked := cmp.Or(i.GetUserSpecifiedImage(), i.GetImage())
+	return img, stage.Run(ctx, "signature policy", func(ctx context.Context) error {
+		return images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace())
+	})
 }
 
 // input gathers what decides the specification. It mounts the root file system

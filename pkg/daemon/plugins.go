@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/berth-run/berth/pkg/cdi"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/nri"
@@ -15,7 +16,7 @@ import (
 
 // openPlugins prepares for NRI plugins, or returns nil where they are not wanted: a
 // standalone daemon leaves the node's directories alone.
-func openPlugins(o Options, facts host.Facts) (*nri.Service, error) {
+func openPlugins(o Options, facts host.Facts, devices *cdi.Registry) (*nri.Service, error) {
 	c := o.Config.NRI
 	if c.Enable == "off" || c.Enable == "auto" && o.Standalone {
 		return nil, nil
@@ -23,7 +24,7 @@ func openPlugins(o Options, facts host.Facts) (*nri.Service, error) {
 	return nri.New(nri.Options{
 		Version: o.Version, Socket: c.SocketPath, Plugins: c.PluginPath, Configs: c.PluginConfigPath,
 		RegistrationTimeout: c.PluginRegistrationTimeout.Duration, RequestTimeout: c.PluginRequestTimeout.Duration,
-		Validator: nri.Validator(c.DefaultValidator), Host: facts,
+		Validator: nri.Validator(c.DefaultValidator), Host: facts, Devices: devices,
 	})
 }
 

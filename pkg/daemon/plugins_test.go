@@ -57,7 +57,7 @@ func TestAStandaloneDaemonLeavesThePluginsOfTheNodeAlone(t *testing.T) {
 	for enable, want := range map[string]bool{"auto": false, "on": true, "off": false} {
 		o := Options{Config: testConfig(t), Standalone: true}
 		o.Config.NRI.Enable = enable
-		n, err := openPlugins(o, host.Facts{})
+		n, err := openPlugins(o, host.Facts{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,6 +46,7 @@ type services struct {
 	containers *container.Service
 	pods       *pod.Service
 	manifests  *manifest.Service
+	devices    *cdi.Registry
 	plugins    *nri.Service   // nil where NRI is off
 	streams    *stream.Server // nil where it could not listen
 
@@ -62,7 +63,7 @@ type services struct {
 // build opens every service and recovers. What it starts ends with life, and
 // running tells when it has. Where it fails it returns what is to be closed.
 func build(life context.Context, o Options, running *sync.WaitGroup) (*services, error) {
-	s := &services{o: o, started: time.Now(), facts: host.Probe()}
+	s := &services{o: o, started: time.Now(), facts: host.Probe(), devices: cdi.New(o.Config.Runtime.CDISpecDirs)}
 	var err error
 	if s.telemetry, err = telemetry.New(life, s.telemetryOptions()); err != nil {
 		return s, err
@@ -70,7 +71,7 @@ func build(life context.Context, o Options, running *sync.WaitGroup) (*services,
 	if err := s.openRuntime(life, running); err != nil {
 		return s, err
 	}
-	if s.plugins, err = openPlugins(s.o, s.facts); err != nil {
+	if s.plugins, err = openPlugins(s.o, s.facts, s.devices); err != nil {
 		return s, err
 	}
 	if err := s.openStores(life); err != nil {
@@ -148,7 +149,7 @@ func (s *services) openStores(life context.Context) (err error) {
 	}
 	s.containers, err = container.Open(container.Deps{
 		Root: c.Root, Runtime: s.runtime, Images: s.images, Host: s.facts, System: host.System{}, Handlers: handlerOptions(c.Runtime, s.driver),
-		Plugins: containerPlugins(s.plugins), Devices: cdi.New(c.Runtime.CDISpecDirs),
+		Plugins: containerPlugins(s.plugins), Devices: s.devices,
 	})
 	if err != nil {
 		return err

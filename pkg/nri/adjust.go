@@ -21,9 +21,6 @@ import (
 // before it is taken away. It fails for what it cannot do.
 func adjust(sp *specs.Spec, a *api.ContainerAdjustment, old *cri.LinuxContainerResources, h host.Facts) (*cri.LinuxContainerResources, error) {
 	l := a.GetLinux()
-	if devices := a.GetCDIDevices(); len(devices) > 0 {
-		return nil, fmt.Errorf("CDI device %s: %w", devices[0].GetName(), errs.Unsupported)
-	}
 	if err := adjustAnnotations(sp, a.GetAnnotations()); err != nil {
 		return nil, err
 	}

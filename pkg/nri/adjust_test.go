@@ -160,7 +160,6 @@ func TestNoAdjustmentChangesNothing(t *testing.T) {
 
 func TestWhatCannotBeAppliedIsRefused(t *testing.T) {
 	for name, f := range map[string]func(*api.ContainerAdjustment){
-		"CDI device":      func(a *api.ContainerAdjustment) { a.AddCDIDevice(&api.CDIDevice{Name: "vendor.com/gpu=0"}) },
 		"annotation org":  func(a *api.ContainerAdjustment) { a.AddAnnotation("org.systemd.property.X", "1") },
 		"block I/O":       func(a *api.ContainerAdjustment) { a.SetLinuxBlockIOClass("gold") },
 		"kernel memory":   func(a *api.ContainerAdjustment) { a.SetLinuxMemoryKernel(1) },

@@ -45,11 +45,27 @@ func (s containers) Create(ctx context.Context, c *container.Container, sp *spec
 	takeAway(reply.GetAdjust(), before, namesOf(self))
 	s.updates.put(&batch{updates: reply.GetUpdate()})
 	limits, err := adjust(sp, reply.GetAdjust(), c.Status.Resources, s.o.Host)
+	if err == nil {
+		err = s.addDevices(sp, reply.GetAdjust().GetCDIDevices())
+	}
 	if err != nil {
 		return fmt.Errorf("what NRI plugins ask for: %w", err)
 	}
 	c.Status.Resources = limits
 	return nil
+}
+
+// addDevices adds what CDI specifications say of the devices.
+func (s containers) addDevices(sp *specs.Spec, devices []*api.CDIDevice) error {
+	c := &cri.ContainerConfig{}
+	for _, d := range devices {
+		c.CDIDevices = append(c.CDIDevices, &cri.CDIDevice{Name: d.GetName()})
+	}
+	edits, err := s.o.Devices.For(c)
+	if err == nil {
+		edits.Apply(sp)
+	}
+	return err
 }
 
 // Update returns what plugins make of new limits.

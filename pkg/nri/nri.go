@@ -37,6 +37,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/berth-run/berth/pkg/cdi"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
@@ -60,6 +61,7 @@ type Options struct {
 	RegistrationTimeout, RequestTimeout time.Duration
 	Validator                           Validator
 	Host                                host.Facts
+	Devices                             *cdi.Registry // nil: none
 }
 
 // Node is what plugins are told about and may change.

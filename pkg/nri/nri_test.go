@@ -15,7 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/cdi"
 	"github.com/berth-run/berth/pkg/container"
+
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/nri"
 	"github.com/berth-run/berth/pkg/pod"
@@ -135,6 +137,29 @@ func TestWhatAPluginTakesAwayIsGone(t *testing.T) {
 	}
 	if got := r.Spec.Linux.Devices; len(got) != 1 || got[0].Path != "/dev/kept" {
 		t.Errorf("devices %v", got)
+	}
+}
+
+func TestPluginsAddDevicesOfVendors(t *testing.T) {
+	dir := t.TempDir()
+	text := `{"cdiVersion": "0.6.0", "kind": "vendor.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["GPU=0"]}}]}`
+	if err := os.WriteFile(filepath.Join(dir, "vendor.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := newNode(t, nri.Options{Devices: cdi.New([]string{dir})})
+	name := "vendor.com/gpu=0"
+	n.connect(&plugin{onCreate: func(*api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
+		a := &api.ContainerAdjustment{}
+		a.AddCDIDevice(&api.CDIDevice{Name: name})
+		return a, nil, nil
+	}})
+	r, _ := n.runtime.Request(n.create("c"))
+	if got := r.Spec.Process.Env; !slices.Contains(got, "GPU=0") {
+		t.Errorf("environment %q", got)
+	}
+	name = "vendor.com/gpu=1"
+	if _, err := n.tryCreate("d"); !errors.Is(err, errs.Invalid) || !strings.Contains(err.Error(), name) {
+		t.Errorf("unknown: %v", err)
 	}
 }
 

@@ -157,10 +157,8 @@ func (b *builder) check() error {
 // paths sets what of /proc and /sys is hidden or cannot be written. The lists
 // are kubelet's: empty ones mean procMount Unmasked.
 func (b *builder) paths() error {
-	if b.privileged() {
-		return nil
+	if !b.privileged() {
+		b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths = b.security.GetMaskedPaths(), b.security.GetReadonlyPaths()
 	}
-	b.spec.Linux.MaskedPaths = b.security.GetMaskedPaths()
-	b.spec.Linux.ReadonlyPaths = b.security.GetReadonlyPaths()
 	return nil
 }
