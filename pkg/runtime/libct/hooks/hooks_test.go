@@ -119,11 +119,19 @@ func TestRunEndsWithTheFirstThatFailsButForTheLast(t *testing.T) {
 
 func TestAHookThatDoesNotEndIsKilled(t *testing.T) {
 	second := 1
-	hook := shell("sleep 5 & sleep 1000")
+	file := t.TempDir() + "/pid"
+	hook := shell("sleep 1000 & echo $! > " + file + "; sleep 1000")
 	hook[0].Timeout = &second
 	began := time.Now()
 	err := made(t, &configs.Config{}, hook, nil).Run(t.Context(), Poststart, 1)
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 20*time.Second {
 		t.Errorf("got %v after %s", err, time.Since(began))
+	}
+	pid, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if program, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/cmdline"); len(program) > 0 {
+		t.Errorf("left is %q", program)
 	}
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // After is when a hook is run that is run here.
@@ -78,6 +80,8 @@ func run(ctx context.Context, h *specs.Hook, state []byte) error {
 		c.Env = environment()
 	}
 	c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = bytes.NewReader(state), &output, &output, outputWait
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // to end with all that it has started
+	c.Cancel = func() error { return unix.Kill(-c.Process.Pid, unix.SIGKILL) }
 	err := c.Run()
 	switch {
 	case ctx.Err() != nil:
