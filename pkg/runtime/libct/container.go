@@ -27,12 +27,12 @@ type container struct {
 	pidfd *os.File
 
 	seccomp *seccomp.Programs // the engine's
+	execs   cgroup.Subs
 
 	mu sync.Mutex
 	// fresh is libcontainer's own form, from Create until Start. It is large,
 	// and seldom needed later: load reads it again.
 	fresh *libcontainer.Container
-	busy  []string // sub-cgroups of execs that left processes behind
 }
 
 // get returns the container of that id, loading its state if an earlier worker
@@ -66,6 +66,7 @@ func (e *Engine) newContainer(id string, ct *libcontainer.Container) (*container
 		return nil, fmt.Errorf("state of container %s: %w", id, err)
 	}
 	c := &container{id: id, root: e.opts.Root, config: slim(ct.Config()), paths: state.CgroupPaths, pid: state.InitProcessPid, seccomp: e.seccomp}
+	c.execs.Parent = c.paths.Tracking()
 	fd, err := unix.PidfdOpen(c.pid, 0)
 	if err != nil {
 		return c, nil // it has ended: every verb says so by itself

@@ -4,14 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runc/libcontainer"
-
-	"github.com/berth-run/berth/pkg/errs"
 )
 
 // Freeze pauses or resumes all processes of the container. A container that is
@@ -55,21 +49,9 @@ func (e *Engine) OOMKills(id string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	dir, file := c.paths["memory"], "memory.oom_control"
-	if dir == "" {
-		dir, file = c.paths[""], "memory.events"
-	}
-	data, err := os.ReadFile(filepath.Join(dir, file))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, fmt.Errorf("memory cgroup of container %s: %w", id, errs.NotFound)
-	}
+	n, err := c.paths.OOMKills()
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("memory cgroup of container %s: %w", id, err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			return strconv.Atoi(strings.TrimSpace(n))
-		}
-	}
-	return 0, nil // Linux before 4.13 does not count
+	return n, nil
 }

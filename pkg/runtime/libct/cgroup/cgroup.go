@@ -12,10 +12,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
 )
 
 // Paths are a container's cgroups: by controller in v1, "" is the v2
@@ -29,6 +33,59 @@ func (p Paths) Tracking() string {
 		return unified
 	}
 	return p["freezer"]
+}
+
+// Freezer returns the file that freezes the container's processes, and what to
+// write into it. It is empty where the host has none.
+func (p Paths) Freezer() (file, frozen, thawed string) {
+	if dir := p["freezer"]; dir != "" {
+		return filepath.Join(dir, "freezer.state"), "FROZEN", "THAWED"
+	}
+	if dir := p[""]; dir != "" {
+		return filepath.Join(dir, "cgroup.freeze"), "1", "0"
+	}
+	return "", "", ""
+}
+
+// Thaw resumes a frozen container.
+func (p Paths) Thaw() error {
+	file, _, thawed := p.Freezer()
+	if file == "" {
+		return nil
+	}
+	state, err := os.ReadFile(file)
+	if gone(err) || err == nil && strings.TrimSpace(string(state)) == thawed {
+		return nil
+	}
+	if err == nil {
+		err = os.WriteFile(file, []byte(thawed), 0)
+	}
+	if errors.Is(err, unix.ENODEV) { // removed meanwhile
+		return nil
+	}
+	return err
+}
+
+// OOMKills returns how many processes the kernel has killed for memory in the
+// container's cgroup. errs.NotFound where there is none, any more.
+func (p Paths) OOMKills() (int, error) {
+	dir, file := p["memory"], "memory.oom_control"
+	if dir == "" {
+		dir, file = p[""], "memory.events"
+	}
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if gone(err) {
+		return 0, fmt.Errorf("%s: %w", dir, errs.NotFound)
+	}
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strconv.Atoi(strings.TrimSpace(n))
+		}
+	}
+	return 0, nil // Linux before 4.13 does not count
 }
 
 // hunts bounds the rounds in which processes of a cgroup that cannot kill are

@@ -84,6 +84,15 @@ func (d Driver) RemoveInit(ctx context.Context, path string) error {
 	return End(ctx, m)
 }
 
+// Paths returns where a cgroup is, by OCI's cgroupsPath.
+func (d Driver) Paths(path string) (Paths, error) {
+	m, err := d.init(path)
+	if err != nil {
+		return nil, err
+	}
+	return m.GetPaths(), nil
+}
+
 // End kills all processes of a cgroup and removes it.
 func End(ctx context.Context, m cgroups.Manager) error {
 	if dir := Paths(m.GetPaths()).Tracking(); dir != "" {
