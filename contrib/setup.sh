@@ -51,6 +51,8 @@ vm)
 	need busybox-static static /bin/busybox
 	need curl command -v curl
 	need mmdebstrap command -v mmdebstrap
+	need crun command -v crun
+	need runc command -v runc
 	;;
 esac
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct"
+	"github.com/berth-run/berth/pkg/runtime/oci"
 	"github.com/berth-run/berth/pkg/runtime/supervisor"
 )
 
@@ -82,7 +83,11 @@ func complete(o *supervisor.Options, flags *flag.FlagSet, level string) error {
 	systemd := o.CgroupDriver == "systemd"
 	bundles := filepath.Join(o.State, "bundles")
 	o.NewEngine = func(dir string) (runtime.Engine, error) {
-		return libct.New(libct.Options{Root: dir, Bundles: bundles, SystemdCgroup: systemd})
+		builtin, err := libct.New(libct.Options{Root: dir, Bundles: bundles, SystemdCgroup: systemd})
+		if err != nil {
+			return nil, err
+		}
+		return oci.New(builtin, oci.Options{Root: dir, SystemdCgroup: systemd})
 	}
 	return nil
 }

@@ -53,7 +53,11 @@ func (c *Client) DeletePod(ctx context.Context, id string) error {
 // Create implements Containers.
 func (c *Client) Create(ctx context.Context, r CreateRequest) (Container, error) {
 	var k Container
-	create := func() error { return c.do(ctx, VerbCreate, r, &k) }
+	verb := VerbCreate
+	if r.Command != nil {
+		verb = VerbCreateBy
+	}
+	create := func() error { return c.do(ctx, verb, r, &k) }
 	err := retryCreate(ctx, create, func() error { return c.id(ctx, VerbDelete, r.ID) })
 	return k, err
 }

@@ -32,6 +32,14 @@ type Engine interface {
 	EnginePods
 }
 
+// CommandEngine is an Engine that can also let an OCI runtime's command make a
+// container. All other methods find out by the id who made one.
+type CommandEngine interface {
+	Engine
+	// CreateBy is Create by a command. The OpenGate of a later Start is not called.
+	CreateBy(ctx context.Context, by Command, id string, spec *specs.Spec, io ProcessIO) (Process, error)
+}
+
 // OpenGate opens the FIFO at path for reading, without waiting. That lets the
 // process go, which ends should nobody have the FIFO open when it passes: another
 // process must have a copy of the descriptor, which the engine closes, before
@@ -73,11 +81,15 @@ type ProcessIO struct {
 	Width, Height uint16
 }
 
-// Process is a started process: a child of the caller. PIDFD is the caller's
-// to close, and is open before anybody may have reaped the process.
+// Process is a started process: a child of the caller, if Settle is nil. PIDFD is
+// the caller's to close, and is open before anybody may have reaped the process.
 type Process struct {
 	PID   int
 	PIDFD *os.File
+	// Settle lets go of a process that a command made and that is nobody's to reap
+	// before: it becomes a child of the nearest subreaper, who should have been told
+	// of it. It may be called more than once.
+	Settle func()
 }
 
 // ExecProcess is a process started by Engine.Exec. Its end is seen by the

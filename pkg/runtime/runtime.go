@@ -179,6 +179,16 @@ type CreateRequest struct {
 	Stdin bool `json:"stdin,omitempty"`
 	// StdinOnce closes stdin when the first attached client's stdin ends.
 	StdinOnce bool `json:"stdinOnce,omitempty"`
+	// Command makes the container instead of the built-in engine, where not nil.
+	Command *Command `json:"command,omitempty"`
+}
+
+// Command is a program with the command line of OCI runtimes, such as crun.
+type Command struct {
+	// Path is absolute.
+	Path string `json:"path"`
+	// Root is the directory of its state, on tmpfs, absolute.
+	Root string `json:"root"`
 }
 
 // Container is what the runtime knows of one container.

@@ -6,6 +6,9 @@ const (
 	VerbCreatePod = "CreatePod"
 	VerbDeletePod = "DeletePod"
 	VerbCreate    = "Create"
+	// VerbCreateBy is Create by a command: a berth-runtime that knows of none must
+	// not take it for another.
+	VerbCreateBy  = "CreateBy"
 	VerbStart     = "Start"
 	VerbKill      = "Kill"
 	VerbDelete    = "Delete"

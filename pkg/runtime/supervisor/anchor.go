@@ -33,6 +33,8 @@ type anchor struct {
 	store  store
 	listen int
 	lock   int
+	// strangers are the last that ended and were nobody's; see apply.
+	strangers []obituary
 
 	worker   int // pid, 0 where there is none
 	link     int // our end of the link, until it has been read to its end
@@ -151,7 +153,7 @@ func (a *anchor) run(signals <-chan os.Signal) int {
 				a.unlink()
 				break
 			}
-			a.store.apply(m)
+			a.apply(m)
 			trimmer.Touch()
 		case <-a.restart:
 			a.restart = nil

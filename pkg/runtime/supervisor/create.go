@@ -100,7 +100,7 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	undone.Push(func(context.Context) error { io.Close(); return nil })
 	var p runtime.Process
 	err = stage.Run(ctx, "init", func(ctx context.Context) (err error) {
-		p, err = w.engine.Create(ctx, r.ID, r.Spec, processIO(io.Child(), r.Spec.Process.ConsoleSize))
+		p, err = createBy(ctx, w.engine, r, processIO(io.Child(), r.Spec.Process.ConsoleSize))
 		return err
 	})
 	if err != nil {
@@ -125,7 +125,28 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 	})
 	undone.Push(func(context.Context) error { w.keeper.drop(r.ID); return nil })
 	w.keep(c)
+	settle(p)
 	return c, c.update(func(*record) error { return nil })
+}
+
+// createBy lets the built-in engine or a command make the process.
+func createBy(ctx context.Context, e runtime.Engine, r *runtime.CreateRequest, io runtime.ProcessIO) (runtime.Process, error) {
+	if r.Command == nil {
+		return e.Create(ctx, r.ID, r.Spec, io)
+	}
+	commands, ok := e.(runtime.CommandEngine)
+	if !ok {
+		return runtime.Process{}, fmt.Errorf("container %s by %s: %w", r.ID, r.Command.Path, errs.Unsupported)
+	}
+	return commands.CreateBy(ctx, *r.Command, r.ID, r.Spec, io)
+}
+
+// settle hands a process that is not our child over to the anchor, who has been
+// told of it.
+func settle(p runtime.Process) {
+	if p.Settle != nil {
+		p.Settle()
+	}
 }
 
 func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
@@ -139,6 +160,7 @@ func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {
 // discard ends a process that no record names.
 func (w *worker) discard(ctx context.Context, id string, p runtime.Process) error {
 	err := w.engine.Destroy(ctx, id)
+	settle(p)
 	fd := int(p.PIDFD.Fd())
 	exitCode(fd, "", p.PID, 0) // only to wait for it
 	pidfd.Reap(fd)

@@ -20,7 +20,7 @@ func (w *worker) handle(ctx context.Context, c *rpc.Call) (any, error) {
 		return w.list(), nil
 	case runtime.VerbEvents:
 		return nil, w.subscribe(ctx, c)
-	case runtime.VerbCreate:
+	case runtime.VerbCreate, runtime.VerbCreateBy:
 		return with(ctx, c, w.create)
 	case runtime.VerbStart:
 		return with(ctx, c, func(ctx context.Context, r runtime.IDRequest) (any, error) { return w.start(ctx, r.ID) })

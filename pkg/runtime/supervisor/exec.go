@@ -111,9 +111,16 @@ func (w *worker) awaitExec(ctx context.Context, keptAs string, p *runtime.ExecPr
 // watchExec calls then with the exit code once p has ended and been reaped.
 func (w *worker) watchExec(keptAs string, p *runtime.ExecProcess, then func(exit int32)) {
 	fd := int(p.PIDFD.Fd())
-	w.keeper.put(&entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}})
+	e := &entry{ID: keptAs, FDs: map[string]int{namePidfd: fd}}
+	journal := ""
+	if p.Settle != nil { // the anchor will be its parent, and tell its end
+		journal, e.PID = w.o.journal(keptAs), p.PID
+		e.Begun, _ = pidfd.Begun(p.PID) // it is there, dead or alive
+	}
+	w.keeper.put(e)
+	settle(p.Process)
 	w.exits.Watch(fd, func() {
-		exit := exitCode(fd, "", p.PID, 0)
+		exit := exitCode(fd, journal, p.PID, e.Begun)
 		pidfd.Reap(fd)
 		w.keeper.drop(keptAs, namePidfd)
 		_ = p.PIDFD.Close() // nothing was written to it

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"log/slog"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -34,16 +35,44 @@ func (a *anchor) bury(pid int, exit int32) {
 		a.worker = 0
 		return
 	}
+	since, err := pidfd.Begun(pid)
+	if err != nil {
+		return
+	}
+	end := obituary{PID: pid, Begun: since, Exit: exit}
 	for id, e := range a.store {
-		if e.PID != pid {
-			continue
+		if e.PID == pid && e.Begun == since {
+			a.journal(id, end)
+			return
 		}
-		since, err := pidfd.Begun(pid)
-		if err != nil || since != e.Begun {
-			continue
-		}
-		if err := statefile.Write(a.o.journal(id), &obituary{PID: pid, Begun: since, Exit: exit}); err != nil {
-			slog.Error("exit cannot be journalled", "container", id, "err", err)
+	}
+	a.strangers = append(a.strangers, end)
+	a.strangers = a.strangers[max(0, len(a.strangers)-maxStrangers):]
+}
+
+func (a *anchor) journal(id string, end obituary) {
+	if err := statefile.Write(a.o.journal(id), &end); err != nil {
+		slog.Error("exit cannot be journalled", "container", id, "err", err)
+	}
+}
+
+// maxStrangers bounds how many ends are remembered of processes that the worker has
+// not told of yet: what it says about a short-lived one may be read after the end.
+const maxStrangers = 64
+
+// apply does what the worker says.
+func (a *anchor) apply(m *message) {
+	a.store.apply(m)
+	if _, kept := a.store[m.ID]; !kept && strings.HasPrefix(m.ID, execPrefix) {
+		_ = forget(a.o.journal(m.ID)) // of an exec whose end is known, or the next worker does
+		return
+	}
+	if m.Op != opPut || m.PID == 0 {
+		return
+	}
+	for _, end := range a.strangers {
+		if end.PID == m.PID && end.Begun == m.Begun {
+			a.journal(m.ID, end)
 		}
 	}
 }
@@ -57,7 +86,7 @@ func (a *anchor) takeMessages() {
 				a.unlink()
 				return
 			}
-			a.store.apply(m)
+			a.apply(m)
 		default:
 			return
 		}

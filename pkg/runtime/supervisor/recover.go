@@ -32,6 +32,10 @@ type unfinished struct {
 // output: it returns what resume has to go on with. Lost execs are ended beside it,
 // until ctx ends.
 func (w *worker) recover(ctx context.Context, kept store) (all []unfinished) {
+	ends, _ := filepath.Glob(w.o.journal(execPrefix + "*")) // the pattern is good
+	for _, path := range ends {
+		_ = forget(path) // nobody waits for it any more
+	}
 	for id, e := range kept {
 		if strings.HasPrefix(id, execPrefix) {
 			w.endExec(ctx, e)

@@ -1,0 +1,125 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+)
+
+// start lets the process go. errs.Conflict unless it is waiting for that: after a
+// restart a start is repeated that may have been done.
+func (c *container) start(ctx context.Context) error {
+	if c.ended(0) {
+		return fmt.Errorf("start: %w", c.stopped())
+	}
+	if err := c.run(ctx, "start", c.id); err != nil {
+		return fmt.Errorf("start container %s: %w: %w", c.id, err, errs.Conflict)
+	}
+	return nil
+}
+
+// signal leaves the first process to the command, which may stand for another one
+// in a virtual machine. Killing needs no command.
+func (c *container) signal(ctx context.Context, sig int, all bool) error {
+	if sig == int(unix.SIGKILL) {
+		return c.kill(all)
+	}
+	if all {
+		return c.signalAll(unix.Signal(sig))
+	}
+	if c.ended(0) {
+		return nil
+	}
+	if err := c.run(ctx, "kill", c.id, strconv.Itoa(sig)); err != nil && !c.ended(0) {
+		return fmt.Errorf("signal container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// signalAll signals who is in the cgroup now. Who is gone gets none.
+func (c *container) signalAll(sig unix.Signal) error {
+	pids, err := cgroup.Processes(c.note.Tracking)
+	if err != nil {
+		return fmt.Errorf("signal container %s: %w", c.id, err)
+	}
+	for _, pid := range pids {
+		if killErr := unix.Kill(pid, sig); killErr != nil && !errors.Is(killErr, unix.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("signal process %d of container %s: %w", pid, c.id, killErr))
+		}
+	}
+	return err
+}
+
+// kill ends the first process, or all, frozen ones too. A cgroup may be missing in
+// a hierarchy that the command does not use.
+func (c *container) kill(all bool) error {
+	var err error
+	if c.pidfd != nil {
+		err = unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	}
+	if errors.Is(err, unix.ESRCH) {
+		err = nil
+	}
+	err = errors.Join(err, c.paths.Thaw())
+	for _, dir := range []string{c.paths["freezer"], c.paths[""]} {
+		if all && dir != "" {
+			err = errors.Join(err, cgroup.Kill(dir))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("kill container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+func (c *container) freeze(ctx context.Context, frozen bool) error {
+	verb := "resume"
+	if frozen {
+		verb = "pause"
+	}
+	if c.ended(0) {
+		return c.stopped()
+	}
+	if err := c.run(ctx, verb, c.id); err != nil {
+		return fmt.Errorf("%s container %s: %w", verb, c.id, err)
+	}
+	return nil
+}
+
+func (c *container) update(ctx context.Context, r runtime.UpdateRequest) error {
+	if c.ended(0) {
+		return c.stopped()
+	}
+	if r.Resources != nil {
+		data, err := json.Marshal(r.Resources)
+		if err != nil {
+			return err
+		}
+		path := c.path("resources.json")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return err
+		}
+		if err := c.run(ctx, "update", "--resources", path, c.id); err != nil {
+			return fmt.Errorf("update container %s: %w", c.id, err)
+		}
+	}
+	if r.OOMScoreAdj == nil {
+		return nil
+	}
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.note.PID), []byte(strconv.Itoa(*r.OOMScoreAdj)), 0)
+	// The process was ours when the write was done, or it hit nobody: a pid is not
+	// given again before it is reaped.
+	if c.ended(0) {
+		return c.stopped()
+	}
+	return err
+}
