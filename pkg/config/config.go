@@ -91,6 +91,13 @@ type Runtime struct {
 
 // Handler is what one runtime handler does differently.
 type Handler struct {
+	// Path of an OCI runtime's program, absolute or a name in PATH; empty:
+	// berth-runtime makes the containers itself.
+	Path string `toml:"path"`
+	// Root is the directory of that program's state; see StateOf.
+	Root string `toml:"root"`
+	// SeccompProfile replaces Runtime.SeccompProfile where not empty.
+	SeccompProfile string `toml:"seccomp_profile"`
 	// Annotations are the keys that reach the runtime; a final * matches any
 	// ending.
 	Annotations                  []string `toml:"annotations"`
@@ -229,6 +236,14 @@ func (c Config) Socket() string {
 
 // DebugSocket returns the path of the socket with profiles, metrics and health.
 func (c Config) DebugSocket() string { return c.State + "/debug.sock" }
+
+// StateOf returns the directory of the state of a handler's program.
+func (c Config) StateOf(handler string) string {
+	if root := c.Runtime.Handlers[handler].Root; root != "" {
+		return root
+	}
+	return c.State + "/oci/" + handler
+}
 
 // Default returns the configuration that holds without a file.
 func Default() Config {

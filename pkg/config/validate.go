@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -81,8 +82,10 @@ func (r Runtime) validate(v *validation) {
 	for _, name := range r.DefaultCapabilities {
 		v.check(strings.HasPrefix(name, "CAP_"), "runtime.default_capabilities", "%q does not begin with CAP_", name)
 	}
-	v.check(slices.Contains([]string{"unconfined", "runtime/default"}, r.SeccompProfile) || filepath.IsAbs(r.SeccompProfile),
-		"runtime.seccomp_profile", `%q is neither "unconfined", "runtime/default" nor an absolute path`, r.SeccompProfile)
+	v.seccomp("runtime.seccomp_profile", r.SeccompProfile)
+	for name, h := range r.Handlers {
+		h.validate(v, name)
+	}
 	v.check(r.OOMScoreAdjMin >= -1000 && r.OOMScoreAdjMin <= 1000,
 		"runtime.oom_score_adj_min", "%d is not within -1000 and 1000", r.OOMScoreAdjMin)
 	v.check(r.PidsLimit >= 0, "runtime.pids_limit", "%d is negative", r.PidsLimit)
@@ -91,6 +94,27 @@ func (r Runtime) validate(v *validation) {
 	}
 	for name := range r.DefaultUlimits {
 		v.check(slices.Contains(ulimitNames, name), "runtime.default_ulimits", "%q is no resource", name)
+	}
+}
+
+// builtin is the handler that berth-runtime always serves itself.
+const builtin = "berth"
+
+// handlerName is what a RuntimeClass can name.
+var handlerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func (h Handler) validate(v *validation, name string) {
+	key := "runtime.handlers." + name + "."
+	v.check(h.Path == "" || name != builtin, key+"path", "this handler is the built-in one")
+	v.check(h.Path == "" || handlerName.MatchString(name), key+"path", "%q is no name that a RuntimeClass can give", name)
+	v.check(!strings.Contains(h.Path, "/") || filepath.IsAbs(h.Path) && filepath.Clean(h.Path) == h.Path,
+		key+"path", "%q is neither an absolute, clean path nor a name", h.Path)
+	v.check(h.Root == "" || h.Path != "", key+"root", "means nothing without path")
+	if h.Root != "" {
+		v.absolute(key+"root", h.Root)
+	}
+	if h.SeccompProfile != "" {
+		v.seccomp(key+"seccomp_profile", h.SeccompProfile)
 	}
 }
 
@@ -155,6 +179,11 @@ func (v *validation) check(ok bool, key, format string, args ...any) {
 	if !ok {
 		*v = append(*v, fmt.Errorf("%s: %s: %w", key, fmt.Sprintf(format, args...), errs.Invalid))
 	}
+}
+
+func (v *validation) seccomp(key, profile string) {
+	v.check(slices.Contains([]string{"unconfined", "runtime/default"}, profile) || filepath.IsAbs(profile),
+		key, `%q is neither "unconfined", "runtime/default" nor an absolute path`, profile)
 }
 
 func (v *validation) absolute(key, path string) {

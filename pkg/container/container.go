@@ -98,6 +98,32 @@ type Deps struct {
 	Handlers map[string]spec.Options
 	// Plugins may be nil.
 	Plugins Plugins
+	// Commands finds the programs of handlers; nil: there are none.
+	Commands Commands
+}
+
+// Commands finds what makes the containers of runtime handlers.
+type Commands interface {
+	// Command returns errs.Unavailable where the handler's program is not there.
+	Command(ctx context.Context, handler string) (Command, error)
+}
+
+// Command is what makes the containers of a runtime handler. The zero value is
+// berth-runtime itself.
+type Command struct {
+	*runtime.Command
+	// What the program says that it can do.
+	RecursiveReadOnly, UserNamespaces bool
+}
+
+// Lower takes from the facts what the program does not know.
+func (c Command) Lower(f host.Facts) host.Facts {
+	if c.Command != nil {
+		f.RecursiveReadOnly = f.RecursiveReadOnly && c.RecursiveReadOnly
+		f.UserNamespaces = f.UserNamespaces && c.UserNamespaces
+		f.IDMapMounts = f.IDMapMounts && c.UserNamespaces
+	}
+	return f
 }
 
 // EventType says what happened to a container.

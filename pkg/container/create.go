@@ -161,10 +161,17 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		return fail(err)
 	}
 	undone.Push(func(ctx context.Context) error { return s.d.Images.Unmount(ctx, id) })
+	var by Command
+	if s.d.Commands != nil {
+		if by, err = s.d.Commands.Command(ctx, p.Handler); err != nil {
+			return fail(err)
+		}
+	}
 	in, err := s.input(ctx, id, p, c, img)
 	if err != nil {
 		return fail(err)
 	}
+	in.Host = by.Lower(in.Host)
 	volumeImages, err := imageVolumes(ctx, s.d.Images, &in)
 	if err != nil {
 		return fail(err)
@@ -185,7 +192,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	}
 	request = runtime.CreateRequest{
 		ID: id, PodID: p.ID, Spec: sp,
-		LogPath: logPath, Stdin: c.GetStdin(), StdinOnce: c.GetStdinOnce(),
+		LogPath: logPath, Stdin: c.GetStdin(), StdinOnce: c.GetStdinOnce(), Command: by.Command,
 	}
 	return k, request, in.User, nil
 }

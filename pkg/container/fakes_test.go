@@ -102,7 +102,9 @@ type node struct {
 	host    host.Facts   // from the next restart on
 	plugins container.Plugins
 	devices string // directory of CDI specifications
-	stop    func()
+	// commands are those of handlers, from the next restart on.
+	commands container.Commands
+	stop     func()
 }
 
 func newNode(t *testing.T) *node {
@@ -125,7 +127,7 @@ func (n *node) restart() {
 	}
 	s, err := container.Open(container.Deps{
 		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options}, Host: n.host,
-		Plugins: n.plugins, Devices: cdi.New([]string{n.devices}),
+		Plugins: n.plugins, Devices: cdi.New([]string{n.devices}), Commands: n.commands,
 	})
 	if err != nil {
 		n.t.Fatal(err)

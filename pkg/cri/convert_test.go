@@ -312,7 +312,9 @@ func TestStatusTellsWhatIsNotReady(t *testing.T) {
 func TestStatusNamesHandlersAndFeatures(t *testing.T) {
 	n := Node{
 		Runtime: &runtimetest.Fake{}, Network: fakeNetwork{}, CgroupDriver: "cgroupfs", Info: map[string]any{"host": 1},
-		Handlers: []Handler{{Name: "", RecursiveReadOnly: true}, {Name: "berth", RecursiveReadOnly: true, UserNamespaces: true}},
+		Handlers: func(context.Context) []Handler {
+			return []Handler{{Name: "", RecursiveReadOnly: true}, {Name: "berth", RecursiveReadOnly: true, UserNamespaces: true}, {Name: "crun", Err: errors.New("no crun")}}
+		},
 	}
 	resp, err := n.Status(t.Context(), &runtimeapi.StatusRequest{Verbose: true})
 	if err != nil {
@@ -321,6 +323,12 @@ func TestStatusNamesHandlersAndFeatures(t *testing.T) {
 	want := []*runtimeapi.RuntimeHandler{
 		{Name: "", Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}},
 		{Name: "berth", Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}},
+		{Name: "crun", Features: &runtimeapi.RuntimeHandlerFeatures{}},
+	}
+	for _, c := range resp.Status.Conditions {
+		if missing := c.Type == "RuntimeHandlersReady"; c.Status == missing || missing != strings.Contains(c.Message, "no crun") {
+			t.Errorf("condition %v", c)
+		}
 	}
 	if diff := cmp.Diff(want, resp.RuntimeHandlers, protocmp.Transform()); diff != "" {
 		t.Error(diff)

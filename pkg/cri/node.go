@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -35,6 +36,8 @@ type Handler struct {
 	Name              string
 	RecursiveReadOnly bool
 	UserNamespaces    bool
+	// Err is why it cannot make containers now, or nil.
+	Err error
 }
 
 // Node answers what kubelet asks of the node as a whole.
@@ -43,8 +46,9 @@ type Node struct {
 	Build   string
 	Runtime runtime.Runtime
 	Network Network
-	// Handlers are the runtime handlers, "" for the default one among them.
-	Handlers []Handler
+	// Handlers returns the runtime handlers, "" for the default one among them; nil:
+	// nothing is told of them.
+	Handlers func(context.Context) []Handler
 	// CgroupDriver is what kubelet must be set to: "systemd" or "cgroupfs".
 	CgroupDriver string
 	// Info is added to a verbose Status, each value as JSON.
@@ -83,14 +87,19 @@ const statusTimeout = 2 * time.Second
 // there is a network.
 func (n *Node) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	version, err := n.runtimeVersion(ctx)
+	var all []Handler
+	if n.Handlers != nil {
+		all = n.Handlers(ctx)
+	}
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", err),
 			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", n.Network.Status(ctx)),
+			condition(handlersReady, "RuntimeHandlerNotReady", handlersError(all)),
 		}},
-		RuntimeHandlers: handlers(n.Handlers),
+		RuntimeHandlers: handlers(all),
 		Features: &runtimeapi.RuntimeFeatures{
-			SupplementalGroupsPolicy: true, MountOptions: true, UserNamespacesHostNetwork: userNamespaces(n.Handlers),
+			SupplementalGroupsPolicy: true, MountOptions: true, UserNamespacesHostNetwork: userNamespaces(all),
 		},
 	}
 	if !r.GetVerbose() {
@@ -122,6 +131,20 @@ func handlers(all []Handler) []*runtimeapi.RuntimeHandler {
 		out = append(out, &runtimeapi.RuntimeHandler{Name: h.Name, Features: features})
 	}
 	return out
+}
+
+// handlersReady is a condition of Berth's own, which kubelet only passes over: pods
+// of other handlers run.
+const handlersReady = "RuntimeHandlersReady"
+
+func handlersError(all []Handler) error {
+	var list []error
+	for _, h := range all {
+		if h.Name != "" { // the default has a name, too
+			list = append(list, h.Err)
+		}
+	}
+	return errors.Join(list...)
 }
 
 func userNamespaces(all []Handler) bool {

@@ -34,6 +34,9 @@ func (s *services) advice(ctx context.Context) []admin.Advice {
 	for _, a := range append(s.facts.Advise(), host.Sysctls(host.ReadText)...) {
 		add(admin.Advice(a))
 	}
+	for _, err := range s.commands.missing(ctx) {
+		add(admin.Advice{What: err.Error(), Do: "install it, or take the handler out of the configuration"})
+	}
 	for _, limit := range v.Limits {
 		add(admin.Advice{What: "berth-runtime: " + limit, Do: "run berth-runtime with all capabilities, as the unit in contrib/systemd does"})
 	}

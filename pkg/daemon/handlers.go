@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"cmp"
+	"context"
 	"maps"
 	"os"
 	"slices"
@@ -21,7 +23,7 @@ func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 	all := map[string]spec.Options{}
 	for name, h := range c.Handlers {
 		o := spec.Options{
-			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: c.SeccompProfile, AppArmorProfile: c.AppArmorProfile,
+			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: cmp.Or(h.SeccompProfile, c.SeccompProfile), AppArmorProfile: c.AppArmorProfile,
 			PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
 			Annotations: h.Annotations, PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
 		}
@@ -35,10 +37,14 @@ func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 }
 
 // reportedHandlers is what Status tells of them.
-func reportedHandlers(c config.Runtime, facts host.Facts) []cri.Handler {
+func reportedHandlers(ctx context.Context, c *commands, facts host.Facts) []cri.Handler {
 	var out []cri.Handler
-	for _, name := range append([]string{""}, handlerNames(c)...) {
-		out = append(out, cri.Handler{Name: name, RecursiveReadOnly: facts.RecursiveReadOnly, UserNamespaces: facts.UserNamespacePods()})
+	for _, name := range append([]string{""}, handlerNames(c.config.Runtime)...) {
+		by, err := c.Command(ctx, name)
+		able := by.Lower(facts)
+		out = append(out, cri.Handler{
+			Name: name, RecursiveReadOnly: err == nil && able.RecursiveReadOnly, UserNamespaces: err == nil && able.UserNamespacePods(), Err: err,
+		})
 	}
 	return out
 }

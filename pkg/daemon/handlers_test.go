@@ -13,6 +13,7 @@ import (
 func TestTheConfigurationReachesEveryHandler(t *testing.T) {
 	c := config.Default().Runtime
 	c.Handlers["plain"] = config.Handler{Annotations: []string{"a*"}, PrivilegedWithoutHostDevices: true}
+	c.Handlers["unconfined"] = config.Handler{SeccompProfile: "unconfined"}
 	c.DefaultHandler = "plain"
 	c.SeccompProfile, c.AppArmorProfile, c.PidsLimit, c.OOMScoreAdjMin = "runtime/default", "profile", 7, -5
 	c.DefaultUlimits = map[string]config.Ulimit{"nofile": {Soft: 1, Hard: 2}, "core": {Soft: 3, Hard: 4}}
@@ -29,12 +30,15 @@ func TestTheConfigurationReachesEveryHandler(t *testing.T) {
 	if diff := cmp.Diff(all["plain"], all[""]); diff != "" {
 		t.Errorf("the default one: %s", diff)
 	}
-	if diff := cmp.Diff([]string{"berth", "plain"}, handlerNames(c)); diff != "" || len(all) != 3 {
+	if diff := cmp.Diff([]string{"berth", "plain", "unconfined"}, handlerNames(c)); diff != "" || len(all) != 4 {
 		t.Errorf("%d handlers: %s", len(all), diff)
 	}
+	if p := all["unconfined"].SeccompUnset; p != "unconfined" {
+		t.Errorf("seccomp profile of a handler of its own: %q", p)
+	}
 	facts := host.Facts{RecursiveReadOnly: true, UserNamespaces: true, IDMapMounts: true, OverlayIDMap: true}
-	reported := reportedHandlers(c, facts)
-	if len(reported) != 3 || reported[0].Name != "" || !reported[2].UserNamespaces || !reported[2].RecursiveReadOnly {
+	reported := reportedHandlers(t.Context(), newCommands(config.Config{Runtime: c}), facts)
+	if len(reported) != 4 || reported[0].Name != "" || !reported[2].UserNamespaces || !reported[2].RecursiveReadOnly {
 		t.Errorf("reported: %v", reported)
 	}
 }

@@ -38,6 +38,8 @@ type services struct {
 	started time.Time
 	facts   host.Facts
 	driver  string // of cgroups
+	// commands are the programs of runtime handlers.
+	commands *commands
 
 	telemetry  *telemetry.Telemetry
 	runtime    *runtime.Client
@@ -63,7 +65,10 @@ type services struct {
 // build opens every service and recovers. What it starts ends with life, and
 // running tells when it has. Where it fails it returns what is to be closed.
 func build(life context.Context, o Options, running *sync.WaitGroup) (*services, error) {
-	s := &services{o: o, started: time.Now(), facts: host.Probe(), devices: cdi.New(o.Config.Runtime.CDISpecDirs)}
+	s := &services{o: o, started: time.Now(), facts: host.Probe(), devices: cdi.New(o.Config.Runtime.CDISpecDirs), commands: newCommands(o.Config)}
+	for _, err := range s.commands.missing(life) {
+		klog.FromContext(life).Error(err, "Pods of a runtime handler cannot run until its program is there")
+	}
 	var err error
 	if s.telemetry, err = telemetry.New(life, s.telemetryOptions()); err != nil {
 		return s, err
@@ -149,14 +154,14 @@ func (s *services) openStores(life context.Context) (err error) {
 	}
 	s.containers, err = container.Open(container.Deps{
 		Root: c.Root, Runtime: s.runtime, Images: s.images, Host: s.facts, System: host.System{}, Handlers: handlerOptions(c.Runtime, s.driver),
-		Plugins: containerPlugins(s.plugins), Devices: s.devices,
+		Plugins: containerPlugins(s.plugins), Devices: s.devices, Commands: s.commands,
 	})
 	if err != nil {
 		return err
 	}
 	s.pods, err = pod.Open(pod.Deps{
 		Root: c.Root, State: c.State, NetNSDir: c.Network.NetNSDir, Runtime: s.runtime, Network: s.network, Containers: s.containers,
-		Handlers: handlerNames(c.Runtime), CgroupDriver: s.driver, DefaultSysctls: c.Runtime.DefaultSysctls,
+		Handlers: handlerNames(c.Runtime), Commands: s.commands, CgroupDriver: s.driver, DefaultSysctls: c.Runtime.DefaultSysctls,
 		Plugins: podPlugins(s.plugins),
 	})
 	return err
@@ -202,7 +207,8 @@ func (s *services) recover(life context.Context, running *sync.WaitGroup) {
 func (s *services) translate() {
 	c := s.o.Config
 	s.node = &cri.Node{
-		Build: s.o.Version, Runtime: s.runtime, Network: s.network, Handlers: reportedHandlers(c.Runtime, s.facts),
+		Build: s.o.Version, Runtime: s.runtime, Network: s.network,
+		Handlers:     func(ctx context.Context) []cri.Handler { return reportedHandlers(ctx, s.commands, s.facts) },
 		CgroupDriver: s.driver, Info: map[string]any{"config": c, "host": s.facts},
 	}
 	s.criContainers = &cri.Containers{Service: s.containers, Pods: s.pods, Images: s.images}

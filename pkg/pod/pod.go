@@ -93,6 +93,8 @@ type Deps struct {
 	Containers *container.Service
 	// Handlers are the runtime handlers that exist, beside "".
 	Handlers []string
+	// Commands finds the programs of handlers; nil: there are none.
+	Commands container.Commands
 	// CgroupDriver is "cgroupfs" or "systemd".
 	CgroupDriver string
 	// DefaultSysctls are set in every pod that leaves them open.

@@ -98,7 +98,8 @@ type node struct {
 	runtime     pinner
 	network     *fakeNetwork
 	containers  *container.Service
-	plugins     pod.Plugins // from the next restart on
+	plugins     pod.Plugins        // from the next restart on
+	commands    container.Commands // from the next restart on
 	stop        func()
 }
 
@@ -144,7 +145,7 @@ func (n *node) restart() {
 	}
 	n.Service, err = pod.Open(pod.Deps{
 		Root: n.root, State: n.state, NetNSDir: n.netns, Runtime: n.runtime, Network: n.network, Containers: n.containers,
-		Handlers: []string{"berth"}, CgroupDriver: spec.Cgroupfs, Plugins: n.plugins,
+		Handlers: []string{"berth"}, Commands: n.commands, CgroupDriver: spec.Cgroupfs, Plugins: n.plugins,
 	})
 	if err == nil {
 		err = n.Recover(n.t.Context())

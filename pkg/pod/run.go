@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/network"
+	"github.com/berth-run/berth/pkg/spec"
 )
 
 // Run makes a pod and returns its id once the pod is ready. An equal call that
@@ -29,6 +31,9 @@ import (
 // runtime handler.
 func (s *Service) Run(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
 	if err := s.validate(config, handler); err != nil {
+		return "", err
+	}
+	if err := usable(ctx, s.d.Commands, config, handler); err != nil {
 		return "", err
 	}
 	key := nameKey(config)
@@ -79,6 +84,21 @@ func (s *Service) validate(config *cri.PodSandboxConfig, handler string) error {
 		return err
 	}
 	return checkHostname(config.GetHostname())
+}
+
+// usable refuses a pod whose containers the handler's program could not make.
+func usable(ctx context.Context, commands container.Commands, config *cri.PodSandboxConfig, handler string) error {
+	if commands == nil {
+		return nil
+	}
+	by, err := commands.Command(ctx, handler)
+	if err != nil || by.Command == nil || by.UserNamespaces {
+		return err
+	}
+	if _, _, own, err := spec.UserNamespace(config); err != nil || own {
+		return errors.Join(err, fmt.Errorf("user namespace of the pod: %s, which its runtime handler stands for, does not say that it knows idmapped mounts: %w", by.Path, errs.Unsupported))
+	}
+	return nil
 }
 
 // maxHostname is the kernel's bound.

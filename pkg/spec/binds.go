@@ -147,7 +147,7 @@ func (b *builder) bindAccess(m *cri.Mount) (string, error) {
 	case m.GetPropagation() != cri.MountPropagation_PROPAGATION_PRIVATE:
 		return "", fmt.Errorf("recursive read-only mount with propagation: %w", errs.Invalid)
 	case !b.Host.RecursiveReadOnly:
-		return "", fmt.Errorf("%w: the kernel has no mount_setattr: %w", crierrors.ErrRROUnsupported, errs.Unsupported)
+		return "", fmt.Errorf("%w: the kernel has no mount_setattr, or the program of the runtime handler does not know of it: %w", crierrors.ErrRROUnsupported, errs.Unsupported)
 	}
 	return "rro", nil
 }
