@@ -44,7 +44,7 @@ func TestAHandlerChangesWhatItIsConfiguredTo(t *testing.T) {
 
 func TestOnlyHandlersThatExistAreTaken(t *testing.T) {
 	config := podConfig(t)
-	for _, name := range []string{"runc", "berth ", "../berth"} {
+	for _, name := range []string{"kata", "berth ", "../berth"} {
 		_, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: name})
 		if code(err) != codes.NotFound || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "careful") {
 			t.Errorf("%q: %v", name, err)
@@ -71,7 +71,13 @@ func TestHandlersAreListedWithTheDefaultFirst(t *testing.T) {
 	for _, h := range r.RuntimeHandlers {
 		names = append(names, h.Name)
 	}
-	if diff := cmp.Diff([]string{"", "berth", "careful"}, names); diff != "" {
+	want := []string{"", "berth", "careful"}
+	for _, name := range []string{"crun", "movable", "runc"} {
+		if strings.Contains(commandHandlers(t.TempDir()), "."+name+"]") {
+			want = append(want, name)
+		}
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -42,7 +42,7 @@ enable = "on"
 socket_path = "%[1]s/nri.sock"
 plugin_path = "%[1]s/nri"
 plugin_config_path = "%[1]s/nri.d"
-`, dir, collectorAddress)}
+`, dir, collectorAddress) + commandHandlers(dir)}
 }
 
 func TestMain(m *testing.M) {
