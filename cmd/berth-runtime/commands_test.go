@@ -41,7 +41,7 @@ func withCommands(t *testing.T, test func(t *testing.T, c *commanding, state str
 			for _, pattern := range []string{by.Root + "/*", state + "/runtime/engine/.oci/*", state + "/runtime/exits/*"} {
 				testutil.Await(t, 10*time.Second, func() error { // the anchor may be behind
 					left, err := filepath.Glob(pattern)
-					left = slices.DeleteFunc(left, func(path string) bool { return filepath.Base(path) == ".sockets" })
+					left = slices.DeleteFunc(left, func(path string) bool { return strings.HasPrefix(filepath.Base(path), ".") })
 					if err != nil || len(left) > 0 {
 						return fmt.Errorf("left over: %q, %w", left, err)
 					}
@@ -284,6 +284,10 @@ func TestAWorkerThatIsKilledWhileACommandRuns(t *testing.T) {
 		}
 		p := *spec.Process
 		p.Args = []string{"/bin/busybox", "sh", "-c", "sleep 4713; true"}
+		r, err := c.Exec(t.Context(), runtime.ExecRequest{ID: "c", Process: &p, Timeout: 300 * time.Millisecond})
+		if err != nil || !r.TimedOut {
+			t.Errorf("a timeout while the command runs: %+v, %v", r, err)
+		}
 		err = kill(func() error {
 			_, err := c.Exec(t.Context(), runtime.ExecRequest{ID: "c", Process: &p})
 			return err

@@ -57,7 +57,7 @@ func eachCommand(t *testing.T, test func(t *testing.T, p *pod), change ...func(*
 				for _, pattern := range []string{"oci/" + name + "/*", "runtime/engine/.oci/*", "runtime/exits/:exec*"} {
 					eventually(t, func() error {
 						left, err := filepath.Glob(filepath.Join(berth.State(), pattern))
-						left = slices.DeleteFunc(left, func(path string) bool { return filepath.Base(path) == ".sockets" })
+						left = slices.DeleteFunc(left, func(path string) bool { return strings.HasPrefix(filepath.Base(path), ".") })
 						if err != nil || len(left) > 0 {
 							return fmt.Errorf("left over: %q, %w", left, err)
 						}

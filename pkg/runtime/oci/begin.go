@@ -11,13 +11,12 @@ import (
 )
 
 // begin runs a verb that makes a process of that name, and calls made before
-// anybody may have reaped that. Where it fails, a process that has been made is
-// left to the caller. The pid is in a file meanwhile, should this worker be killed.
+// anybody may have reaped that. Where it fails, or this worker is killed, a process
+// that has been made is left to who finds its pid in the file of that name.
 func (c *container) begin(ctx context.Context, io runtime.ProcessIO, verb, name string, made func(pid int) error, args ...string) (runtime.Process, error) {
 	pidFile := c.path(pidPrefix + name)
 	args = append(args, "--pid-file", pidFile)
-	defer func() { _ = os.Remove(pidFile) }() // or it goes with the container
-	pass := func() error { return nil }
+	pass := func(bool) error { return nil }
 	if io.Console != nil {
 		socket, passMaster, err := console(c.sockets, io)
 		if err != nil {
@@ -31,10 +30,10 @@ func (c *container) begin(ctx context.Context, io runtime.ProcessIO, verb, name 
 	}
 	env := environment()
 	if verb == "exec" { // crun lets it inherit what we have, to be spared by the OOM killer
-		env = append(env, adjVariable+"="+c.oomScoreAdj())
+		env = append(env, adjVariable+"="+oomScoreAdj(c.note.PID))
 	}
 	release, err := adopt(ctx, c.path(lockName), [3]*os.File{io.Stdin, io.Stdout, io.Stderr}, x.args, env)
-	if passErr := pass(); err == nil && passErr != nil {
+	if passErr := pass(err == nil); err == nil && passErr != nil {
 		release()
 		err = passErr
 	}
@@ -47,6 +46,7 @@ func (c *container) begin(ctx context.Context, io runtime.ProcessIO, verb, name 
 		return runtime.Process{}, err
 	}
 	p.Settle = release
+	_ = os.Remove(pidFile) // or it goes with the container
 	return p, nil
 }
 

@@ -15,16 +15,19 @@ import (
 )
 
 // console returns the path of a socket that gets the terminal of a process that is
-// being made. pass is to be called once the command has ended: it passes the
+// being made. pass is to be called once the command has ended: if well, it passes the
 // terminal's master on to io.Console.
-func console(sockets string, io runtime.ProcessIO) (socket string, pass func() error, err error) {
+func console(sockets string, io runtime.ProcessIO) (socket string, pass func(well bool) error, err error) {
 	socket = filepath.Join(sockets, rand.Text()[:12]) // a path must be short
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return "", nil, err
 	}
-	return socket, func() error {
+	return socket, func(well bool) error {
 		defer l.Close()
+		if !well {
+			return nil
+		}
 		// It has been sent: the command has ended.
 		if err := l.SetDeadline(time.Now().Add(time.Second)); err != nil {
 			return err

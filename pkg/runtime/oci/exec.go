@@ -20,6 +20,9 @@ import (
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
+// endLimit bounds the end of an exec that has failed.
+const endLimit = 10 * time.Second
+
 // exec starts one more process, in a sub-cgroup of its own so that Kill reaches
 // all that it starts and nothing else.
 func (c *container) exec(ctx context.Context, execID string, p *specs.Process, io runtime.ProcessIO) (runtime.ExecProcess, error) {
@@ -33,7 +36,9 @@ func (c *container) exec(ctx context.Context, execID string, p *specs.Process, i
 	}
 	process, err := c.execIn(ctx, group, execID, p, io)
 	if err != nil {
-		_ = execs.End(context.WithoutCancel(ctx), execID) // what went wrong first is the error
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+		defer cancel()
+		_ = c.sweep(limited, execID) // what went wrong first is the error
 		return runtime.ExecProcess{}, fmt.Errorf("exec in container %s: %w", c.id, err)
 	}
 	return runtime.ExecProcess{
@@ -56,6 +61,11 @@ func (c *container) endExec(ctx context.Context, execID string) error {
 		return err
 	}
 	defer held.Close()
+	return c.sweep(ctx, execID)
+}
+
+// sweep ends what the command of an exec has made, wherever it was stopped.
+func (c *container) sweep(ctx context.Context, execID string) error {
 	if pid, err := pidFrom(c.path(pidPrefix + execID)); err == nil {
 		_ = os.Remove(c.path(pidPrefix + execID)) // or it goes with the container
 		all, err := cgroup.Processes(c.note.Tracking)
@@ -86,9 +96,9 @@ func (c *container) execIn(ctx context.Context, group, execID string, p *specs.P
 	return c.begin(ctx, io, "exec", execID, func(pid int) error { return gather(group, pid) }, args...)
 }
 
-// oomScoreAdj is what the first process has, as updates have left it.
-func (c *container) oomScoreAdj() string {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.note.PID))
+// oomScoreAdj is what a process has now.
+func oomScoreAdj(pid int) string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
 	if err != nil {
 		return "0" // it has ended
 	}
