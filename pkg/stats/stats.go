@@ -243,10 +243,23 @@ func selected(labels, selector map[string]string) bool {
 
 // fresh returns a snapshot that is young enough and has all that runs.
 func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
-	if snap := s.last.Load(); snap != nil && time.Since(snap.at) < freshFor && s.complete(snap.seen) {
+	if snap := s.recent(); snap != nil {
 		return snap, nil
 	}
-	return s.passes.Do(ctx, "", func(ctx context.Context) (*snapshot, error) { return s.pass(ctx) })
+	return s.passes.Do(ctx, "", func(ctx context.Context) (*snapshot, error) {
+		if snap := s.recent(); snap != nil { // the pass before has ended since
+			return snap, nil
+		}
+		return s.pass(ctx)
+	})
+}
+
+// recent returns the last pass, or nil where that would not do.
+func (s *Service) recent() *snapshot {
+	if snap := s.last.Load(); snap != nil && time.Since(snap.at) < freshFor && s.complete(snap.seen) {
+		return snap
+	}
+	return nil
 }
 
 // complete tells whether a pass that has seen these ids has seen all that runs now:
