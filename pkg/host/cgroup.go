@@ -16,7 +16,7 @@ func (f *Facts) probeCgroups(root, self string) {
 		f.CgroupV2 = true
 		f.Controllers = strings.Fields(read(filepath.Join(root, "cgroup.controllers")))
 		slices.Sort(f.Controllers)
-		f.Swap = swapV2(root, self)
+		f.Swap = swapV2(root, self, "/proc/swaps")
 		return
 	}
 	f.CgroupHybrid = fsType(filepath.Join(root, "unified")) == unix.CGROUP2_SUPER_MAGIC
@@ -44,23 +44,22 @@ func controllersV1(root, self string) []string {
 	return out
 }
 
-// swapV2 looks for memory.swap.max, which the root cgroup never has, in this
-// process's own cgroup or any child of the root.
-func swapV2(root, self string) bool {
-	own := strings.TrimPrefix(read(self), "0::")
-	if exists(filepath.Join(root, own, "memory.swap.max")) {
-		return true
-	}
-	children, err := os.ReadDir(root)
-	if err != nil {
-		return false
-	}
+// swapV2 looks for memory.swap.max in any cgroup that has the memory controller:
+// this process's own, the root, which has none unless it is that of a namespace,
+// and its children. Before the first container there may be none, and a kernel
+// that has swap is taken to count it, as all do that are not told otherwise.
+func swapV2(root, self, swaps string) bool {
+	dirs := []string{filepath.Join(root, strings.TrimPrefix(read(self), "0::")), root}
+	children, _ := os.ReadDir(root) // without any it is as if there were none
 	for _, c := range children {
-		if c.IsDir() && exists(filepath.Join(root, c.Name(), "memory.swap.max")) {
-			return true
+		dirs = append(dirs, filepath.Join(root, c.Name()))
+	}
+	for _, dir := range dirs {
+		if exists(filepath.Join(dir, "memory.max")) {
+			return exists(filepath.Join(dir, "memory.swap.max"))
 		}
 	}
-	return false
+	return exists(swaps)
 }
 
 // hugepageSizes reads hugepages-2048kB as 2MB.
