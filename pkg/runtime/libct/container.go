@@ -67,6 +67,9 @@ func (e *Engine) newContainer(id string, ct *libcontainer.Container) (*container
 	}
 	c := &container{id: id, root: e.opts.Root, config: slim(ct.Config()), paths: state.CgroupPaths, pid: state.InitProcessPid, seccomp: e.seccomp}
 	c.execs.Parent = c.paths.Tracking()
+	if e.opts.SystemdCgroup && c.paths["memory"] == "" {
+		e.kills.Add(c.paths[""])
+	}
 	fd, err := unix.PidfdOpen(c.pid, 0)
 	if err != nil {
 		return c, nil // it has ended: every verb says so by itself
@@ -107,6 +110,7 @@ func (e *Engine) forget(c *container) {
 	e.mu.Lock()
 	delete(e.containers, c.id)
 	e.mu.Unlock()
+	e.kills.Drop(c.paths[""])
 	if c.pidfd != nil {
 		_ = c.pidfd.Close()
 	}

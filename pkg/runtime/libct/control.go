@@ -43,15 +43,14 @@ func (e *Engine) Freeze(ctx context.Context, id string, frozen bool) error {
 }
 
 // OOMKills returns how many of the container's processes the kernel has killed
-// for memory. It needs no living process, only the cgroup.
+// for memory. It needs no living process, and with systemd not even the cgroup.
 func (e *Engine) OOMKills(id string) (int, error) {
 	c, err := e.get(id)
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.paths.OOMKills()
-	if err != nil {
-		return 0, fmt.Errorf("memory cgroup of container %s: %w", id, err)
+	if c.paths["memory"] != "" {
+		return c.paths.OOMKills()
 	}
-	return n, nil
+	return e.kills.Of(c.paths[""])
 }

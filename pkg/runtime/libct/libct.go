@@ -77,6 +77,7 @@ type Engine struct {
 	pidNS  *os.File // our own PID namespace, to come back to
 	driver cgroup.Driver
 	v1     *cgroup.V1
+	kills  cgroup.Kills
 	inside bool // for tests: all mounts are libcontainer's
 
 	seccomp *seccomp.Programs

@@ -12,14 +12,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
-
-	"github.com/berth-run/berth/pkg/errs"
 )
 
 // Paths are a container's cgroups: by controller in v1, "" is the v2
@@ -69,23 +66,10 @@ func (p Paths) Thaw() error {
 // OOMKills returns how many processes the kernel has killed for memory in the
 // container's cgroup. errs.NotFound where there is none, any more.
 func (p Paths) OOMKills() (int, error) {
-	dir, file := p["memory"], "memory.oom_control"
-	if dir == "" {
-		dir, file = p[""], "memory.events"
+	if dir := p["memory"]; dir != "" {
+		return MemoryKills(dir, "memory.oom_control")
 	}
-	data, err := os.ReadFile(filepath.Join(dir, file))
-	if gone(err) {
-		return 0, fmt.Errorf("%s: %w", dir, errs.NotFound)
-	}
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			return strconv.Atoi(strings.TrimSpace(n))
-		}
-	}
-	return 0, nil // Linux before 4.13 does not count
+	return MemoryKills(p[""], "memory.events")
 }
 
 // hunts bounds the rounds in which processes of a cgroup that cannot kill are
