@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 
@@ -112,6 +113,9 @@ func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process
 func (e *Engine) config(id string, spec *specs.Spec, process *specs.Process) (*configs.Config, error) {
 	s, linux := *spec, *spec.Linux
 	s.Process, s.Linux = process, &linux
+	if e.opts.SystemdCgroup {
+		tellSystemd(&s)
+	}
 	userNS := detachUserNamespace(&linux)
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       id,
@@ -128,6 +132,28 @@ func (e *Engine) config(id string, spec *specs.Spec, process *specs.Process) (*c
 	config.Rlimits, err = configRlimits(process.Rlimits)
 	e.takeOutside(config)
 	return config, err
+}
+
+// tellSystemd says what libcontainer would leave to systemd's defaults, which comes
+// to count when systemd writes a cgroup's settings, if not at once: processes
+// without a limit, where it is 15% of the machine's, and no swap.
+func tellSystemd(s *specs.Spec) {
+	var r specs.LinuxResources
+	if s.Linux.Resources != nil {
+		r = *s.Linux.Resources
+	}
+	s.Linux.Resources = &r
+	if r.Pids == nil {
+		unlimited := int64(-1)
+		r.Pids = &specs.LinuxPids{Limit: &unlimited}
+	}
+	if m := r.Memory; m != nil && m.Limit != nil && m.Swap != nil && *m.Limit > 0 && *m.Swap == *m.Limit {
+		s.Annotations = maps.Clone(s.Annotations)
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations["org.systemd.property.MemorySwapMax"] = "uint64 0"
+	}
 }
 
 // detachUserNamespace takes the path of the user namespace out of the spec and

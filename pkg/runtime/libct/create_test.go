@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 	"github.com/berth-run/berth/test/testutil"
 )
 
@@ -114,5 +117,40 @@ func TestAnotherEngineTakesOver(t *testing.T) {
 	}
 	if err := again.Signal(t.Context(), "r1", int(unix.SIGTERM), false); err != nil {
 		t.Errorf("signal to the stopped: %v", err)
+	}
+}
+
+func TestSystemdIsToldWhatHasNoLimitAndWhatHasNoSwap(t *testing.T) {
+	const limit = 64 << 20
+	for name, k := range map[string]struct {
+		systemd bool
+		r       *specs.LinuxResources
+		pids    *int64
+		noSwap  bool
+	}{
+		"nothing asked":   {systemd: true, pids: ptr(int64(-1))},
+		"no swap":         {systemd: true, r: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(limit)), Swap: ptr(int64(limit))}}, pids: ptr(int64(-1)), noSwap: true},
+		"swap":            {systemd: true, r: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(limit)), Swap: ptr(int64(limit + 1))}}, pids: ptr(int64(-1))},
+		"processes":       {systemd: true, r: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(50))}}, pids: ptr(int64(50))},
+		"the file system": {r: &specs.LinuxResources{}},
+	} {
+		e := &Engine{opts: Options{SystemdCgroup: k.systemd}, v1: &cgroup.V1{}}
+		spec := &specs.Spec{
+			Version: specs.Version, Root: &specs.Root{Path: t.TempDir()}, Process: &specs.Process{Cwd: "/"},
+			Linux: &specs.Linux{CgroupsPath: "a.slice:berth:p1", Resources: k.r},
+		}
+		c, err := e.config("p1", spec, spec.Process)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(k.pids, c.Cgroups.PidsLimit); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		if said := len(c.Cgroups.SystemdProps) == 1 && c.Cgroups.SystemdProps[0].Name == "MemorySwapMax"; said != k.noSwap {
+			t.Errorf("%s: %v", name, c.Cgroups.SystemdProps)
+		}
+		if spec.Annotations != nil || spec.Linux.Resources != k.r || k.r != nil && k.pids != nil && *k.pids < 0 && k.r.Pids != nil {
+			t.Errorf("%s: the caller's spec was changed", name)
+		}
 	}
 }
