@@ -3,11 +3,14 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/test/testutil"
 )
@@ -41,6 +44,56 @@ func (c *ctr) cgroup(controller string) string {
 	}
 	testutil.Need(c.t, false, "a cgroup hierarchy of "+controller)
 	return ""
+}
+
+// systemd tells whether cgroups are made by systemd.
+func systemd(t *testing.T) bool {
+	t.Helper()
+	r, err := berth.Runtime.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Linux.CgroupDriver == cri.CgroupDriver_SYSTEMD
+}
+
+// kubepods is a cgroup that plays kubelet's, which are kubelet's to remove: in the
+// words of CRI, and below a hierarchy.
+func kubepods(t *testing.T, pod string) (parent, path string) {
+	t.Helper()
+	if !systemd(t) {
+		t.Cleanup(func() {
+			removeTree(t, "/sys/fs/cgroup/*/e2e-kubepods")
+			removeTree(t, "/sys/fs/cgroup/e2e-kubepods")
+		})
+		path = "/e2e-kubepods/burstable/" + pod
+		return path, path
+	}
+	const top = "e2ekubepods"
+	t.Cleanup(func() {
+		if out, err := exec.Command("systemctl", "stop", top+".slice").CombinedOutput(); err != nil {
+			t.Errorf("stop %s.slice: %v: %s", top, err, out)
+		}
+	})
+	parent = top + "-burstable-" + pod + ".slice"
+	return parent, "/" + top + ".slice/" + top + "-burstable.slice/" + parent
+}
+
+// home is where a pod's cgroups are where nobody says so, below a hierarchy.
+func (p *pod) home() string {
+	p.t.Helper()
+	if systemd(p.t) {
+		return "/berth.slice/berth-" + p.id + ".slice"
+	}
+	return "/berth/" + p.id
+}
+
+// group is the name of the container's cgroup.
+func (c *ctr) group() string {
+	c.t.Helper()
+	if systemd(c.t) {
+		return "berth-" + c.id + ".scope"
+	}
+	return c.id
 }
 
 // limit reads a limit, by the name of its file in version 1.
@@ -120,6 +173,9 @@ func TestLimitsOfVersion2AreReadByTheirNamesInVersion1(t *testing.T) {
 // Version 2 enables no controllers below a cgroup that has processes: the tests
 // are in a leaf. On a hybrid machine its hierarchy lies in unified.
 func TestNoProcessIsAtTheTopOfVersion2(t *testing.T) {
+	if systemd(t) {
+		t.Skip("the machine's own root, where the kernel's threads are")
+	}
 	top := "/sys/fs/cgroup"
 	if !cgroup2() {
 		top = "/sys/fs/cgroup/unified"

@@ -89,8 +89,7 @@ func TestAPoliteStopLeavesNoProcessInASharedNamespace(t *testing.T) {
 }
 
 func TestAnEndLeavesNoProcessOnTheHost(t *testing.T) {
-	const parent = "/e2e-kubepods/burstable/pod2"
-	t.Cleanup(func() { removeTree(t, "/sys/fs/cgroup/*/e2e-kubepods") }) // kubelet's are kubelet's to remove
+	parent, _ := kubepods(t, "pod2")
 	for name, change := range map[string]func(*cri.PodSandboxConfig){
 		"cgroup of Berth":   func(*cri.PodSandboxConfig) {},
 		"cgroup of kubelet": func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = parent },

@@ -13,6 +13,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	testnode "github.com/berth-run/berth/test/node"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // pod is a sandbox of one test, removed at its end.
@@ -190,10 +191,11 @@ func awaitStatus(c *ctr, done func(*cri.ContainerStatus) bool) (s *cri.Container
 	return s
 }
 
-// eventually fails the test where f does not succeed within half a minute.
+// eventually fails the test where f does not succeed within half a minute, or what
+// that is on this machine.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience(30*time.Second))
 	defer cancel()
 	if err := testnode.Until(ctx, f); err != nil {
 		t.Fatal(err)

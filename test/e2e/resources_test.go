@@ -109,9 +109,9 @@ func TestAnUpdateLeavesWhatItDoesNotName(t *testing.T) {
 			map[string]string{"memory.limit_in_bytes": "33554432", "memory.memsw.limit_in_bytes": "33554432"},
 		},
 		{
-			&cri.LinuxContainerResources{CpuPeriod: 60000, CpusetMems: "0", HugepageLimits: pages[1:]},
-			&cri.LinuxContainerResources{CpuPeriod: 60000, CpuQuota: 50000, CpusetMems: "0", MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: follows, HugepageLimits: pages},
-			map[string]string{"cpu.cfs_period_us": "60000", "cpu.cfs_quota_us": "50000", "cpuset.mems": "0", "memory.limit_in_bytes": "33554432"},
+			&cri.LinuxContainerResources{CpuPeriod: 62500, CpusetMems: "0", HugepageLimits: pages[1:]},
+			&cri.LinuxContainerResources{CpuPeriod: 62500, CpuQuota: 50000, CpusetMems: "0", MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: follows, HugepageLimits: pages},
+			map[string]string{"cpu.cfs_period_us": "62500", "cpu.cfs_quota_us": "50000", "cpuset.mems": "0", "memory.limit_in_bytes": "33554432"},
 		},
 	} {
 		if err := c.update(k.update); err != nil {
@@ -232,30 +232,26 @@ func TestTooManyProcessesFailInTheContainerOnly(t *testing.T) {
 }
 
 func TestCgroupsLieInKubeletsOrInOurs(t *testing.T) {
-	const parent = "/e2e-kubepods/burstable/pod1"
+	parent, path := kubepods(t, "pod1")
 	p := runPod(t, func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = parent })
 	c := p.start(sleeper())
-	if got, want := c.cgroup("memory"), hierarchy("memory")+parent+"/"+c.id; got != want {
+	if got, want := c.cgroup("memory"), hierarchy("memory")+path+"/"+c.group(); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	p.stop()
-	t.Cleanup(func() { // kubelet's are kubelet's to remove
-		removeTree(t, "/sys/fs/cgroup/*/e2e-kubepods")
-		removeTree(t, "/sys/fs/cgroup/e2e-kubepods")
-	})
 	for _, controller := range []string{"memory", "cpu", "systemd"} {
-		left, err := filepath.Glob(hierarchy(controller) + parent + "/*/")
+		left, err := filepath.Glob(hierarchy(controller) + path + "/*/")
 		if err != nil || len(left) > 0 {
 			t.Errorf("left in %s: %v, %v", controller, left, err)
 		}
-		if _, err := os.Stat(hierarchy(controller) + parent); err != nil {
+		if _, err := os.Stat(hierarchy(controller) + path); err != nil {
 			t.Errorf("kubelet's cgroup is gone: %v", err)
 		}
 	}
 	q := runPod(t)
 	c = q.start(sleeper())
 	own := filepath.Dir(c.cgroup("memory"))
-	if want := hierarchy("memory") + "/berth/" + q.id; own != want {
+	if want := hierarchy("memory") + q.home(); own != want {
 		t.Errorf("got %s, want %s", own, want)
 	}
 	q.stop()

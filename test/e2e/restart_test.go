@@ -13,6 +13,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	testnode "github.com/berth-run/berth/test/node"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // withoutDaemon calls f while the daemon is away, stopped or killed.
@@ -95,7 +96,7 @@ func TestWhatHappensWithoutTheDaemonIsSeenAfterwards(t *testing.T) {
 		c.sh("(sleep 0.2; touch /tmp/go) >/dev/null 2>&1 &")
 	}
 	withoutDaemon(t, berth.StopDaemon, func() {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience(20*time.Second))
 		defer cancel()
 		if err := testnode.Until(ctx, func() error { return gone(pids) }); err != nil {
 			t.Error(err)
@@ -106,11 +107,11 @@ func TestWhatHappensWithoutTheDaemonIsSeenAfterwards(t *testing.T) {
 		if got := fmt.Sprint(s.ExitCode, " ", s.Reason); got != want {
 			t.Errorf("%s: got %s, want %s", script, got, want)
 		}
-		if s.FinishedAt <= s.StartedAt || time.Since(time.Unix(0, s.FinishedAt)) > time.Minute {
+		if s.FinishedAt <= s.StartedAt || time.Since(time.Unix(0, s.FinishedAt)) > testutil.Patience(time.Minute) {
 			t.Errorf("%s: it began at %d and ended at %d", script, s.StartedAt, s.FinishedAt)
 		}
 	}
-	writer.sh("touch /tmp/go")
+	writer.sh("(sleep 0.2; touch /tmp/go) >/dev/null 2>&1 &")
 	writer.await()
 	for i, l := range writer.log() {
 		if string(l.text) != fmt.Sprint(i) && string(l.text) != "end" {
@@ -169,7 +170,7 @@ func TestADaemonDoesNotShareItsDirectories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience(20*time.Second))
 	defer cancel()
 	out, err := second.Daemon(ctx).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another berthd") {

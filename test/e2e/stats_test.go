@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -117,22 +114,7 @@ func TestStatisticsCountAPodsTraffic(t *testing.T) {
 }
 
 func TestPodsThatShareACgroupHaveTheirOwnStatistics(t *testing.T) {
-	parent := "/e2e-shared"
-	r, err := berth.Runtime.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Linux.CgroupDriver == cri.CgroupDriver_SYSTEMD {
-		parent = "e2eshared.slice"
-	}
-	t.Cleanup(func() { // kubelet would have made it, and would remove it
-		dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + parent)
-		for _, dir := range append(dirs, "/sys/fs/cgroup"+parent) {
-			if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				t.Error(err)
-			}
-		}
-	})
+	parent, _ := kubepods(t, "shared")
 	shared := func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = parent }
 	idle, busy := runPod(t, shared), runPod(t, shared)
 	idle.start(sleeper())

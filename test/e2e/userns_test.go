@@ -131,7 +131,7 @@ func TestProcessesOfAUserNamespaceAreInThePodsCgroup(t *testing.T) {
 	p := runPod(t, own, userNS, pidMode(cri.NamespaceMode_POD))
 	c := p.start(sleeper())
 	for _, controller := range []string{"memory", "cpu", "devices", "pids"} {
-		if got := c.cgroup(controller); !strings.HasSuffix(got, p.id+"/"+c.id) {
+		if got := c.cgroup(controller); !strings.HasSuffix(got, p.home()+"/"+c.group()) {
 			t.Errorf("%s: %s", controller, got)
 		}
 	}

@@ -42,14 +42,19 @@ func Take(dir string) (Snapshot, error) {
 }
 
 // cgroups notes all but Berth's own at the top, below which everything of
-// Berth's is: it stays, as those of systemd and kubelet do.
+// Berth's is: it stays, as those of systemd and kubelet do. What systemd has
+// running as services is its own.
 func (s Snapshot) cgroups() error {
 	home, _ := filepath.Glob("/sys/fs/cgroup/*/berth") // the pattern is well formed
+	home = append(home, "/sys/fs/cgroup/berth", "/sys/fs/cgroup/berth.slice")
 	return filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil //nolint:nilerr // a cgroup that goes away while we look is no leak
 		}
-		if path != "/sys/fs/cgroup/berth" && !slices.Contains(home, path) {
+		if path == "/sys/fs/cgroup/system.slice" {
+			return fs.SkipDir
+		}
+		if !slices.Contains(home, path) {
 			s["cgroup "+path] = true
 		}
 		return nil

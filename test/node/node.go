@@ -19,6 +19,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // Node is one private Berth.
@@ -121,7 +122,7 @@ func (n *Node) Start() error {
 	if err := n.daemon.Start(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(startTimeout))
 	defer cancel()
 	return Until(ctx, func() error {
 		n.conn.ResetConnectBackoff() // or it waits a second for what is there already
@@ -159,7 +160,7 @@ func (n *Node) StopDaemon() error {
 
 // Close removes all pods, ends both daemons and takes away the network.
 func (n *Node) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(time.Minute))
 	defer cancel()
 	var failed []error
 	if n.daemon != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/test/images"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // Suite is a package's tests, which share one node.
@@ -115,7 +116,7 @@ func (n *Node) Load(name string, i images.Image) error {
 
 // Leaks waits a moment for what ends by itself, and returns what does not.
 func Leaks(dir string, before Snapshot) (left []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(10*time.Second))
 	defer cancel()
 	_ = Until(ctx, func() error { // what is left says it
 		now, err := Take(dir)
