@@ -14,13 +14,26 @@ import (
 )
 
 // blame marks the error of a start as errs.Invalid where the root file system
-// has no such program to execute. init's own error crosses as text, so we look
-// ourselves.
+// has no such program to execute, or the kernel no such AppArmor profile. init's
+// own error crosses as text, so we look ourselves.
 func blame(err error, s *specs.Spec) error {
+	if p := s.Process.ApparmorProfile; p != "" && !profileLoaded(profilesFile, p) {
+		return fmt.Errorf("AppArmor profile %q is not loaded: %w: %w", p, errs.Invalid, err)
+	}
 	if lacksProgram(s) {
 		return fmt.Errorf("%w: %w", errs.Invalid, err)
 	}
 	return err
+}
+
+// profilesFile has lines such as "name (enforce)".
+const profilesFile = "/sys/kernel/security/apparmor/profiles"
+
+// profileLoaded tells whether the profile may be there: it is surely not where the
+// file has no line of it and the name is that of one profile, not of a stack.
+func profileLoaded(file, name string) bool {
+	all, err := os.ReadFile(file)
+	return err != nil || strings.ContainsAny(name, ":&") || strings.Contains("\n"+string(all), "\n"+name+" (")
 }
 
 // lacksProgram tells whether there surely is no program to execute. What lies

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"strings"
 	"testing"
@@ -152,5 +154,20 @@ func TestSystemdIsToldWhatHasNoLimitAndWhatHasNoSwap(t *testing.T) {
 		if spec.Annotations != nil || spec.Linux.Resources != k.r || k.r != nil && k.pids != nil && *k.pids < 0 && k.r.Pids != nil {
 			t.Errorf("%s: the caller's spec was changed", name)
 		}
+	}
+}
+
+func TestAnAppArmorProfileThatIsNotLoadedIsNamed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "profiles")
+	if err := os.WriteFile(file, []byte("site (enforce)\nsite//child (complain)\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"site": true, "site//child": true, "sit": false, "child": false, "other": false, "other//&site": true, ":ns:other": true} {
+		if got := profileLoaded(file, name); got != want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if !profileLoaded(file+"-none", "other") {
+		t.Error("without the file nothing is sure")
 	}
 }
