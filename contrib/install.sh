@@ -17,6 +17,7 @@ plugins=$dest/opt/cni/bin
 units=$dest/etc/systemd/system
 config=$dest/etc/berth/berth.toml
 ours=$dest$prefix/share/berth/plugins.sha256
+profile=$dest/etc/apparmor.d/berth-default
 programs=(berthd berth-runtime berth berth-bench)
 services=(berthd berth-runtime)
 
@@ -55,7 +56,7 @@ install_plugins() {
 
 install_all() {
 	local p u
-	install -d "$bin" "$plugins" "$units" "$(dirname "$config")" "$(dirname "$ours")"
+	install -d "$bin" "$plugins" "$units" "$(dirname "$config")" "$(dirname "$ours")" "$(dirname "$profile")"
 	for p in "${programs[@]}"; do
 		put 0755 "bin/$p" "$bin/$p"
 	done
@@ -64,6 +65,8 @@ install_all() {
 		sed "s|/usr/local/bin/|$prefix/bin/|" "contrib/systemd/$u.service" >"$units/$u.service"
 	done
 	[ -e "$config" ] || install -m 0644 config/berth.toml "$config"
+	put 0644 contrib/apparmor/berth-default "$profile"
+	load_profile
 	tell daemon-reload
 	echo "installed under $prefix; next, the first time: systemctl enable --now berth-runtime berthd"
 	echo "after an upgrade: systemctl reload berth-runtime && systemctl restart berthd"
@@ -87,8 +90,17 @@ uninstall_all() {
 		rm -f "$ours"
 		rmdir --ignore-fail-on-non-empty "$(dirname "$ours")"
 	fi
+	rm -f "$profile" # it stays loaded, for the containers that run
 	tell daemon-reload
 	echo "uninstalled; $config, /var/lib/berth and running containers stay"
+}
+
+# load_profile has the kernel know the AppArmor profile, where it has AppArmor and
+# what is installed is for here.
+load_profile() {
+	if [ -z "$dest" ] && grep -qs Y /sys/module/apparmor/parameters/enabled && command -v apparmor_parser >/dev/null; then
+		apparmor_parser --replace --write-cache "$profile" || echo "berth-default is not loaded: RuntimeDefault will confine nothing" >&2
+	fi
 }
 
 # tell calls systemctl, where systemd runs here and what is installed is for here.

@@ -76,7 +76,8 @@ type Runtime struct {
 	DefaultHandler      string   `toml:"default_handler"`
 	DefaultCapabilities []string `toml:"default_capabilities"`
 	// SeccompProfile is "unconfined", "runtime/default" or an absolute path.
-	SeccompProfile  string `toml:"seccomp_profile"`
+	SeccompProfile string `toml:"seccomp_profile"`
+	// AppArmorProfile is "auto", the name of one that is loaded, or empty.
 	AppArmorProfile string `toml:"apparmor_profile"`
 	OOMScoreAdjMin  int    `toml:"oom_score_adj_min"`
 	// PidsLimit of each container; 0: none.
@@ -257,7 +258,7 @@ func Default() Config {
 				"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
 				"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 			},
-			SeccompProfile: "unconfined",
+			SeccompProfile: "unconfined", AppArmorProfile: "auto",
 			OOMScoreAdjMin: -1000,
 			DefaultSysctls: map[string]string{
 				"net.ipv4.ip_unprivileged_port_start": "0",

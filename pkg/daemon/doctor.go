@@ -37,6 +37,9 @@ func (s *services) advice(ctx context.Context) []admin.Advice {
 	for _, err := range s.commands.missing(ctx) {
 		add(admin.Advice{What: err.Error(), Do: "install it, or take the handler out of the configuration"})
 	}
+	if s.facts.AppArmor && s.o.Config.Runtime.AppArmorProfile == "auto" && !host.AppArmorLoaded(defaultProfile) {
+		add(admin.Advice{What: "AppArmor is on and confines no container: profile " + defaultProfile + " is not loaded", Do: "apparmor_parser -r contrib/apparmor/" + defaultProfile + ", or contrib/install.sh install, and restart berthd"})
+	}
 	for _, limit := range v.Limits {
 		add(admin.Advice{What: "berth-runtime: " + limit, Do: "run berth-runtime with all capabilities, as the unit in contrib/systemd does"})
 	}

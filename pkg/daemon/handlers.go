@@ -23,7 +23,8 @@ func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 	all := map[string]spec.Options{}
 	for name, h := range c.Handlers {
 		o := spec.Options{
-			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: cmp.Or(h.SeccompProfile, c.SeccompProfile), AppArmorProfile: c.AppArmorProfile,
+			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: cmp.Or(h.SeccompProfile, c.SeccompProfile),
+			AppArmorProfile: appArmorProfile(c.AppArmorProfile, host.AppArmorLoaded),
 			PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
 			Annotations: h.Annotations, PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
 		}
@@ -34,6 +35,20 @@ func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 	}
 	all[""] = all[c.DefaultHandler]
 	return all
+}
+
+// defaultProfile is what contrib/apparmor has.
+const defaultProfile = "berth-default"
+
+// appArmorProfile decides what "auto" means.
+func appArmorProfile(configured string, loaded func(name string) bool) string {
+	switch {
+	case configured != "auto":
+		return configured
+	case loaded(defaultProfile):
+		return defaultProfile
+	}
+	return ""
 }
 
 // reportedHandlers is what Status tells of them.

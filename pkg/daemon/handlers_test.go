@@ -56,3 +56,17 @@ func TestTheCgroupDriverIsTheConfiguredElseTheRuntimes(t *testing.T) {
 		}
 	}
 }
+
+func TestAutomaticAppArmorIsOurProfileWhereItIsLoaded(t *testing.T) {
+	loaded := func(name string) bool { return name == "berth-default" }
+	none := func(string) bool { return false }
+	for _, c := range []struct {
+		configured string
+		loaded     func(string) bool
+		want       string
+	}{{"auto", loaded, "berth-default"}, {"auto", none, ""}, {"", loaded, ""}, {"site", none, "site"}} {
+		if got := appArmorProfile(c.configured, c.loaded); got != c.want {
+			t.Errorf("%q: %q, want %q", c.configured, got, c.want)
+		}
+	}
+}

@@ -59,6 +59,16 @@ func (f *Facts) probeSecurity() {
 	f.SELinux = exists("/sys/fs/selinux/enforce")
 }
 
+// AppArmorLoaded tells whether the kernel has a profile of that name now.
+func AppArmorLoaded(name string) bool {
+	return profileIn(read("/sys/kernel/security/apparmor/profiles"), name)
+}
+
+// profileIn looks for a name in lines such as "name (enforce)".
+func profileIn(profiles, name string) bool {
+	return strings.Contains("\n"+profiles, "\n"+name+" (")
+}
+
 func (f *Facts) probeProcess() {
 	f.Capabilities = heldCapabilities(read("/proc/self/status"))
 	f.OOMScoreAdjMin = -1000

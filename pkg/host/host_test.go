@@ -183,3 +183,12 @@ func FuzzMountinfo(f *testing.F) {
 		}
 	})
 }
+
+func TestAProfileIsLoadedByItsWholeName(t *testing.T) {
+	const profiles = "berth-default-old (enforce)\nberth-default (enforce)\nlsb_release (complain)\n"
+	for name, want := range map[string]bool{"berth-default": true, "lsb_release": true, "berth": false, "default": false, "": false} {
+		if got := profileIn(profiles, name); got != want {
+			t.Errorf("%q: %t", name, got)
+		}
+	}
+}

@@ -102,7 +102,7 @@ func TestInstallPutsAllInPlaceAndUninstallTakesItAway(t *testing.T) {
 	x := newTree(t, "1")
 	x.run("install")
 	all := []string{
-		"/etc/berth/berth.toml", "/etc/systemd/system/berth-runtime.service", "/etc/systemd/system/berthd.service",
+		"/etc/apparmor.d/berth-default", "/etc/berth/berth.toml", "/etc/systemd/system/berth-runtime.service", "/etc/systemd/system/berthd.service",
 		"/opt/berth/bin/berth", "/opt/berth/bin/berth-bench", "/opt/berth/bin/berth-runtime", "/opt/berth/bin/berthd",
 		"/opt/berth/share/berth/plugins.sha256", "/opt/cni/bin/bridge", "/opt/cni/bin/portmap",
 	}
