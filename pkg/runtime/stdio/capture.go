@@ -14,6 +14,7 @@ import (
 // Capture keeps the output of an exec in memory.
 type Capture struct {
 	outputs [2]captured
+	limit   int64
 	readers sync.WaitGroup
 }
 
@@ -51,6 +52,7 @@ func (c *Capture) Child() (stdout, stderr *os.File) {
 // Begin closes the process's ends, which it has now, and begins to read. Up to
 // limit bytes of each stream are kept, the rest is read and dropped.
 func (c *Capture) Begin(limit int64) {
+	c.limit = limit
 	for i := range c.outputs {
 		o := &c.outputs[i]
 		_ = o.child.Close() // nothing was written through it
@@ -64,13 +66,36 @@ func (c *Capture) Begin(limit int64) {
 }
 
 // End returns what was captured. It waits until the pipes end, or for at most
-// grace: a process that the exec left behind may hold them open.
+// grace: a process that the exec left behind may hold them open. What is in them by
+// then is taken in any case: on a busy machine no reader may have run yet.
 func (c *Capture) End(grace time.Duration) (stdout, stderr []byte) {
 	for i := range c.outputs {
 		_ = c.outputs[i].read.SetReadDeadline(time.Now().Add(grace)) // pipes have deadlines
 	}
 	c.readers.Wait()
+	for i := range c.outputs {
+		c.outputs[i].take(c.limit)
+	}
 	return c.outputs[0].data.Bytes(), c.outputs[1].data.Bytes()
+}
+
+// take reads what is in the pipe now.
+func (o *captured) take(limit int64) {
+	raw, err := o.read.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	_ = raw.Control(func(fd uintptr) { // as above
+		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ) // FIONREAD
+		room := limit - int64(o.data.Len())
+		if err != nil || n == 0 || room <= 0 {
+			return
+		}
+		rest := make([]byte, min(int64(n), room))
+		if n, err = unix.Read(int(fd), rest); err == nil {
+			o.data.Write(rest[:n])
+		}
+	})
 }
 
 // Close closes the pipes. Call it after End, or instead of Begin.
