@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -298,5 +299,35 @@ func TestMemoryEndsOneContainerNotItsPod(t *testing.T) {
 	}
 	if s := p.status(); s.State != cri.PodSandboxState_SANDBOX_READY {
 		t.Errorf("pod: %v", s)
+	}
+}
+
+// kubelet asks for it where it has version 2, so that no container lives on in part.
+func TestMemoryEndsAllOfAContainerIfAsked(t *testing.T) {
+	if !cgroup2() {
+		t.Skip("memory.oom.group is of cgroup version 2; this machine has version 1")
+	}
+	p := runPod(t)
+	neighbour := p.start(sleeper())
+	config := sh("tail /dev/zero & wait; sleep 1000")
+	config.Linux.Resources.MemoryLimitInBytes = 20 << 20
+	config.Linux.Resources.Unified = map[string]string{"memory.oom.group": "1"}
+	for range 2 { // what systemd calls a failed unit is none in the next one's way
+		c := p.start(config)
+		if s := c.await(); s.Reason != "OOMKilled" || s.ExitCode != 137 {
+			t.Errorf("%v", s)
+		}
+		if _, err := berth.Runtime.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c.id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := neighbour.status(); s.State != cri.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("neighbour: %v", s)
+	}
+	if !systemd(t) {
+		return
+	}
+	if out, err := exec.Command("systemctl", "list-units", "--no-legend", "--state=failed", "berth-*").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("failed units: %s, %v", out, err)
 	}
 }
