@@ -55,7 +55,8 @@ type EngineControl interface {
 	// Freeze pauses or resumes all processes.
 	Freeze(ctx context.Context, id string, frozen bool) error
 	// OOMKills returns how many of the container's processes the kernel has
-	// killed for memory since its cgroup was made.
+	// killed for memory since its cgroup was made. Those of one that has gone by
+	// itself, as systemd's do, are known if it was called, or Create, before that.
 	OOMKills(id string) (int, error)
 }
 

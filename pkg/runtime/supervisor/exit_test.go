@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,5 +150,61 @@ func TestMemoryKillsAreCountedBeforeAnythingElse(t *testing.T) {
 	leave(t, w, hostSpec("/bin/true"))
 	if all := w.list(); !all[0].OOMKilled {
 		t.Errorf("got %+v", all[0])
+	}
+}
+
+// countingEngine is asked for the count of memory kills.
+type countingEngine struct {
+	*hostEngine
+	asked atomic.Int32
+}
+
+func (e *countingEngine) OOMKills(string) (int, error) {
+	e.asked.Add(1)
+	return 0, nil
+}
+
+// A scope of systemd may go with its last process: who looks only then, and never
+// did before, cannot know what to miss.
+func TestMemoryKillsAreCountedFromWhenAContainerIsTakenOver(t *testing.T) {
+	e := &countingEngine{}
+	w := newLone(t, func(dir string) runtime.Engine { e.hostEngine = &hostEngine{dir}; return e })
+	if err := w.o.makeDirs(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := (&hostEngine{w.o.engineDir()}).begin([]string{"/bin/sleep", "1000"}, runtime.ProcessIO{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Kill(p.PID, unix.SIGKILL) }) // it has ended if all is well
+	dir := filepath.Join(w.o.containers(), "c")
+	rec := &record{Version: recordVersion, Container: runtime.Container{ID: "c", PID: p.PID, State: runtime.Running}}
+	rec.Stdio.ID, rec.Stdio.Dir = "c", dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := statefile.Write(filepath.Join(dir, recordName), rec); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(p.PIDFD.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.open(store{"c": &entry{ID: "c", FDs: map[string]int{namePidfd: fd}}}); err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	testutil.Await(t, 20*time.Second, func() error {
+		if n := e.asked.Load(); n != 1 {
+			return fmt.Errorf("asked %d times", n)
+		}
+		return nil
+	})
+	if err := unix.PidfdSendSignal(int(p.PIDFD.Fd()), unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	awaitExit(t, w, "c")
+	if n := e.asked.Load(); n != 2 {
+		t.Errorf("asked %d times after the end", n)
 	}
 }

@@ -191,6 +191,7 @@ func (w *worker) resume(u unfinished) {
 		c.own(os.NewFile(uintptr(fd), namePidfd))
 	}
 	w.keep(c)
+	_ = w.oomKilled(c) // from here on the engine misses those of a cgroup that goes
 	if rec.Starting {
 		w.startAgain(c, u.gate)
 	}
