@@ -74,6 +74,9 @@ func TestStatisticsTellWhatAContainerDoes(t *testing.T) {
 		t.Errorf("statistics %v", st)
 	}
 	own := p.stats()
+	if cgroup2() && (st.Cpu.Psi == nil || st.Memory.Psi == nil || st.Io.GetPsi() == nil || own.Linux.Cpu.Psi == nil || own.Linux.Io.GetPsi() == nil) {
+		t.Errorf("no pressure in %v and %v", st, own)
+	}
 	between(t, "the pod's processor time", own.Linux.Cpu.UsageCoreNanoSeconds, st.Cpu.UsageCoreNanoSeconds.GetValue()/2, 1e12)
 	between(t, "the pod's memory", own.Linux.Memory.UsageBytes, 30e6, 400*mib)
 	between(t, "the pod's processes", own.Linux.Process.GetProcessCount(), 1, 5)
