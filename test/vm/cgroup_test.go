@@ -73,7 +73,7 @@ func version2Tools(t *testing.T, bin string) string {
 	must(t, err)
 	must(t, images.Archive(archive, "vm.local/busybox:1", b))
 	must(t, archive.Close())
-	for name, dir := range map[string]string{"bin": bin, "bin/cni": filepath.Join(bin, "cni"), "config": "../../config", "contrib": "../../contrib", "contrib/systemd": "../../contrib/systemd"} {
+	for name, dir := range map[string]string{"bin": bin, "bin/cni": filepath.Join(bin, "cni"), "config": "../../config", "contrib": "../../contrib", "contrib/systemd": "../../contrib/systemd", "contrib/apparmor": "../../contrib/apparmor"} {
 		files, err := os.ReadDir(dir)
 		must(t, err)
 		for _, f := range files {
@@ -130,12 +130,9 @@ func units(ctx context.Context, t *testing.T, m *vm.Machine) {
 		}
 		return strings.TrimSpace(out)
 	}
-	inside("/tools/contrib/install.sh install && systemctl enable --now berth-runtime berthd" + await)
+	inside("/tools/contrib/install.sh install && systemctl enable --now berth-runtime berthd || exit 1" + await)
 	inside("berth load -i /tools/busybox.tar && berth run -d --name web --network host --memory 64m vm.local/busybox:1 sh -c 'while :; do echo tick; sleep 0.2; done'")
-	id := inside("berth ps --no-trunc -q 2>/dev/null || berth ps -q")
-	if strings.Contains(id, "\n") || id == "" {
-		t.Fatalf("containers %q", id)
-	}
+	id := inside("berth ps -q")
 	scope := inside("basename /sys/fs/cgroup/berth.slice/*/berth-" + id + "*.scope")
 	for what, want := range map[string]string{"OOMPolicy": "continue", "Delegate": "yes", "TasksMax": "infinity", "MemoryMax": "67108864", "MemorySwapMax": "0"} {
 		if got := inside("systemctl show -P " + what + " " + scope); got != want {
@@ -147,6 +144,7 @@ func units(ctx context.Context, t *testing.T, m *vm.Machine) {
 		t.Errorf("AppArmor: %q, want the profile that was installed", out)
 	}
 	pid := inside("cat /sys/fs/cgroup/berth.slice/*/" + scope + "/cgroup.procs | sort -n | head -n 1")
+	inside("berth run -d --name hungry --network host --memory 20m vm.local/busybox:1 sh -c 'while [ ! -e /go ]; do sleep 0.2; done; exec tail /dev/zero'")
 	for _, done := range []string{
 		"systemctl restart berthd",
 		"systemctl restart berth-runtime",
@@ -158,7 +156,7 @@ func units(ctx context.Context, t *testing.T, m *vm.Machine) {
 		"systemctl daemon-reexec",
 		"systemctl stop berthd berth-runtime && systemctl start berthd",
 	} {
-		inside(done + await)
+		inside("{ " + done + "; } || exit 1" + await)
 		lines := inside("berth logs web | wc -l")
 		inside("kill -0 " + pid)
 		if out := inside("berth exec web echo here"); out != "here" {
@@ -169,7 +167,11 @@ func units(ctx context.Context, t *testing.T, m *vm.Machine) {
 			t.Errorf("after %s: units are %q", done, got)
 		}
 	}
-	inside("berth rm -f web && berth check")
+	inside("berth exec hungry touch /go")
+	if out := inside("for i in $(seq 300); do berth ps -a | grep ' hungry ' | grep -v Up && break; sleep 0.2; done"); !strings.Contains(out, "Exited (137)") || !strings.Contains(out, "out of memory") {
+		t.Errorf("a container that ran out of memory: %s", out)
+	}
+	inside("berth rm -f web hungry && berth check")
 	if left := inside("find /sys/fs/cgroup/berth.slice -mindepth 1 -type d; systemctl list-units --no-legend --plain --state=failed 'berth*'"); left != "" {
 		t.Errorf("left: %s", left)
 	}
