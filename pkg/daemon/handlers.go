@@ -25,7 +25,7 @@ func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 		o := spec.Options{
 			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: cmp.Or(h.SeccompProfile, c.SeccompProfile),
 			AppArmorProfile: appArmorProfile(c.AppArmorProfile, host.AppArmorLoaded),
-			PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
+			PidsLimit:       c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
 			Annotations: h.Annotations, PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
 		}
 		for _, limit := range slices.Sorted(maps.Keys(c.DefaultUlimits)) {
