@@ -79,6 +79,7 @@ func TestLinesReachTheLogOnDrain(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "0.log")
 	_, s, out, errs := fixture(t, Config{LogPath: log})
 	fmt.Fprint(out, "a\nb")
+	s.Drain() // the order of two streams is nobody's
 	fmt.Fprint(errs, "e\n")
 	s.Drain()
 	equal(t, texts(t, log), "stdout F a", "stderr F e")
