@@ -16,8 +16,8 @@ import (
 // Client is a Runtime that lives in another process. It keeps no connection,
 // so it survives restarts of that process: a call made meanwhile waits in the
 // socket's backlog. One that was running then is repeated, where doing it twice
-// is the same as doing it once or can be made so: pods, Create, Start, Kill,
-// Delete, Update, ReopenLog. The others, and those after ten seconds without a
+// is the same as doing it once or can be made so: pods, Create, Restore, Start,
+// Kill, Delete, Update, ReopenLog. The others, and those after ten seconds without a
 // server, fail with errs.Unavailable.
 type Client struct {
 	path string
@@ -123,6 +123,24 @@ func (c *Client) Pause(ctx context.Context, id string) error { return c.id(ctx, 
 
 // Resume implements Processes.
 func (c *Client) Resume(ctx context.Context, id string) error { return c.id(ctx, VerbResume, id) }
+
+// CanCheckpoint implements Checkpoints.
+func (c *Client) CanCheckpoint(ctx context.Context) error {
+	return c.do(ctx, VerbCanCheckpoint, nil, nil)
+}
+
+// Checkpoint implements Checkpoints.
+func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) error {
+	return c.do(ctx, VerbCheckpoint, r, nil)
+}
+
+// Restore implements Checkpoints.
+func (c *Client) Restore(ctx context.Context, r RestoreRequest) (Container, error) {
+	var k Container
+	restore := func() error { return c.do(ctx, VerbRestore, r, &k) }
+	err := retryCreate(ctx, restore, func() error { return c.id(ctx, VerbDelete, r.ID) })
+	return k, err
+}
 
 // Attach implements Streams.
 func (c *Client) Attach(ctx context.Context, r AttachRequest, io AttachIO) error {

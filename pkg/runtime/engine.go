@@ -30,6 +30,7 @@ type Engine interface {
 	Destroy(ctx context.Context, id string) error
 	EngineControl
 	EnginePods
+	EngineCheckpoints
 }
 
 // CommandEngine is an Engine that can also let an OCI runtime's command make a
@@ -69,6 +70,19 @@ type EnginePods interface {
 	// for a pod whose CreatePod was killed: it takes down whatever there is.
 	CreatePod(ctx context.Context, r PodRequest) (initPID int, err error)
 	DeletePod(ctx context.Context, r PodRequest, initPID int) error
+}
+
+// EngineCheckpoints writes containers down and makes them again.
+type EngineCheckpoints interface {
+	// CanCheckpoint is Checkpoints.CanCheckpoint.
+	CanCheckpoint(ctx context.Context) error
+	// Checkpoint is Checkpoints.Checkpoint; fifos are the paths of the container's
+	// streams by name.
+	Checkpoint(ctx context.Context, r CheckpointRequest, fifos map[string]string) error
+	// Restore is Create and Start of a container whose processes come from a dump
+	// below dir, which it writes to. Where it returns an error and a Process, that
+	// one runs.
+	Restore(ctx context.Context, id string, spec *specs.Spec, io ProcessIO, dir string) (Process, error)
 }
 
 // ProcessIO is what a new process gets as stdin, stdout and stderr; nil means

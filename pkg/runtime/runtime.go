@@ -45,6 +45,7 @@ type Runtime interface {
 	Containers
 	Processes
 	Streams
+	Checkpoints
 	Observer
 }
 
@@ -92,6 +93,20 @@ type Processes interface {
 	Pause(ctx context.Context, id string) error
 	// Resume undoes Pause.
 	Resume(ctx context.Context, id string) error
+}
+
+// Checkpoints writes running containers down and makes them again.
+type Checkpoints interface {
+	// CanCheckpoint succeeds where this node can do so, and else says why not, with
+	// errs.Unsupported.
+	CanCheckpoint(ctx context.Context) error
+	// Checkpoint dumps the processes of a paused container into a directory, which
+	// exists, and leaves them paused. A dump that has begun is ended, whatever ctx
+	// does, and then is an error.
+	Checkpoint(ctx context.Context, r CheckpointRequest) error
+	// Restore makes a container whose processes go on from a dump, and that is
+	// running. Its errors are Create's.
+	Restore(ctx context.Context, r RestoreRequest) (Container, error)
 }
 
 // Streams reaches the stdio of a container.
@@ -189,6 +204,21 @@ type Command struct {
 	Path string `json:"path"`
 	// Root is the directory of its state, on tmpfs, absolute.
 	Root string `json:"root"`
+}
+
+// CheckpointRequest asks for the dump of one container.
+type CheckpointRequest struct {
+	ID string `json:"id"`
+	// Spec is what the container was made from.
+	Spec *specs.Spec `json:"spec"`
+	Dir  string      `json:"dir"`
+}
+
+// RestoreRequest asks for one container from a dump.
+type RestoreRequest struct {
+	CreateRequest
+	// Dir has the dump. It is the runtime's to write to, and stays the caller's.
+	Dir string `json:"dir"`
 }
 
 // Container is what the runtime knows of one container.

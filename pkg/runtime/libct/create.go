@@ -109,8 +109,18 @@ func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process
 }
 
 // config turns the spec, with process in place of its own, into libcontainer's
-// form.
+// form, without what is placed from outside.
 func (e *Engine) config(id string, spec *specs.Spec, process *specs.Process) (*configs.Config, error) {
+	config, err := e.whole(id, spec, process)
+	if err != nil {
+		return nil, err
+	}
+	e.takeOutside(config)
+	return config, nil
+}
+
+// whole is config with everything left to libcontainer.
+func (e *Engine) whole(id string, spec *specs.Spec, process *specs.Process) (*configs.Config, error) {
 	s, linux := *spec, *spec.Linux
 	s.Process, s.Linux = process, &linux
 	if e.opts.SystemdCgroup {
@@ -130,7 +140,6 @@ func (e *Engine) config(id string, spec *specs.Spec, process *specs.Process) (*c
 	}
 	// Rlimits are the one part of the process that specconv leaves out.
 	config.Rlimits, err = configRlimits(process.Rlimits)
-	e.takeOutside(config)
 	return config, err
 }
 

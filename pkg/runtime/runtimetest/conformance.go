@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(*testing.T) runtime.Runtime, sleeper func(t *te
 		"delete kills":  deleteKills,
 		"pods":          pods,
 		"events follow": events,
+		"checkpoints":   checkpoints,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, &suite{open(t), sleeper}) })
 	}

@@ -26,6 +26,22 @@ type Config struct {
 	Terminal bool
 }
 
+// FIFOs returns the paths of the streams by name; none with a terminal.
+func (c Config) FIFOs() map[string]string {
+	paths := map[string]string{}
+	if c.Terminal {
+		return paths
+	}
+	names := []string{nameStdout, nameStderr}
+	if c.Stdin {
+		names = append(names, nameStdin)
+	}
+	for _, name := range names {
+		paths[name] = filepath.Join(c.Dir, name)
+	}
+	return paths
+}
+
 // The names of the descriptors in FDs.
 const (
 	nameStdin  = "stdin"

@@ -20,6 +20,11 @@ import (
 )
 
 func (w *worker) create(ctx context.Context, r runtime.CreateRequest) (runtime.Container, error) {
+	return w.createFrom(ctx, r, "")
+}
+
+// createFrom makes a container that waits, or one that goes on from a dump.
+func (w *worker) createFrom(ctx context.Context, r runtime.CreateRequest, dump string) (runtime.Container, error) {
 	if err := checkCreate(&r); err != nil {
 		return runtime.Container{}, err
 	}
@@ -32,7 +37,7 @@ func (w *worker) create(ctx context.Context, r runtime.CreateRequest) (runtime.C
 		return runtime.Container{}, fmt.Errorf("container %s: %w", r.ID, errs.Exists)
 	}
 	var undone undo.Stack
-	c, err := w.make(ctx, &r, &undone)
+	c, err := w.make(ctx, &r, dump, &undone)
 	if err == nil && ctx.Err() != nil {
 		// The caller will never know of it, and will ask again.
 		err = fmt.Errorf("create container %s: %w: %w", r.ID, errGone, ctx.Err())
@@ -86,7 +91,7 @@ func setEnv(p *specs.Process, raw [][]byte) {
 
 // make makes directory, stdio, process and record, in this order, and pushes
 // what undoes each.
-func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *undo.Stack) (*container, error) {
+func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, dump string, undone *undo.Stack) (*container, error) {
 	dir := filepath.Join(w.o.containers(), r.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
@@ -98,15 +103,13 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 		return nil, err
 	}
 	undone.Push(func(context.Context) error { io.Close(); return nil })
-	var p runtime.Process
-	err = stage.Run(ctx, "init", func(ctx context.Context) (err error) {
-		p, err = createBy(ctx, w.engine, r, processIO(io.Child(), r.Spec.Process.ConsoleSize))
-		return err
-	})
+	p, err := w.process(ctx, r, dump, io.Child())
+	if p.PIDFD != nil {
+		undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p) })
+	}
 	if err != nil {
 		return nil, err
 	}
-	undone.Push(func(ctx context.Context) error { return w.discard(ctx, r.ID, p) })
 	since, err := pidfd.Begun(p.PID)
 	if err == nil {
 		err = io.Begin()
@@ -123,6 +126,10 @@ func (w *worker) make(ctx context.Context, r *runtime.CreateRequest, undone *und
 		Stdio:     cfg,
 		Container: runtime.Container{ID: r.ID, PodID: r.PodID, State: runtime.Created, PID: p.PID, CreatedAt: time.Now()},
 	})
+	if dump != "" {
+		k := &c.rec.Load().Container // which nobody else has yet
+		k.State, k.StartedAt = runtime.Running, k.CreatedAt
+	}
 	undone.Push(func(context.Context) error { w.keeper.drop(r.ID); return nil })
 	w.keep(c)
 	settle(p)
@@ -147,6 +154,20 @@ func settle(p runtime.Process) {
 	if p.Settle != nil {
 		p.Settle()
 	}
+}
+
+// process makes the first process, or has it go on from the dump.
+func (w *worker) process(ctx context.Context, r *runtime.CreateRequest, dump string, child stdio.Child) (p runtime.Process, err error) {
+	io := processIO(child, r.Spec.Process.ConsoleSize)
+	err = stage.Run(ctx, "init", func(ctx context.Context) (err error) {
+		if dump == "" {
+			p, err = createBy(ctx, w.engine, r, io)
+		} else {
+			p, err = w.engine.Restore(ctx, r.ID, r.Spec, io, dump)
+		}
+		return err
+	})
+	return p, err
 }
 
 func processIO(c stdio.Child, size *specs.Box) runtime.ProcessIO {

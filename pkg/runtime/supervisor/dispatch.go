@@ -24,6 +24,8 @@ func (w *worker) handle(ctx context.Context, c *rpc.Call) (any, error) {
 		return with(ctx, c, w.create)
 	case runtime.VerbStart:
 		return with(ctx, c, func(ctx context.Context, r runtime.IDRequest) (any, error) { return w.start(ctx, r.ID) })
+	case runtime.VerbRestore:
+		return with(ctx, c, w.restoreDump)
 	case runtime.VerbExec:
 		return with(ctx, c, w.exec)
 	case runtime.VerbExecIO:
@@ -51,6 +53,10 @@ func (w *worker) handleSimple(ctx context.Context, c *rpc.Call) error {
 		return do(ctx, c, func(ctx context.Context, r runtime.IDRequest) error { return w.freeze(ctx, r.ID, true) })
 	case runtime.VerbResume:
 		return do(ctx, c, func(ctx context.Context, r runtime.IDRequest) error { return w.freeze(ctx, r.ID, false) })
+	case runtime.VerbCanCheckpoint:
+		return w.engine.CanCheckpoint(ctx)
+	case runtime.VerbCheckpoint:
+		return do(ctx, c, w.checkpoint)
 	case runtime.VerbResize:
 		return do(ctx, c, w.resize)
 	case runtime.VerbReopenLog:

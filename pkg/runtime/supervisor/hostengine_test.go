@@ -124,3 +124,25 @@ func (e *hostEngine) OOMKills(string) (int, error)                        { retu
 
 func (e *hostEngine) CreatePod(context.Context, runtime.PodRequest) (int, error) { return 0, nil }
 func (e *hostEngine) DeletePod(context.Context, runtime.PodRequest, int) error   { return nil }
+
+func (e *hostEngine) CanCheckpoint(context.Context) error { return nil }
+
+// Checkpoint notes the program; Restore begins it anew.
+func (e *hostEngine) Checkpoint(_ context.Context, r runtime.CheckpointRequest, fifos map[string]string) error {
+	if fifos["stdout"] == "" || fifos["stderr"] == "" {
+		return fmt.Errorf("streams %q: %w", fifos, errs.Invalid)
+	}
+	return os.WriteFile(filepath.Join(r.Dir, "args"), []byte(strings.Join(r.Spec.Process.Args, "\n")), 0o600)
+}
+
+func (e *hostEngine) Restore(_ context.Context, id string, _ *specs.Spec, io runtime.ProcessIO, dir string) (runtime.Process, error) {
+	args, err := os.ReadFile(filepath.Join(dir, "args"))
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	p, err := e.begin(strings.Split(string(args), "\n"), io)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	return p, os.WriteFile(e.path(id, "pid"), []byte(strconv.Itoa(p.PID)), 0o600)
+}

@@ -1,0 +1,104 @@
+package criu_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/criu"
+)
+
+func TestWithoutCRIUItSaysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	err := criu.Check(t.Context())
+	if !errors.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "need CRIU 3.16 or newer") {
+		t.Errorf("without criu: %v", err)
+	}
+	for script, want := range map[string]string{
+		"echo 'Version: 3.15'": "3.15", "echo hello": "does not tell", "exit 3": "exit status 3",
+		"[ $1 = --version ] && echo Version: 3.17.1 && exit; echo a; echo no support; exit 1": "no support",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "criu"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := criu.Check(t.Context()); !errors.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", script, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "criu"), []byte("#!/bin/sh\necho Version: 4.0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := criu.Check(t.Context()); err != nil {
+		t.Errorf("one that works: %v", err)
+	}
+}
+
+func TestStreamsOfADumpAreOnlyStreams(t *testing.T) {
+	dir := t.TempDir()
+	for content, want := range map[string]string{
+		`{"file[1a:2b]":"stdout","file[1a:3]":"stderr"}`: `["","pipe:1a:2b]","pipe:1a:3]"]`,
+		`{}`: `["","",""]`,
+		`{"file[1a:2b]":"stdout","file[1a:3]":"stdout"}`: "two mounts",
+		`{"file[1a:2b]\naction-script /x":"stdout"}`:     "no stream",
+		`{"file[1a:2b]":"extRootNetNS"}`:                 "no stream",
+		`{"pipe:[3]":"stdout"}`:                          "no stream",
+		`[]`:                                             "cannot unmarshal",
+		`{"` + strings.Repeat("x", 64<<10) + `":"y"}`:    "more than",
+	} {
+		for name, data := range map[string]string{"stdio.json": content, "files.img": "a file[1a:2b] b file[1a:3] c file[1a:4]", "descriptors.json": `["pipe:x"]`} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := criu.Inherit(dir)
+		got, _ := os.ReadFile(filepath.Join(dir, "descriptors.json"))
+		if err == nil && string(got) != want || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %q, %v", content, got, err)
+		}
+		if files, _ := os.ReadFile(filepath.Join(dir, "files.img")); strings.Contains(want, "1a:3") && string(files) != "a pipe:1a:2b] b pipe:1a:3] c file[1a:4]" {
+			t.Errorf("files of the dump: %q", files)
+		}
+	}
+}
+
+func TestSettingsAreNeverTheContainersOwn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "criu.conf")
+	labels, err := criu.Configure([]string{"a=b", "org.criu.config=/etc/evil", "org.criu.config="}, path, []string{"external file[1:2]"})
+	if err != nil || !slices.Equal(labels, []string{"a=b", "org.criu.config=" + path}) {
+		t.Errorf("labels %q, %v", labels, err)
+	}
+	if data, err := os.ReadFile(path); err != nil || !strings.HasSuffix(string(data), "\nexternal file[1:2]\n") {
+		t.Errorf("settings %q, %v", data, err)
+	}
+}
+
+func TestOpenStreamsAreFoundByWhatTheyAre(t *testing.T) {
+	dir, fifos := t.TempDir(), map[string]string{}
+	for _, name := range []string{"stdout", "stderr"} {
+		fifos[name] = filepath.Join(dir, name)
+		if err := unix.Mkfifo(fifos[name], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.OpenFile(fifos["stdout"], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	images := filepath.Join(dir, "images")
+	lines, err := criu.Streams(images, []int{os.Getpid()}, fifos)
+	if err != nil || len(lines) != 1 || !strings.HasPrefix(lines[0], "external file[") {
+		t.Fatalf("settings %q, %v", lines, err)
+	}
+	want := `{"` + strings.TrimPrefix(lines[0], "external ") + `":"stdout"}`
+	if data, err := os.ReadFile(filepath.Join(images, "stdio.json")); err != nil || string(data) != want {
+		t.Errorf("noted %q, want %q, %v", data, want, err)
+	}
+}
