@@ -35,13 +35,21 @@ func openFIFO(path string, flags int) (int, error) {
 	return fd, nil
 }
 
-// childEnd opens the container's end of a FIFO, in blocking mode.
+// childEnd opens the container's end of a FIFO, in blocking mode. It is opened
+// once more, by its descriptor: flags such as O_NOFOLLOW stay with an open file,
+// and CRIU, which opens what it is given in the same way, would have to follow a
+// link.
 func childEnd(dir, name string, flags int) (*os.File, error) {
 	fd, err := openFIFO(filepath.Join(dir, name), flags)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	defer unix.Close(fd)
+	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s again: %w", name, err)
+	}
+	return os.NewFile(uintptr(again), name), nil
 }
 
 // bigPipe is the size of busy FIFOs: the largest that needs no capability.

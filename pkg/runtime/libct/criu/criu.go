@@ -83,16 +83,12 @@ func Explain(err error, log string) error {
 		return err
 	}
 	defer f.Close()
-	last := ""
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	for lines := bufio.NewScanner(f); lines.Scan(); { // the first is the cause, the others follow
 		if _, text, found := strings.Cut(lines.Text(), "Error ("); found {
-			last = text
+			return fmt.Errorf("%w: CRIU: (%.300s", err, text)
 		}
 	}
-	if last == "" {
-		return err
-	}
-	return fmt.Errorf("%w: CRIU: (%.300s", err, last)
+	return err
 }
 
 // Configure writes settings for CRIU, beside the administrator's, to path, and
