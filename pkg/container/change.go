@@ -55,8 +55,15 @@ func (s *Service) look(ctx context.Context, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := s.Get(id)
+	if err != nil {
+		return nil, err
+	}
 	i := slices.IndexFunc(listed, func(r runtime.Container) bool { return r.ID == id })
 	s.change(ctx, id, func(st Status) Status {
+		if i < 0 && c.waits() {
+			return st
+		}
 		if i < 0 {
 			return st.lost(time.Now())
 		}

@@ -13,6 +13,7 @@
 //	<root>/containers/ID/state.json    what CRI calls status; its presence means
 //	                                   that Create succeeded
 //	<root>/containers/ID/volumes/N     the image's VOLUMEs
+//	<root>/containers/ID/restore       a dump that its start goes on from
 //
 // A directory without state.json is half of a Create or of a Remove, and taken
 // down by Recover. The pid and the exit are berth-runtime's facts: after a
@@ -32,6 +33,8 @@ package container
 import (
 	"context"
 	"fmt"
+	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,6 +71,7 @@ type Container struct {
 	Status     Status
 
 	stopSignal int
+	restores   bool           // its start is a restore, see CreateFrom
 	process    *specs.Process // what execs are made from
 	asked      *atomic.Bool   // whether the stop signal has been sent
 	exited     chan struct{}  // closed with the transition to Exited
@@ -77,10 +81,17 @@ type Container struct {
 type Images interface {
 	Get(ref string) (image.Image, error)
 	Admit(ctx context.Context, i image.Image, asked, namespace string) error
+	Mounts
+}
+
+// Mounts are what containers see of images.
+type Mounts interface {
 	Mount(ctx context.Context, r image.MountRequest) (string, error)
 	// MountVolumes mounts images as volumes; Unmount unmounts these too.
 	MountVolumes(ctx context.Context, r image.VolumesRequest) ([]image.Volume, error)
 	Unmount(ctx context.Context, containerID string) error
+	// Changes writes what a paused container has written.
+	Changes(ctx context.Context, containerID string, w io.Writer) error
 }
 
 // Deps is all that a Service needs.
@@ -163,6 +174,7 @@ type Service struct {
 	events  event.Topic[Event]
 
 	leftovers leftovers
+	paused    sync.Map // ids of containers that a checkpoint has paused
 }
 
 // Get returns the container whose id is key or alone begins with it. The error

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/checkpoint"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
@@ -59,7 +60,7 @@ func (s *Service) Create(ctx context.Context, p Pod, c *cri.ContainerConfig) (st
 	if holder, ok := s.names.Reserve(key, id); !ok {
 		return s.again(holder, c)
 	}
-	if err := s.create(ctx, id, p, c); err != nil {
+	if err := s.create(ctx, id, p, c, nil); err != nil {
 		s.names.Release(key, id)
 		return "", fmt.Errorf("create container %s in pod %s: %w", name, p.ID, err)
 	}
@@ -81,7 +82,8 @@ func newID() string {
 	return hex.EncodeToString(id[:])
 }
 
-func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.ContainerConfig) error {
+// create makes a container, of its image or of a checkpoint.
+func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, from *checkpoint.Part) error {
 	s.leftovers.working(id)
 	defer s.leftovers.worked(id)
 	var undone undo.Stack
@@ -92,11 +94,11 @@ func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.Container
 	}
 	undone.Push(func(context.Context) error { return os.RemoveAll(s.dir(id)) })
 
-	k, request, user, err := s.prepare(ctx, id, p, c, &undone)
+	k, request, user, err := s.prepare(ctx, id, p, c, from, &undone)
 	if err != nil {
 		return err
 	}
-	if err := s.make(ctx, k, request, user, &undone); err != nil {
+	if err := s.make(ctx, k, request, user, from, &undone); err != nil {
 		return err
 	}
 	undone.Discard()
@@ -105,8 +107,9 @@ func (s *Service) create(ctx context.Context, id string, p Pod, c *cri.Container
 	return nil
 }
 
-// make asks the plugins, then the runtime, for a container that is prepared.
-func (s *Service) make(ctx context.Context, k *Container, request runtime.CreateRequest, user spec.User, undone *undo.Stack) error {
+// make asks the plugins, then the runtime, for a container that is prepared. One of a
+// checkpoint has nothing in the runtime until it is started.
+func (s *Service) make(ctx context.Context, k *Container, request runtime.CreateRequest, user spec.User, from *checkpoint.Part, undone *undo.Stack) error {
 	id := k.ID
 	undone.Push(func(ctx context.Context) error { s.d.Plugins.Tell(ctx, StepRemoved, k); return nil })
 	release := s.d.Plugins.Hold() // until the container is in the table
@@ -123,12 +126,17 @@ func (s *Service) make(ctx context.Context, k *Container, request runtime.Create
 		return err
 	}
 	defer unlock()
-	undone.Push(func(ctx context.Context) error { return ignoreNotFound(s.d.Runtime.Delete(ctx, id)) })
-	made, err := s.d.Runtime.Create(ctx, request)
+	if from != nil {
+		err = s.await(ctx, k, request.Spec, from)
+	} else {
+		var made runtime.Container
+		undone.Push(func(ctx context.Context) error { return ignoreNotFound(s.d.Runtime.Delete(ctx, id)) })
+		made, err = s.d.Runtime.Create(ctx, request)
+		k.Status = k.Status.observe(made)
+	}
 	if err != nil {
 		return err
 	}
-	k.Status = k.Status.observe(made)
 	if err := s.writeStatus(id, k.Status); err != nil {
 		return err
 	}
@@ -138,7 +146,7 @@ func (s *Service) make(ctx context.Context, k *Container, request runtime.Create
 
 // prepare makes all that the runtime needs to find: the root file system, the
 // volumes, the specification.
-func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, undone *undo.Stack) (*Container, runtime.CreateRequest, spec.User, error) {
+func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, from *checkpoint.Part, undone *undo.Stack) (*Container, runtime.CreateRequest, spec.User, error) {
 	var request runtime.CreateRequest
 	fail := func(err error) (*Container, runtime.CreateRequest, spec.User, error) {
 		return nil, request, spec.User{}, err
@@ -167,7 +175,10 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 			return fail(err)
 		}
 	}
-	in, err := s.input(ctx, id, p, c, img)
+	if from != nil && by.Command != nil {
+		return fail(fmt.Errorf("runtime handler %s restores no checkpoints: %w", p.Handler, errs.Unsupported))
+	}
+	in, err := s.input(ctx, id, p, c, img, from)
 	if err != nil {
 		return fail(err)
 	}
@@ -188,7 +199,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), VolumeImages: volumeImages, LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),
 		Status:     Status{State: Created, Resources: c.GetLinux().GetResources()},
-		stopSignal: stopSignal, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),
+		stopSignal: stopSignal, restores: from != nil, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	request = runtime.CreateRequest{
 		ID: id, PodID: p.ID, Spec: sp,
@@ -214,7 +225,7 @@ func usableImage(ctx context.Context, images Images, p Pod, i *cri.ImageSpec) (i
 
 // input gathers what decides the specification. It mounts the root file system
 // and makes the directories that the specification names.
-func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, img image.Image) (spec.Input, error) {
+func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, img image.Image, from *checkpoint.Part) (spec.Input, error) {
 	options, ok := s.d.Handlers[p.Handler]
 	if !ok {
 		return spec.Input{}, fmt.Errorf("runtime handler %q is not configured: %w", p.Handler, errs.NotFound)
@@ -224,7 +235,7 @@ func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerC
 		Shm: p.Shm, ResolvConf: p.ResolvConf, Hosts: p.Hosts, Hostname: p.Hostname, UTSName: p.UTSName, Host: s.d.Host, System: s.d.System, Options: options,
 	}
 	var err error
-	if in.RootFS, err = s.mount(ctx, id, p, img.ID); err != nil {
+	if in.RootFS, err = s.mount(ctx, id, p, img.ID, from); err != nil {
 		return in, err
 	}
 	if in.User, err = resolveUser(in.RootFS, c, img.Config.Config.User); err != nil {
@@ -245,14 +256,19 @@ func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerC
 	return in, nil
 }
 
-func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest) (string, error) {
+func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest, from *checkpoint.Part) (string, error) {
 	uid, gid, _, err := spec.UserNamespace(p.Config)
 	if err != nil {
 		return "", err
 	}
+	begins, done, err := changes(from)
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	var root string
 	err = stage.Run(ctx, "root file system", func(ctx context.Context) error {
-		root, err = s.d.Images.Mount(ctx, image.MountRequest{ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid})
+		root, err = s.d.Images.Mount(ctx, image.MountRequest{ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid, Changes: begins})
 		return err
 	})
 	return root, err

@@ -3,6 +3,7 @@ package container_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -29,6 +30,8 @@ type fakeImages struct {
 	fill   func(rootfs string) error
 
 	refuse func(asked, namespace string) error
+	// changes are what a root file system has begun with.
+	changes string
 
 	mu      sync.Mutex
 	mounted map[string]bool
@@ -61,6 +64,13 @@ func (f *fakeImages) Mount(_ context.Context, r image.MountRequest) (string, err
 	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		return "", err
 	}
+	if r.Changes != nil {
+		data, err := io.ReadAll(r.Changes)
+		if err != nil {
+			return "", err
+		}
+		f.changes = string(data)
+	}
 	if f.fill != nil {
 		return rootfs, f.fill(rootfs)
 	}
@@ -83,6 +93,11 @@ func (f *fakeImages) Unmount(_ context.Context, id string) error {
 	defer f.mu.Unlock()
 	delete(f.mounted, id)
 	return os.RemoveAll(filepath.Join(f.dir, id))
+}
+
+func (f *fakeImages) Changes(_ context.Context, id string, w io.Writer) error {
+	_, err := io.WriteString(w, "changes of "+id)
+	return err
 }
 
 func (f *fakeImages) mounts() int {

@@ -36,6 +36,7 @@ type configRecord struct {
 	CreatedAt  time.Time       `json:"createdAt"`
 	Spec       *specs.Spec     `json:"spec"`
 	Env        [][]byte        `json:"env,omitempty"` // see spec.RawEnv
+	Restores   bool            `json:"restores,omitempty"`
 }
 
 // stateRecord is state.json.
@@ -65,7 +66,7 @@ func (s *Service) writeConfig(c *Container, sp *specs.Spec, user spec.User) erro
 	}
 	return statefile.Write(s.configPath(c.ID), configRecord{
 		Version: recordVersion, ID: c.ID, PodID: c.PodID, Config: config, ImageID: c.ImageID, Volumes: c.VolumeImages, LogPath: c.LogPath,
-		User: user, StopSignal: c.stopSignal, CreatedAt: c.CreatedAt, Spec: sp, Env: spec.RawEnv(sp.Process),
+		User: user, StopSignal: c.stopSignal, CreatedAt: c.CreatedAt, Spec: sp, Env: spec.RawEnv(sp.Process), Restores: c.restores,
 	})
 }
 
@@ -102,7 +103,7 @@ func (s *Service) load(id string) (*Container, error) {
 	}
 	c := &Container{
 		ID: id, PodID: r.PodID, Config: &cri.ContainerConfig{}, ImageID: r.ImageID, VolumeImages: r.Volumes, LogPath: r.LogPath, User: criUser(r.User),
-		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, stopSignal: r.StopSignal, process: r.Spec.Process,
+		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, stopSignal: r.StopSignal, restores: r.Restores, process: r.Spec.Process,
 		asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	if err := unmarshal(r.Config, c.Config); err != nil {

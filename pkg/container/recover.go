@@ -141,7 +141,8 @@ func (s *Service) reconcile(ctx context.Context) error {
 	for _, c := range known {
 		if r, ok := there[c.ID]; ok {
 			s.change(ctx, c.ID, func(st Status) Status { return st.observe(r) })
-		} else if c.Status.State != Exited && !s.leftovers.isWorking(c.ID) {
+			s.thaw(ctx, r)
+		} else if c.Status.State != Exited && !c.waits() && !s.leftovers.isWorking(c.ID) {
 			s.change(ctx, c.ID, func(st Status) Status { return st.lost(time.Now()) })
 		}
 	}
@@ -190,7 +191,7 @@ func (s *Service) Check(ctx context.Context, repair bool) ([]Problem, error) {
 	}
 	var problems []Problem
 	for _, c := range known {
-		if _, ok := there[c.ID]; !ok && c.Status.State != Exited && !s.leftovers.isWorking(c.ID) {
+		if _, ok := there[c.ID]; !ok && c.Status.State != Exited && !c.waits() && !s.leftovers.isWorking(c.ID) {
 			problems = append(problems, Problem{Object: c.ID, What: "the runtime does not know this container, which should be " + string(c.Status.State)})
 		}
 	}

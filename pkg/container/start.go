@@ -38,7 +38,7 @@ func (s *Service) Start(ctx context.Context, id string) error {
 	defer cancel()
 	var started runtime.Container
 	if err = s.d.Plugins.Start(ctx, c); err == nil {
-		started, err = s.d.Runtime.Start(ctx, c.ID)
+		started, err = s.begin(ctx, c)
 	}
 	if err != nil {
 		if err = s.startFailed(ctx, c.ID, err); err != nil {

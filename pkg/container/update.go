@@ -51,6 +51,9 @@ func (s *Service) lockLiving(ctx context.Context, id string) (*Container, func()
 }
 
 func (s *Service) setLimits(ctx context.Context, c *Container, r *cri.LinuxContainerResources) error {
+	if c.waits() {
+		return fmt.Errorf("update container %s: it has to be restored first, which its start does: %w", c.ID, errs.Conflict)
+	}
 	merged, limits, err := spec.Update(c.Status.Resources, r, s.d.Host)
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", c.ID, err)

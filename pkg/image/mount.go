@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +23,8 @@ type MountRequest struct {
 	// empty without one. Layers are shown through idmapped mounts, never copied.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
 	SELinuxLabel             string // that all files show as; empty for none
+	// Changes, where set, are what Changes wrote of another container. They are hostile.
+	Changes io.ReadSeeker
 }
 
 // Mount mounts a container's root file system and returns its path. It is
@@ -38,6 +41,7 @@ func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
 	defer lease.Release()
 	path, err := s.roots.Mount(ctx, rootfs.Root{
 		ID: r.ContainerID, Layers: stack, UIDMappings: r.UIDMappings, GIDMappings: r.GIDMappings, SELinuxLabel: r.SELinuxLabel,
+		Changes: r.Changes,
 	})
 	if err != nil { // perhaps because a layer is gone
 		s.catalog.Review(ctx, stack...)
@@ -96,6 +100,12 @@ func (s *Service) Unmount(ctx context.Context, containerID string) error {
 		return err
 	}
 	return s.roots.Unmount(ctx, containerID)
+}
+
+// Changes writes what a container has written over its image, as a layer's tar
+// stream. Nobody may write there meanwhile.
+func (s *Service) Changes(ctx context.Context, containerID string, w io.Writer) error {
+	return s.roots.Changes(ctx, containerID, w)
 }
 
 // Usage returns what a container has written: an answer of at most ten seconds

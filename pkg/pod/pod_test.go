@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -66,6 +67,7 @@ func (f fakeImages) Admit(context.Context, image.Image, string, string) error { 
 
 func (f fakeImages) Mount(context.Context, image.MountRequest) (string, error) { return f.dir, nil }
 func (f fakeImages) Unmount(context.Context, string) error                     { return nil }
+func (f fakeImages) Changes(context.Context, string, io.Writer) error          { return nil }
 func (f fakeImages) MountVolumes(context.Context, image.VolumesRequest) ([]image.Volume, error) {
 	return nil, image.ErrVolume
 }

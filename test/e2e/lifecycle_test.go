@@ -3,6 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -51,10 +54,31 @@ func TestStatusTellsConditionsHandlersAndFeatures(t *testing.T) {
 	}
 }
 
-func TestRPCsOfLaterAreUnimplemented(t *testing.T) {
-	_, err := berth.Runtime.CheckpointPod(t.Context(), &cri.CheckpointPodRequest{})
+func TestCheckpointsAreRefusedWithoutCRIU(t *testing.T) {
+	if _, err := exec.LookPath("criu"); err == nil {
+		t.Skip("CRIU is here: test/vm has a kernel that is known to let it work")
+	}
+	p := runPod(t)
+	c := p.start(sh("exec sleep 1000"))
+	dir := t.TempDir()
+	_, err := berth.Runtime.CheckpointPod(t.Context(), &cri.CheckpointPodRequest{PodSandboxId: p.id, OutputPath: dir, ContainerIds: []string{c.id}})
+	if code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "need CRIU") {
+		t.Errorf("pod: %v", err)
+	}
+	_, err = berth.Runtime.CheckpointContainer(t.Context(), &cri.CheckpointContainerRequest{ContainerId: c.id, Location: filepath.Join(dir, "c.tar")})
 	if code(err) != codes.Unimplemented {
-		t.Errorf("got %v", err)
+		t.Errorf("container: %v", err)
+	}
+	_, err = berth.Runtime.RestorePod(t.Context(), &cri.RestorePodRequest{CheckpointPath: dir, Config: p.config})
+	if code(err) != codes.Unimplemented {
+		t.Errorf("restore: %v", err)
+	}
+	_, err = berth.Runtime.CheckpointPod(t.Context(), &cri.CheckpointPodRequest{PodSandboxId: p.id, OutputPath: dir, ContainerIds: []string{c.id}, Options: map[string]string{"x": ""}})
+	if code(err) != codes.InvalidArgument {
+		t.Errorf("an option: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
 	}
 }
 
@@ -212,7 +236,7 @@ func TestRepeatedAndConcurrentCallsReturnTheSame(t *testing.T) {
 
 func TestStopAndRemoveAreIdempotent(t *testing.T) {
 	p := runPod(t, own)
-	c := p.start(sleeper())
+	c := p.start(sh("exec sleep 1000"))
 	for range 2 {
 		c.stop(0)
 		if _, err := berth.Runtime.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {

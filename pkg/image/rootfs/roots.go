@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,6 +57,9 @@ type Root struct {
 	GIDMappings []specs.LinuxIDMapping `json:"gidMappings,omitempty"`
 	// SELinuxLabel is what every file shows as, or "".
 	SELinuxLabel string `json:"selinuxLabel,omitempty"`
+	// Changes, where set, is what a container had written (package changes), and what
+	// a new root file system begins with. It is hostile.
+	Changes io.ReadSeeker `json:"-"`
 	// Made is when List's root file systems were made.
 	Made time.Time `json:"-"`
 }
@@ -223,6 +227,9 @@ func (r *Roots) prepare(ctx context.Context, root Root) (fresh bool, err error) 
 func (r *Roots) fill(ctx context.Context, root Root) error {
 	root.Version = rootVersion
 	base := filepath.Join(r.writable, root.ID)
+	if root.Changes != nil {
+		return r.restore(ctx, root, base)
+	}
 	for _, d := range []string{upperDir, workDir} {
 		if err := os.Mkdir(filepath.Join(base, d), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
