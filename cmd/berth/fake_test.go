@@ -73,7 +73,7 @@ func (d *fakeDaemon) serve(t *testing.T) (stop func()) {
 		t.Fatal(err)
 	}
 	server := edge.NewServer(nil)
-	runtimeapi.RegisterRuntimeServiceServer(server, d)
+	runtimeapi.RegisterRuntimeServiceServer(server, fakeCheckpoints{d})
 	runtimeapi.RegisterImageServiceServer(server, d)
 	apiv1.RegisterAdminServer(server, &fakeAdmin{fakeDaemon: d})
 	var serving sync.WaitGroup
@@ -178,7 +178,12 @@ func (d *fakeDaemon) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSand
 }
 
 func (d *fakeDaemon) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
-	return &runtimeapi.PodSandboxStatusResponse{Status: &runtimeapi.PodSandboxStatus{Id: r.PodSandboxId, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.1.0.2"}}}, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &runtimeapi.PodSandboxStatusResponse{
+		Status: &runtimeapi.PodSandboxStatus{Id: r.PodSandboxId, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.1.0.2"}},
+		Info:   verbose(r.Verbose, d.pods[r.PodSandboxId]),
+	}, nil
 }
 
 func (d *fakeDaemon) CreateContainer(_ context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
@@ -265,7 +270,7 @@ func (d *fakeDaemon) ContainerStatus(_ context.Context, r *runtimeapi.ContainerS
 	return &runtimeapi.ContainerStatusResponse{Status: &runtimeapi.ContainerStatus{
 		Id: s.Id, Metadata: s.Metadata, State: s.State, ExitCode: s.ExitCode, CreatedAt: s.CreatedAt, StartedAt: s.StartedAt,
 		FinishedAt: s.FinishedAt, Image: s.Image, ImageId: s.ImageId, Labels: s.Labels, Annotations: s.Annotations, LogPath: s.LogPath, Reason: s.Reason,
-	}}, nil
+	}, Info: verbose(r.Verbose, c.config)}, nil
 }
 
 func (d *fakeDaemon) ExecSync(_ context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {

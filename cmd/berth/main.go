@@ -121,7 +121,7 @@ func (a *app) root() *cobra.Command {
 	)
 	root.SetHelpCommandGroupID(groupDaemon)
 	root.SetCompletionCommandGroupID(groupDaemon)
-	addTo(root, groupContainers, runCommand(a), psCommand(a), logsCommand(a), execCommand(a), attachCommand(a), cpCommand(a), stopCommand(a), killCommand(a), rmCommand(a), inspectCommand(a), statsCommand(a))
+	addTo(root, groupContainers, runCommand(a), psCommand(a), logsCommand(a), execCommand(a), attachCommand(a), cpCommand(a), stopCommand(a), killCommand(a), rmCommand(a), checkpointCommand(a), restoreCommand(a), inspectCommand(a), statsCommand(a))
 	addTo(root, groupImages, imagesCommand(a), pullCommand(a), pushCommand(a), loadCommand(a), saveCommand(a), tagCommand(a), rmiCommand(a), historyCommand(a), imageCommand(a))
 	addTo(root, groupPods, podsCommand(a), portForwardCommand(a), topCommand(a), applyCommand(a), deleteCommand(a))
 	addTo(root, groupDaemon, eventsCommand(a), checkCommand(a), doctorCommand(a), dfCommand(a), systemCommand(a), infoCommand(a), versionCommand(a))
