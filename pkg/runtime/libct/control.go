@@ -6,6 +6,9 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/runc/libcontainer"
+
+	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/criu"
 )
 
 // Freeze pauses or resumes all processes of the container. A container that is
@@ -24,7 +27,7 @@ func (e *Engine) Freeze(ctx context.Context, id string, frozen bool) error {
 	}
 	if frozen {
 		err = ct.Pause()
-	} else {
+	} else if err = criu.AwaitOrphans(ctx, os.Getppid()); err == nil {
 		err = ct.Resume()
 	}
 	switch {

@@ -1,17 +1,22 @@
 package criu_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime/libct/criu"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func TestWithoutCRIUItSaysWhatToDo(t *testing.T) {
@@ -101,4 +106,33 @@ func TestOpenStreamsAreFoundByWhatTheyAre(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(images, "stdio.json")); err != nil || string(data) != want {
 		t.Errorf("noted %q, want %q, %v", data, want, err)
 	}
+}
+
+func TestACRIUOfADeadWorkerIsWaitedFor(t *testing.T) {
+	if err := criu.AwaitOrphans(t.Context(), os.Getpid()); err != nil {
+		t.Errorf("without any: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "criu")
+	if err := os.Symlink("/bin/sleep", path); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	testutil.Await(t, 10*time.Second, func() error { // exec names the process
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)); err != nil || string(name) != "criu\n" {
+			return fmt.Errorf("it is named %q, %w", name, err)
+		}
+		return nil
+	})
+	if err := criu.AwaitOrphans(ctx, os.Getpid()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while it runs: %v", err)
+	}
+	if err := errors.Join(cmd.Process.Kill(), criu.AwaitOrphans(t.Context(), os.Getpid())); err != nil {
+		t.Errorf("after its end: %v", err)
+	}
+	_ = cmd.Wait() // it was killed
 }
