@@ -50,5 +50,8 @@ func (s *Service) takeDown(ctx context.Context, id string) error {
 	if err := s.d.Images.Unmount(ctx, id); err != nil {
 		return err
 	}
+	if err := s.tidy(id); err != nil {
+		return err
+	}
 	return os.RemoveAll(s.dir(id))
 }

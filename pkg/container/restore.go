@@ -2,12 +2,14 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/checkpoint"
@@ -70,10 +72,23 @@ func (s *Service) begin(ctx context.Context, c *Container) (runtime.Container, e
 	started, err := s.d.Runtime.Restore(ctx, runtime.RestoreRequest{CreateRequest: runtime.CreateRequest{
 		ID: c.ID, PodID: c.PodID, Spec: r.Spec, Env: r.Env, LogPath: c.LogPath, Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce(),
 	}, Dir: dir})
-	if err == nil {
+	if err == nil && s.tidy(c.ID) == nil {
 		_ = os.RemoveAll(dir) // what stays goes with the container
 	}
 	return started, err
+}
+
+// tidy unmounts what a CRIU that was killed has left mounted beside its dump, which
+// must not be removed with it: CRIU mounts the host's cgroups there.
+func (p *paths) tidy(id string) error {
+	left, err := filepath.Glob(filepath.Join(p.dir(id), restoreDir, ".criu.*"))
+	for _, path := range left {
+		unmountErr := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if unmountErr != nil && !errors.Is(unmountErr, unix.EINVAL) && !errors.Is(unmountErr, unix.ENOENT) {
+			err = errors.Join(err, &os.PathError{Op: "unmount", Path: path, Err: unmountErr})
+		}
+	}
+	return err
 }
 
 // waits reports whether the runtime does not have to know the container yet.

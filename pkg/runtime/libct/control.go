@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/opencontainers/runc/libcontainer"
 
-	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime/libct/criu"
 )
 

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/criu"
 	"github.com/berth-run/berth/pkg/runtime/libct/hooks"
 )
 
@@ -24,6 +26,11 @@ const destroyLimit = 30 * time.Second
 func (e *Engine) Destroy(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
 	defer cancel()
+	// Of a worker that was killed in a restore: libcontainer mounts the root file
+	// system here, volumes and all, and it must not be removed with the directory.
+	if err := criu.Detach(filepath.Join(e.opts.Root, id, "criu-root")); err != nil {
+		return fmt.Errorf("destroy container %s: %w", id, err)
+	}
 	c, err := e.get(id)
 	if errors.Is(err, errs.NotFound) {
 		return e.removeHalf(ctx, id)

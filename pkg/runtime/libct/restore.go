@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 	"github.com/berth-run/berth/pkg/runtime/libct/criu"
 )
 
@@ -52,13 +56,19 @@ func (e *Engine) Restore(ctx context.Context, id string, spec *specs.Spec, io ru
 		if process.ApparmorProfile != "" {
 			opts.LsmProfile = "apparmor:" + process.ApparmorProfile
 		}
+		stop := killWith(ctx, config.Cgroups)
 		err = ct.Restore(p, opts)
+		stop()
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
 	}
 	if err != nil {
 		made()
 		_ = ct.Destroy() // best effort: the error is what went wrong first
 		return runtime.Process{}, errors.Join(
-			fmt.Errorf("restore container %s: %w", id, criu.Explain(err, filepath.Join(dir, criu.RestoreLog))), e.removeHalf(context.WithoutCancel(ctx), id))
+			fmt.Errorf("restore container %s: %w", id, criu.Explain(err, filepath.Join(dir, criu.RestoreLog))),
+			criu.Tidy(dir), e.removeHalf(context.WithoutCancel(ctx), id))
 	}
 	restored, err := e.created(ct, id)
 	if err == nil && process.OOMScoreAdj != nil {
@@ -67,6 +77,37 @@ func (e *Engine) Restore(ctx context.Context, id string, spec *specs.Spec, io ru
 		}
 	}
 	return restored, err
+}
+
+// killPoll is how often killWith kills.
+const killPoll = 100 * time.Millisecond
+
+// killWith kills what is in the cgroup, once ctx has ended and until stop is called:
+// CRIU, which joins it first of all, hangs where its images are not what they
+// should be, and libcontainer waits for it.
+func killWith(ctx context.Context, where *cgroups.Cgroup) (stop func()) {
+	over, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() { // until stop, which waits for it
+		defer close(ended)
+		select {
+		case <-ctx.Done():
+		case <-over.Done():
+			return
+		}
+		for over.Err() == nil {
+			if m, err := manager.New(where); err == nil {
+				if dir := cgroup.Paths(m.GetPaths()).Tracking(); dir != "" {
+					_ = cgroup.Kill(dir) // it is tried again
+				}
+			}
+			select {
+			case <-over.Done():
+			case <-time.After(killPoll):
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // restorable is the configuration of a container to restore from the dump in dir,

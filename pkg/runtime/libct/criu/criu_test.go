@@ -136,3 +136,25 @@ func TestACRIUOfADeadWorkerIsWaitedFor(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 }
+
+func TestWhatAKilledCRIULeftMountedIsNotRemoved(t *testing.T) {
+	testutil.Root(t)
+	dir, host := t.TempDir(), t.TempDir()
+	for _, path := range []string{filepath.Join(host, "sub"), filepath.Join(dir, ".criu.cgyard.x"), filepath.Join(dir, ".criu.y")} {
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount(host, filepath.Join(dir, ".criu.cgyard.x"), "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := criu.Tidy(dir); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+	if _, err := os.Stat(filepath.Join(host, "sub")); err != nil {
+		t.Errorf("what was mounted: %v", err)
+	}
+}

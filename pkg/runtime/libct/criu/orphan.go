@@ -2,11 +2,15 @@ package criu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // orphanPoll is how often AwaitOrphans looks.
@@ -54,4 +58,31 @@ func hasOrphan(parent int) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// Tidy removes what a CRIU that was killed has left mounted in its working directory,
+// so that who removes the directory does not remove what was mounted.
+func Tidy(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".criu.*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := Detach(path); err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Detach unmounts a path with all below it. One that is no mount is left alone.
+func Detach(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return &os.PathError{Op: "unmount", Path: path, Err: err}
 }
