@@ -124,7 +124,7 @@ crash: setup build ## kill daemons in the middle of their work and look for loss
 	CI=true BERTH_BIN=$(BIN) $(TEST) -count=$(RUNS) -timeout $$((15 * $(RUNS)))m ./test/crash/...
 
 .PHONY: vm
-vm: build ## in virtual machines: Berth on cgroup v2 with systemd; power cuts in the middle of pulls (root, 45 minutes); RUNS=5 for fewer cuts than 20
+vm: build ## in virtual machines: Berth on cgroup v2 with systemd; a checkpoint; power cuts in the middle of pulls (root, 50 minutes); RUNS=5 for fewer cuts than 20
 	@contrib/setup.sh vm
 	CI=true BERTH_BIN=$(BIN) $(TEST) -count=1 -v -timeout 3h ./test/vm/... -args -cuts $(if $(filter file,$(origin RUNS)),20,$(RUNS)) -cache $(CACHE)/vm
 
