@@ -169,14 +169,9 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		return fail(err)
 	}
 	undone.Push(func(ctx context.Context) error { return s.d.Images.Unmount(ctx, id) })
-	var by Command
-	if s.d.Commands != nil {
-		if by, err = s.d.Commands.Command(ctx, p.Handler); err != nil {
-			return fail(err)
-		}
-	}
-	if from != nil && by.Command != nil {
-		return fail(fmt.Errorf("runtime handler %s restores no checkpoints: %w", p.Handler, errs.Unsupported))
+	by, err := s.command(ctx, p.Handler, from != nil)
+	if err != nil {
+		return fail(err)
 	}
 	in, err := s.input(ctx, id, p, c, img, from)
 	if err != nil {
@@ -206,6 +201,18 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		LogPath: logPath, Stdin: c.GetStdin(), StdinOnce: c.GetStdinOnce(), Command: by.Command,
 	}
 	return k, request, in.User, nil
+}
+
+// command returns what makes the containers of a handler.
+func (s *Service) command(ctx context.Context, handler string, restores bool) (Command, error) {
+	if s.d.Commands == nil {
+		return Command{}, nil
+	}
+	by, err := s.d.Commands.Command(ctx, handler)
+	if err == nil && restores && by.Command != nil {
+		err = fmt.Errorf("runtime handler %s restores no checkpoints: %w", handler, errs.Unsupported)
+	}
+	return by, err
 }
 
 // usableImage returns a container's image, which its pod may use.

@@ -173,7 +173,7 @@ func TestRequestsWithoutAnythingAreRefused(t *testing.T) {
 	_, err = k.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: appName, RuntimeHandler: "kata"}})
 	wantCode(t, "pull for an unknown handler", err, codes.NotFound)
 	_, err = k.CheckpointPod(ctx, &runtimeapi.CheckpointPodRequest{})
-	wantCode(t, "what there is not", err, codes.Unimplemented)
+	wantCode(t, "checkpoint no pod", err, codes.NotFound)
 	if _, err := k.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{}); err != nil { // not the only pod that there is
 		t.Error(err)
 	}

@@ -3,6 +3,7 @@ package nri_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,6 +41,7 @@ func (i images) Get(string) (image.Image, error) {
 
 func (i images) Admit(context.Context, image.Image, string, string) error { return nil }
 func (i images) Unmount(context.Context, string) error                    { return nil }
+func (i images) Changes(context.Context, string, io.Writer) error         { return nil }
 
 func (i images) Mount(context.Context, image.MountRequest) (string, error) { return i.dir, nil }
 

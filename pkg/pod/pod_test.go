@@ -94,15 +94,14 @@ func (p pinner) CreatePod(ctx context.Context, r runtime.PodRequest) error {
 
 type node struct {
 	*pod.Service
-	t           *testing.T
-	root, state string
-	netns       string // where network namespaces are pinned
-	runtime     pinner
-	network     *fakeNetwork
-	containers  *container.Service
-	plugins     pod.Plugins        // from the next restart on
-	commands    container.Commands // from the next restart on
-	stop        func()
+	t                  *testing.T
+	root, state, netns string // the last is where network namespaces are pinned
+	runtime            pinner
+	network            *fakeNetwork
+	containers         *container.Service
+	plugins            pod.Plugins        // from the next restart on
+	commands           container.Commands // from the next restart on
+	stop               func()
 }
 
 func newNode(t *testing.T) *node {
