@@ -50,8 +50,8 @@ func counterImage(t *testing.T) string {
 
 // checkpointLibrary begins every script.
 const checkpointLibrary = `
-at() { berth exec counter cat /count 2>/dev/null; }
-upTo() { for i in $(seq 300); do n=$(at); [ "${n:-0}" -gt $1 ] && return; sleep 0.2; done; echo "it does not count on from $1"; return 1; }
+at() { for i in $(seq 50); do n=$(berth exec counter cat /count 2>/dev/null); [ -n "$n" ] && echo $n && return; sleep 0.2; done; return 1; }
+upTo() { for i in $(seq 100); do [ "$(at)" -gt "$1" ] && return; sleep 0.2; done; echo "it does not count on from $1"; return 1; }
 answers() { for i in $(seq 600); do berth info > /dev/null 2>&1 && return; sleep 0.2; done; return 1; }
 paused() { for i in $(seq 1000); do grep -rqx 1 --include=cgroup.freeze /sys/fs/cgroup && return; sleep 0.02; done; echo "nothing is paused"; return 1; }
 runtimes() { for p in $(pidof berth-runtime); do read x x x parent x < /proc/$p/stat; grep -q berth-runtime /proc/$parent/comm && echo "$p"; done; }
