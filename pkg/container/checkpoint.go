@@ -123,7 +123,8 @@ func (s *Service) thaw(ctx context.Context, r runtime.Container) {
 		return
 	}
 	klog.FromContext(ctx).Info("Resume a container that a checkpoint left paused", "container", r.ID)
-	if err := s.d.Runtime.Resume(ctx, r.ID); err != nil {
+	err := s.d.Runtime.Resume(ctx, r.ID)
+	if err != nil && !errors.Is(err, errs.Conflict) { // somebody has been quicker, or it has ended
 		klog.FromContext(ctx).Error(err, "Cannot resume a container", "container", r.ID)
 	}
 }

@@ -50,7 +50,7 @@ func counterImage(t *testing.T) string {
 
 // checkpointLibrary begins every script.
 const checkpointLibrary = `
-at() { for i in $(seq 50); do n=$(berth exec counter cat /count 2>/dev/null); [ -n "$n" ] && echo $n && return; sleep 0.2; done; return 1; }
+at() { for i in $(seq 50); do n=$(timeout 10 berth exec counter cat /count 2>/dev/null); [ -n "$n" ] && echo $n && return; sleep 0.2; done; return 1; }
 upTo() { for i in $(seq 100); do [ "$(at)" -gt "$1" ] && return; sleep 0.2; done; echo "it does not count on from $1"; return 1; }
 answers() { for i in $(seq 600); do berth info > /dev/null 2>&1 && return; sleep 0.2; done; return 1; }
 paused() { for i in $(seq 1000); do grep -rqx 1 --include=cgroup.freeze /sys/fs/cgroup && return; sleep 0.02; done; echo "nothing is paused"; return 1; }
@@ -69,6 +69,10 @@ first=$(berth logs counter | head -n 1)
 upTo $last || exit 1
 berth logs counter | awk 'NR > 1 && $1 != last + 1 { exit 1 } { last = $1 }' || { berth logs counter; exit 1; }
 echo "checkpointed after $before, ended at $last, went on with $first to $(at)"`},
+	{"what is restored is checkpointed again", `berth checkpoint counter --to /tmp/again || exit 1
+before=$(at); berth rm -f counter > /dev/null && berth restore /tmp/again || exit 1
+upTo $before || exit 1
+[ "$(berth logs counter | head -n 1)" -gt 1 ]`},
 	{"what does not fit is refused", `berth rm -f counter > /dev/null
 cp -r /tmp/dump /tmp/other; sed -i 's/count.py/other.py/' /tmp/other/pod.json
 berth restore /tmp/other 2>&1 | grep 'args are not those of the checkpoint' || exit 1

@@ -153,4 +153,10 @@ func TestARestoredContainerGoesOn(t *testing.T) {
 		}
 	}
 	expect(t, "exec in it", b.sh("echo there"), "there")
+	for _, frozen := range []bool{true, false} { // as the next checkpoint does
+		if err := e.Freeze(t.Context(), "ck2", frozen); err != nil {
+			t.Errorf("freeze %t: %v", frozen, err)
+		}
+	}
+	awaitCount(t, again, count(again)+1)
 }

@@ -39,8 +39,10 @@ func (e *Engine) Freeze(ctx context.Context, id string, frozen bool) error {
 			return nil
 		}
 		return c.stopped()
+	case err != nil && frozen: // libcontainer may have frozen it before it failed
+		return fmt.Errorf("freeze container %s: %w", id, errors.Join(err, c.thaw()))
 	case err != nil:
-		return fmt.Errorf("freeze container %s: %w", id, err)
+		return fmt.Errorf("thaw container %s: %w", id, err)
 	}
 	return nil
 }

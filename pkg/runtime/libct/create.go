@@ -81,12 +81,13 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		_ = e.forgetNote(id)
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, blame(err, spec))
 	}
-	return e.created(ct, id)
+	return e.created(ct, id, ct)
 }
 
 // created opens the pidfds of a container that has just been made: ours, and
-// the caller's.
-func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process, error) {
+// the caller's. fresh is ct where that is to be used until the start: what has been
+// restored must be read again, or libcontainer does not know how to pause it.
+func (e *Engine) created(ct *libcontainer.Container, id string, fresh *libcontainer.Container) (runtime.Process, error) {
 	c, err := e.newContainer(id, ct)
 	if err == nil && c.pidfd == nil {
 		err = c.stopped()
@@ -101,7 +102,7 @@ func (e *Engine) created(ct *libcontainer.Container, id string) (runtime.Process
 		_ = e.forgetNote(id)
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
-	c.fresh = ct
+	c.fresh = fresh
 	e.mu.Lock()
 	e.containers[id] = c
 	e.mu.Unlock()

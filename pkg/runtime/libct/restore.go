@@ -70,7 +70,7 @@ func (e *Engine) Restore(ctx context.Context, id string, spec *specs.Spec, io ru
 			fmt.Errorf("restore container %s: %w", id, criu.Explain(err, filepath.Join(dir, criu.RestoreLog))),
 			criu.Tidy(dir), e.removeHalf(context.WithoutCancel(ctx), id))
 	}
-	restored, err := e.created(ct, id)
+	restored, err := e.created(ct, id, nil)
 	if err == nil && process.OOMScoreAdj != nil {
 		if err := e.Update(ctx, runtime.UpdateRequest{ID: id, OOMScoreAdj: process.OOMScoreAdj}); err != nil {
 			return restored, err
