@@ -6,6 +6,7 @@ package pidfd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,16 +22,34 @@ const Unknown = -1
 // Begun returns when the process began, in clock ticks since boot: with the
 // pid it names the process for ever.
 func Begun(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := stat(pid)
 	if err != nil {
 		return 0, err
 	}
-	// The name, in parentheses, may hold anything; field 3 follows it.
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}
+
+// Parent returns the pid of the process' parent.
+func Parent(pid int) (int, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(fields[1]))
+}
+
+// stat returns the fields of /proc/PID/stat from the third on. The name before
+// them, in parentheses, may hold anything.
+func stat(pid int) ([][]byte, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, err
+	}
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
+		return nil, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
 	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
+	return fields, nil
 }
 
 // Open returns a pidfd of the process that has that pid and beginning.
@@ -45,6 +64,35 @@ func Open(pid int, since uint64) (int, error) {
 		return -1, unix.ESRCH
 	}
 	return fd, nil
+}
+
+// Signal sends a signal. A process that has ended gets none, which is no error.
+func Signal(fd int, sig unix.Signal) error {
+	err := unix.PidfdSendSignal(fd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// Over reports whether the process has ended, reaped or not, within wait
+// milliseconds.
+func Over(fd, wait int) (bool, error) {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, wait)
+	if errors.Is(err, unix.EINTR) {
+		err = nil
+	}
+	return n > 0, err
+}
+
+// AwaitEnd waits until the process has ended, reaped or not, or ctx has.
+func AwaitEnd(ctx context.Context, fd int) error {
+	for ctx.Err() == nil {
+		if over, err := Over(fd, 50); over || err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // siginfo is the part of siginfo_t that waitid fills.
@@ -104,6 +152,15 @@ func look(kind, id int) (pid int, exit int32, err error) {
 func Reap(fd int) {
 	for errors.Is(unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil), unix.EINTR) {
 		continue
+	}
+}
+
+// Wait waits for a child to end, and reaps it.
+func Wait(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
+			return
+		}
 	}
 }
 

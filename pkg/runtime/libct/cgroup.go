@@ -1,11 +1,11 @@
 package libct
 
 import (
-	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
@@ -29,11 +29,7 @@ func (c *container) killAll() error {
 		return nil
 	}
 	// The first process may sit outside if it was moved by somebody.
-	err := unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return err
+	return pidfd.Signal(int(c.pidfd.Fd()), unix.SIGKILL)
 }
 
 // hold has no process of the container come back from the kernel until thaw:

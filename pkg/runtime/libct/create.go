@@ -51,19 +51,11 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
 	defer program.Close()
-	if err := e.note(id, config.Cgroups); err != nil {
-		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
-	}
-	made := e.v1.Make(config.Cgroups.Path) // empty with systemd
-	defer made()
-	ct, err := libcontainer.Create(e.opts.Root, id, config)
-	if errors.Is(err, libcontainer.ErrExist) {
-		return runtime.Process{}, fmt.Errorf("container %s: %w", id, errs.Exists)
-	}
+	ct, made, err := e.enter(ctx, id, config)
 	if err != nil {
-		made()
-		return runtime.Process{}, errors.Join(fmt.Errorf("container %s: %w", id, err), e.removeHalf(context.WithoutCancel(ctx), id))
+		return runtime.Process{}, err
 	}
+	defer made()
 	p, err := initProcess(process, io)
 	if err == nil {
 		if program != nil {
@@ -82,6 +74,24 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, blame(err, spec))
 	}
 	return e.created(ct, id, ct)
+}
+
+// enter makes a container without a process, and its note before it. made waits for
+// its cgroups of v1, which are made meanwhile; it may be called twice.
+func (e *Engine) enter(ctx context.Context, id string, config *configs.Config) (ct *libcontainer.Container, made func(), err error) {
+	if err := e.note(id, config.Cgroups); err != nil {
+		return nil, nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	made = e.v1.Make(config.Cgroups.Path) // empty with systemd
+	ct, err = libcontainer.Create(e.opts.Root, id, config)
+	if err == nil {
+		return ct, made, nil
+	}
+	made()
+	if errors.Is(err, libcontainer.ErrExist) {
+		return nil, nil, fmt.Errorf("container %s: %w", id, errs.Exists)
+	}
+	return nil, nil, errors.Join(fmt.Errorf("container %s: %w", id, err), e.removeHalf(context.WithoutCancel(ctx), id))
 }
 
 // created opens the pidfds of a container that has just been made: ours, and

@@ -8,9 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 	"github.com/berth-run/berth/pkg/runtime/libct/criu"
 	"github.com/berth-run/berth/pkg/runtime/libct/hooks"
@@ -72,12 +71,8 @@ func (c *container) awaitEnd(ctx context.Context) error {
 	if c.pidfd == nil {
 		return nil
 	}
-	fds := []unix.PollFd{{Fd: int32(c.pidfd.Fd()), Events: unix.POLLIN}}
-	for ctx.Err() == nil {
-		n, err := unix.Poll(fds, 50)
-		if n > 0 || err != nil && err != unix.EINTR {
-			return err
-		}
+	if err := pidfd.AwaitEnd(ctx, int(c.pidfd.Fd())); err != nil {
+		return fmt.Errorf("process %d does not end: %w", c.pid, err)
 	}
-	return fmt.Errorf("process %d does not end: %w", c.pid, ctx.Err())
+	return nil
 }

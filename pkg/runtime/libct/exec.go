@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
@@ -114,9 +115,9 @@ func (e *Engine) execByHelper(ctx context.Context, c *container, group execGroup
 	}
 	if err != nil {
 		_ = cgroup.Kill(group.path)
-		_ = unix.PidfdSendSignal(int(process.PIDFD.Fd()), unix.SIGKILL, nil, 0)
+		_ = pidfd.Signal(int(process.PIDFD.Fd()), unix.SIGKILL)
 		_ = process.PIDFD.Close()
-		reap(process.PID)
+		pidfd.Wait(process.PID)
 		return runtime.Process{}, err
 	}
 	return process, nil
@@ -178,8 +179,8 @@ func (e *Engine) inPIDNamespace(c *container, f func() error) error {
 
 // ended reports whether the first process has ended.
 func (c *container) ended() bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd.Fd()), Events: unix.POLLIN}}, 0)
-	return err == nil && n > 0
+	over, err := pidfd.Over(int(c.pidfd.Fd()), 0)
+	return err == nil && over
 }
 
 // orNull returns the three files, /dev/null in place of those that are nil.

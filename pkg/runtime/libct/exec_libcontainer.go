@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
 
 // execNeedsLibcontainer reports whether the process asks for what the helper
@@ -60,7 +60,7 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 	if !v2 {
 		// libcontainer cannot put it in a sub-cgroup of one hierarchy alone.
 		// What it forks before this escapes Kill; it has ended if this fails.
-		_ = os.WriteFile(filepath.Join(group.path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+		_ = cgroup.Join(group.path, pid)
 	}
 	return runtime.Process{PID: pid, PIDFD: os.NewFile(uintptr(fd), "pidfd")}, nil
 }

@@ -102,12 +102,3 @@ func helperError(text string) error {
 	}
 	return fmt.Errorf("%s: %w", what, errno)
 }
-
-// reap waits for a helper that is the engine's own to have ended.
-func reap(pid int) {
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
-		}
-	}
-}

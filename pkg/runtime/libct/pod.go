@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/thread"
@@ -186,5 +187,5 @@ func (h *runningPodHelper) release(init bool) error {
 // end lets the helper go, and reaps it.
 func (h *runningPodHelper) end() {
 	_ = h.socket.Close()
-	reap(h.pid)
+	pidfd.Wait(h.pid)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 )
 
@@ -88,22 +89,16 @@ func endInit(ctx context.Context, r runtime.PodRequest, pid int) error {
 	if !child && !inPinned(r, pid) {
 		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := pidfd.Signal(fd, unix.SIGKILL); err != nil {
 		return fmt.Errorf("kill PID 1 of the pod: %w", err)
 	}
-	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 50)
-		if err != nil && err != unix.EINTR {
-			return err
-		}
-		if n > 0 {
-			if child {
-				reap(pid)
-			}
-			return nil
-		}
+	if err := pidfd.AwaitEnd(ctx, fd); err != nil {
+		return fmt.Errorf("PID 1 of the pod does not end: %w", err)
 	}
-	return fmt.Errorf("PID 1 of the pod does not end: %w", ctx.Err())
+	if child {
+		pidfd.Wait(pid)
+	}
+	return nil
 }
 
 // inPinned reports whether the process is in the pod's pinned PID namespace.

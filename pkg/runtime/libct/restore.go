@@ -35,19 +35,11 @@ func (e *Engine) Restore(ctx context.Context, id string, spec *specs.Spec, io ru
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("restore container %s: %w", id, err)
 	}
-	if err := e.note(id, config.Cgroups); err != nil {
-		return runtime.Process{}, fmt.Errorf("container %s: %w", id, err)
-	}
-	made := e.v1.Make(config.Cgroups.Path)
-	defer made()
-	ct, err := libcontainer.Create(e.opts.Root, id, config)
-	if errors.Is(err, libcontainer.ErrExist) {
-		return runtime.Process{}, fmt.Errorf("container %s: %w", id, errs.Exists)
-	}
+	ct, made, err := e.enter(ctx, id, config)
 	if err != nil {
-		made()
-		return runtime.Process{}, errors.Join(fmt.Errorf("container %s: %w", id, err), e.removeHalf(context.WithoutCancel(ctx), id))
+		return runtime.Process{}, err
 	}
+	defer made()
 	p, err := initProcess(process, io)
 	if err == nil {
 		opts := &libcontainer.CriuOpts{

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 )
 
 // adoptHelper is the name by which the program is executed as the helper; adopt.c
@@ -50,7 +52,7 @@ func adopt(ctx context.Context, lockPath string, stdio [3]*os.File, command, env
 	}
 	release = sync.OnceFunc(func() {
 		_ = link.Close()
-		reap(pid)
+		pidfd.Wait(pid)
 	})
 	// The group is the helper and the command, and not what that has made: a
 	// container's processes have sessions of their own.
@@ -97,14 +99,6 @@ func spawn(command, env []string, files [5]*os.File) (int, error) {
 	return syscall.ForkExec("/proc/self/exe", append([]string{adoptHelper}, command...), &syscall.ProcAttr{
 		Env: env, Files: fds, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
-}
-
-func reap(pid int) {
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
 }
 
 // lock locks the file at path, which it waits for until ctx ends. Closing it

@@ -133,21 +133,22 @@ func (c *container) execs() *cgroup.Subs {
 	return c.subs
 }
 
-// ended reports whether the first process has ended, within wait milliseconds.
-func (c *container) ended(wait int) bool {
+// ended reports whether the first process has ended.
+func (c *container) ended() bool {
 	if c.pidfd == nil {
 		return true
 	}
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd.Fd()), Events: unix.POLLIN}}, wait)
-	return err == nil && n > 0
+	over, err := pidfd.Over(int(c.pidfd.Fd()), 0)
+	return err == nil && over
 }
 
 // awaitEnd waits until the first process has ended, reaped or not.
 func (c *container) awaitEnd(ctx context.Context) error {
-	for !c.ended(50) {
-		if ctx.Err() != nil {
-			return fmt.Errorf("process %d does not end: %w", c.note.PID, ctx.Err())
-		}
+	if c.pidfd == nil {
+		return nil
+	}
+	if err := pidfd.AwaitEnd(ctx, int(c.pidfd.Fd())); err != nil {
+		return fmt.Errorf("process %d does not end: %w", c.note.PID, err)
 	}
 	return nil
 }

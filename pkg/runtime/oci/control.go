@@ -11,14 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/resources"
 )
 
 // start lets the process go. errs.Conflict unless it is waiting for that: after a
 // restart a start is repeated that may have been done.
 func (c *container) start(ctx context.Context) error {
-	if c.ended(0) {
+	if c.ended() {
 		return fmt.Errorf("start: %w", c.stopped())
 	}
 	if err := c.run(ctx, "start", c.id); err != nil {
@@ -36,10 +38,10 @@ func (c *container) signal(ctx context.Context, sig int, all bool) error {
 	if all {
 		return c.signalAll(unix.Signal(sig))
 	}
-	if c.ended(0) {
+	if c.ended() {
 		return nil
 	}
-	if err := c.run(ctx, "kill", c.id, strconv.Itoa(sig)); err != nil && !c.ended(0) {
+	if err := c.run(ctx, "kill", c.id, strconv.Itoa(sig)); err != nil && !c.ended() {
 		return fmt.Errorf("signal container %s: %w", c.id, err)
 	}
 	return nil
@@ -64,10 +66,7 @@ func (c *container) signalAll(sig unix.Signal) error {
 func (c *container) kill(all bool) error {
 	var err error
 	if c.pidfd != nil {
-		err = unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	}
-	if errors.Is(err, unix.ESRCH) {
-		err = nil
+		err = pidfd.Signal(int(c.pidfd.Fd()), unix.SIGKILL)
 	}
 	err = errors.Join(err, c.paths.Thaw())
 	for _, dir := range []string{c.paths["freezer"], c.paths[""]} {
@@ -86,7 +85,7 @@ func (c *container) freeze(ctx context.Context, frozen bool) error {
 	if frozen {
 		verb = "pause"
 	}
-	if c.ended(0) {
+	if c.ended() {
 		return c.stopped()
 	}
 	if err := c.run(ctx, verb, c.id); err != nil {
@@ -96,7 +95,7 @@ func (c *container) freeze(ctx context.Context, frozen bool) error {
 }
 
 func (c *container) update(ctx context.Context, r runtime.UpdateRequest) error {
-	if c.ended(0) {
+	if c.ended() {
 		return c.stopped()
 	}
 	if r.Resources != nil {
@@ -115,10 +114,10 @@ func (c *container) update(ctx context.Context, r runtime.UpdateRequest) error {
 	if r.OOMScoreAdj == nil {
 		return nil
 	}
-	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.note.PID), []byte(strconv.Itoa(*r.OOMScoreAdj)), 0)
+	_, err := resources.SwapOOMScoreAdj(c.note.PID, *r.OOMScoreAdj)
 	// The process was ours when the write was done, or it hit nobody: a pid is not
 	// given again before it is reaped.
-	if c.ended(0) {
+	if c.ended() {
 		return c.stopped()
 	}
 	return err

@@ -9,13 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
@@ -26,7 +26,7 @@ const endLimit = 10 * time.Second
 // exec starts one more process, in a sub-cgroup of its own so that Kill reaches
 // all that it starts and nothing else.
 func (c *container) exec(ctx context.Context, execID string, p *specs.Process, io runtime.ProcessIO) (runtime.ExecProcess, error) {
-	if c.ended(0) {
+	if c.ended() {
 		return runtime.ExecProcess{}, c.stopped()
 	}
 	execs := c.execs()
@@ -44,11 +44,7 @@ func (c *container) exec(ctx context.Context, execID string, p *specs.Process, i
 	return runtime.ExecProcess{
 		Process: process,
 		Kill: func() error {
-			err := unix.PidfdSendSignal(int(process.PIDFD.Fd()), unix.SIGKILL, nil, 0)
-			if errors.Is(err, unix.ESRCH) {
-				err = nil
-			}
-			return errors.Join(err, cgroup.Kill(group))
+			return errors.Join(pidfd.Signal(int(process.PIDFD.Fd()), unix.SIGKILL), cgroup.Kill(group))
 		},
 		Release: func() error { return execs.Release(group) },
 	}, nil
@@ -161,20 +157,7 @@ func outside(group string, family map[int]bool) ([]int, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(p int) bool {
-		return family[p] || slices.Contains(inside, p) || !family[parent(p)]
+		parent, err := pidfd.Parent(p)
+		return err != nil || family[p] || slices.Contains(inside, p) || !family[parent]
 	}), nil
-}
-
-// parent returns 0 where the process has ended.
-func parent(pid int) int {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	n, _ := strconv.Atoi(fields[1]) // the kernel writes numbers
-	return n
 }

@@ -51,7 +51,7 @@ func (p Paths) Thaw() error {
 		return nil
 	}
 	state, err := os.ReadFile(file)
-	if gone(err) || err == nil && strings.TrimSpace(string(state)) == thawed {
+	if Gone(err) || err == nil && strings.TrimSpace(string(state)) == thawed {
 		return nil
 	}
 	if err == nil {
@@ -79,9 +79,9 @@ const hunts = 1000
 // Kill signals every process of the cgroup and of those below it, and nothing
 // else. It does not wait for their end. A cgroup that is gone has nothing to kill.
 func Kill(dir string) error {
-	err := write(filepath.Join(dir, "cgroup.kill"), "1")
-	if gone(err) {
-		if _, err = os.Lstat(dir); gone(err) {
+	err := Write(filepath.Join(dir, "cgroup.kill"), "1")
+	if Gone(err) {
+		if _, err = os.Lstat(dir); Gone(err) {
 			return nil
 		}
 		err = hunt(dir)
@@ -89,9 +89,9 @@ func Kill(dir string) error {
 	return err
 }
 
-// write writes to a cgroup's file. It never makes one, which the kernel would
+// Write writes to a cgroup's file. It never makes one, which the kernel would
 // answer with EACCES instead of ENOENT.
-func write(path, text string) error {
+func Write(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -100,23 +100,20 @@ func write(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// gone reports whether a cgroup, or a file of it, is not there, any more (ENODEV)
+// Gone reports whether a cgroup, or a file of it, is not there, any more (ENODEV)
 // or at all.
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+func Gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
 // hunt is for v1, and for Linux before 5.14: it signals until nobody is left who
 // has not been signalled. A frozen v1 cgroup cannot fork, so that the first round
 // gets them all there.
 func hunt(dir string) error {
 	freezer := filepath.Join(dir, "freezer.state")
-	_ = write(freezer, "FROZEN") // only v1's freezer has it
-	defer func() { _ = write(freezer, "THAWED") }()
+	_ = Write(freezer, "FROZEN") // only v1's freezer has it
+	defer func() { _ = Write(freezer, "THAWED") }()
 	hit := map[int]bool{}
 	for range hunts {
-		pids, err := cgroups.GetAllPids(dir)
-		if gone(err) {
-			return nil
-		}
+		pids, err := Processes(dir)
 		if err != nil {
 			return fmt.Errorf("kill cgroup %s: %w", dir, err)
 		}

@@ -34,7 +34,7 @@ func sleepers(t *testing.T, hierarchy string) string {
 		}
 		t.Cleanup(func() { _ = c.Process.Kill() })
 		go func() { _ = c.Wait() }() // killed, as it should be
-		if err := write(filepath.Join(d, "cgroup.procs"), strconv.Itoa(c.Process.Pid)); err != nil {
+		if err := Write(filepath.Join(d, "cgroup.procs"), strconv.Itoa(c.Process.Pid)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,10 +128,10 @@ func TestWarmingMovesNobody(t *testing.T) {
 
 func TestNothingIsMadeInACgroup(t *testing.T) {
 	dir := t.TempDir()
-	if err := write(filepath.Join(dir, "cgroup.kill"), "1"); !gone(err) {
+	if err := Write(filepath.Join(dir, "cgroup.kill"), "1"); !Gone(err) {
 		t.Errorf("got %v", err)
 	}
-	if !gone(unix.ENODEV) || gone(unix.EACCES) {
+	if !Gone(unix.ENODEV) || Gone(unix.EACCES) {
 		t.Error("wrong errors mean that a cgroup is gone")
 	}
 }

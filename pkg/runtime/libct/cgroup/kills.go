@@ -55,7 +55,7 @@ func (k *Kills) Of(dir string) (int, error) {
 	f := k.above[filepath.Dir(dir)]
 	n, err := MemoryKills(dir, "memory.events")
 	switch {
-	case f == nil, err != nil && !gone(err):
+	case f == nil, err != nil && !Gone(err):
 		return n, err
 	case err == nil:
 		f.counts[dir] = n
@@ -127,7 +127,7 @@ func (f *family) known() int {
 // memory.oom_control of version 1.
 func MemoryKills(dir, file string) (int, error) {
 	data, err := os.ReadFile(filepath.Join(dir, file))
-	if gone(err) {
+	if Gone(err) {
 		return 0, fmt.Errorf("memory cgroup %s: %w: %w", dir, err, errs.NotFound)
 	}
 	if err != nil {

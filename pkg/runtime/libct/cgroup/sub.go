@@ -47,7 +47,7 @@ func (s *Subs) Make(execID string) (string, error) {
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return "", fmt.Errorf("exec %s: %w", execID, errs.Exists)
-	case gone(err):
+	case Gone(err):
 		return "", fmt.Errorf("its cgroup is gone: it has stopped: %w", errs.Conflict)
 	}
 	return path, err
@@ -91,7 +91,7 @@ func (s *Subs) End(ctx context.Context, execID string) error {
 // nobody.
 func Processes(dir string) ([]int, error) {
 	pids, err := cgroups.GetAllPids(dir)
-	if gone(err) {
+	if Gone(err) {
 		return nil, nil
 	}
 	return pids, err
@@ -99,5 +99,5 @@ func Processes(dir string) ([]int, error) {
 
 // Join puts a process into a cgroup. unix.ESRCH says that it has ended.
 func Join(dir string, pid int) error {
-	return write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid))
+	return Write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid))
 }

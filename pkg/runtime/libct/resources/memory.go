@@ -40,7 +40,7 @@ func lower(dir, prefix string, limit *int64) error {
 	if limit == nil || *limit <= 0 || *limit >= number(file, math.MinInt64) {
 		return nil
 	}
-	err := write(file, strconv.FormatInt(*limit, 10))
+	err := cgroup.Write(file, strconv.FormatInt(*limit, 10))
 	if errors.Is(err, unix.EBUSY) {
 		return inUse(prefix, *limit, number(filepath.Join(dir, prefix+".usage_in_bytes"), 0), err)
 	}
@@ -53,8 +53,8 @@ func reclaim(dir string, limit *int64) error {
 		return nil
 	}
 	excess := number(current, 0) - *limit
-	err := write(filepath.Join(dir, "memory.reclaim"), strconv.FormatInt(excess, 10)) // EAGAIN where it was less
-	if gone(err) {
+	err := cgroup.Write(filepath.Join(dir, "memory.reclaim"), strconv.FormatInt(excess, 10)) // EAGAIN where it was less
+	if cgroup.Gone(err) {
 		return nil
 	}
 	if used := number(current, 0); used > *limit {

@@ -7,15 +7,12 @@ package resources
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 )
@@ -58,7 +55,7 @@ func Save(p cgroup.Paths, unified map[string]string) (Saved, error) {
 			}
 			for _, path := range paths {
 				text, err := os.ReadFile(path)
-				if err != nil && !gone(err) {
+				if err != nil && !cgroup.Gone(err) {
 					return nil, err
 				}
 				if err == nil {
@@ -78,7 +75,7 @@ func (s Saved) Restore() error {
 	for {
 		refused := map[string]error{}
 		for _, path := range paths {
-			if err := restore(path, s[path]); err != nil && !gone(err) {
+			if err := restore(path, s[path]); err != nil && !cgroup.Gone(err) {
 				refused[path] = err
 			}
 		}
@@ -99,26 +96,12 @@ func restore(path, text string) error {
 		return err
 	}
 	for line := range strings.Lines(text) {
-		if err := write(path, line); err != nil {
+		if err := cgroup.Write(path, line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// write never makes a file, which the kernel would answer with EACCES instead of
-// ENOENT.
-func write(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
-}
-
-// gone reports whether a file is not there, or its cgroup not any more.
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
 // SwapOOMScoreAdj sets the score of a process and returns what it was.
 func SwapOOMScoreAdj(pid, adj int) (before int, err error) {
@@ -130,5 +113,5 @@ func SwapOOMScoreAdj(pid, adj int) (before int, err error) {
 	if before, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
 		return 0, err
 	}
-	return before, write(path, strconv.Itoa(adj))
+	return before, cgroup.Write(path, strconv.Itoa(adj))
 }

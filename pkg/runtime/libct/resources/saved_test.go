@@ -67,7 +67,7 @@ func TestRestoreFindsTheOrder(t *testing.T) {
 	defer os.Remove(dir)
 	limits := func(first, second string) {
 		for _, l := range [][2]string{{"memory.limit_in_bytes", first}, {"memory.memsw.limit_in_bytes", second}} {
-			if err := write(filepath.Join(dir, l[0]), l[1]); err != nil {
+			if err := cgroup.Write(filepath.Join(dir, l[0]), l[1]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -78,7 +78,7 @@ func TestRestoreFindsTheOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := write(filepath.Join(dir, "memory.memsw.limit_in_bytes"), "1073741824"); err != nil {
+	if err := cgroup.Write(filepath.Join(dir, "memory.memsw.limit_in_bytes"), "1073741824"); err != nil {
 		t.Fatal(err)
 	}
 	limits("536870912", "536870912")
