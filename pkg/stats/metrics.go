@@ -71,14 +71,19 @@ func (s *sample) list(base []string) []*cri.Metric {
 // Metrics returns the metrics of all ready pods and of their running containers.
 // They are shared and must not be changed.
 func (s *Service) Metrics(ctx context.Context) ([]*cri.PodSandboxMetrics, error) {
-	if m := s.scraped.Load(); m != nil && time.Since(m.at) < metricsFor && s.complete(m.seen) {
-		return m.pods, nil
-	}
-	m, err := s.scrape.Do(ctx, "", func(ctx context.Context) (*metricsSnapshot, error) { return s.metricsPass(ctx) })
+	m, err := share(ctx, s.scrape, s.recentMetrics, s.metricsPass)
 	if err != nil {
 		return nil, err
 	}
 	return m.pods, nil
+}
+
+// recentMetrics returns the last pass, or nil where that would not do.
+func (s *Service) recentMetrics() *metricsSnapshot {
+	if m := s.scraped.Load(); m != nil && time.Since(m.at) < metricsFor && s.complete(m.seen) {
+		return m
+	}
+	return nil
 }
 
 func (s *Service) metricsPass(ctx context.Context) (*metricsSnapshot, error) {

@@ -243,14 +243,20 @@ func selected(labels, selector map[string]string) bool {
 
 // fresh returns a snapshot that is young enough and has all that runs.
 func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
-	if snap := s.recent(); snap != nil {
-		return snap, nil
+	return share(ctx, s.passes, s.recent, s.pass)
+}
+
+// share returns the last pass where that will do, which last tells by not being nil,
+// and else makes one for all who ask meanwhile.
+func share[T any](ctx context.Context, g *join.Group[*T], last func() *T, pass func(context.Context) (*T, error)) (*T, error) {
+	if v := last(); v != nil {
+		return v, nil
 	}
-	return s.passes.Do(ctx, "", func(ctx context.Context) (*snapshot, error) {
-		if snap := s.recent(); snap != nil { // the pass before has ended since
-			return snap, nil
+	return g.Do(ctx, "", func(ctx context.Context) (*T, error) {
+		if v := last(); v != nil { // the pass before has ended since
+			return v, nil
 		}
-		return s.pass(ctx)
+		return pass(ctx)
 	})
 }
 
