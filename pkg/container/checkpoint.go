@@ -89,31 +89,14 @@ func (s *Service) pause(ctx context.Context, id string, undone *undo.Stack) erro
 	s.paused.Store(c.ID, true)
 	undone.Push(func(ctx context.Context) error {
 		defer s.paused.Delete(c.ID)
-		err := s.d.Runtime.Resume(ctx, c.ID)
-		if errors.Is(err, errs.Unavailable) { // berth-runtime is being restarted; it may have done so
-			err = s.resumeAgain(ctx, c.ID)
-		}
+		// While berth-runtime is being restarted, which may have done so.
+		err := runtime.Outlast(ctx, func(ctx context.Context) (bool, error) { return false, s.d.Runtime.Resume(ctx, c.ID) })
 		if errors.Is(err, errs.Conflict) || errors.Is(err, errs.NotFound) {
 			return nil // it was not paused, or has ended
 		}
 		return err
 	})
 	return s.d.Runtime.Pause(ctx, c.ID)
-}
-
-// resumeAgain resumes a container once the runtime answers.
-func (s *Service) resumeAgain(ctx context.Context, id string) error {
-	for {
-		err := s.d.Runtime.Resume(ctx, id)
-		if !errors.Is(err, errs.Unavailable) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
 
 // thaw resumes a container that a checkpoint left paused, because this daemon or

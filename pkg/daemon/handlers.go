@@ -21,11 +21,11 @@ func handlerNames(c config.Runtime) []string {
 // handlerOptions returns the settings of each handler; "" is the default one.
 func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 	all := map[string]spec.Options{}
+	confined := appArmorProfile(c.AppArmorProfile, host.AppArmorLoaded)
 	for name, h := range c.Handlers {
 		o := spec.Options{
 			CgroupDriver: driver, Capabilities: c.DefaultCapabilities, SeccompUnset: cmp.Or(h.SeccompProfile, c.SeccompProfile),
-			AppArmorProfile: appArmorProfile(c.AppArmorProfile, host.AppArmorLoaded),
-			PidsLimit:       c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
+			AppArmorProfile: confined, PidsLimit: c.PidsLimit, OOMScoreAdjMin: c.OOMScoreAdjMin,
 			Annotations: h.Annotations, PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
 		}
 		for _, limit := range slices.Sorted(maps.Keys(c.DefaultUlimits)) {

@@ -31,11 +31,10 @@ func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form isp
 	}
 	lease := s.catalog.Lease(r.Content()...)
 	defer lease.Release()
-	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+	s.catalog.With(func(tx *catalog.Tx) {
 		if old, ok := tx.Record(r.ID); ok && old.Artifact != nil {
 			r.Artifact.Tree = old.Artifact.Tree
 		}
-		return nil
 	})
 	tree, err := s.artifacts.Add(ctx, r.ID, files, r.Artifact.Tree, blobs{s, src, report})
 	if err != nil {

@@ -54,11 +54,10 @@ func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Diges
 	lease := s.catalog.Lease()
 	var r catalog.Record
 	var ok bool
-	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+	s.catalog.With(func(tx *catalog.Tx) {
 		if r, ok = tx.Record(id); ok && r.Fault == nil {
 			lease.AddIn(tx, append(r.DiffIDs(), r.Stack...)...)
 		}
-		return nil
 	})
 	if !ok {
 		return nil, nil, fmt.Errorf("image %s: %w", id, errs.NotFound)
@@ -96,10 +95,7 @@ func (s *Service) settle(ctx context.Context, r catalog.Record, lease *catalog.L
 // Unmount unmounts a container's root file system and its volumes, and removes
 // what it has written. It is idempotent.
 func (s *Service) Unmount(ctx context.Context, containerID string) error {
-	if err := s.volumes.Unmount(ctx, containerID); err != nil {
-		return err
-	}
-	return s.roots.Unmount(ctx, containerID)
+	return s.keeper.Unmount(ctx, containerID)
 }
 
 // Changes writes what a container has written over its image, as a layer's tar

@@ -98,7 +98,7 @@ const maxKnown = 4
 // with a blob come from.
 func (s *Service) repositoriesOf(d digest.Digest, n reference.Name) []string {
 	var known []string
-	_ = s.catalog.Do(func(tx *catalog.Tx) error { // has no error
+	s.catalog.With(func(tx *catalog.Tx) {
 		for ref, id := range tx.Names() {
 			has := slices.ContainsFunc(tx.All()[id].Layers, func(l catalog.Layer) bool { return l.Blob.Digest == d })
 			r, err := reference.Parse(ref)
@@ -106,7 +106,6 @@ func (s *Service) repositoriesOf(d digest.Digest, n reference.Name) []string {
 				known = append(known, r.Path)
 			}
 		}
-		return nil
 	})
 	slices.SortFunc(known, strings.Compare)
 	return known[:min(len(known), maxKnown)]

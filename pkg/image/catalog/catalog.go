@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,12 +89,18 @@ func (c *Catalog) Index() *Index { return c.index.Load() }
 
 // Do calls f with the catalog to itself. What f has changed is seen by readers
 // once it returns, also where that is an error half-way.
-func (c *Catalog) Do(f func(*Tx) error) error {
+func (c *Catalog) Do(f func(*Tx) error) (err error) {
+	c.With(func(tx *Tx) { err = f(tx) })
+	return err
+}
+
+// With is Do for what cannot fail.
+func (c *Catalog) With(f func(*Tx)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tx := &Tx{catalog: c, contents: &c.contents}
 	defer tx.publish()
-	return f(tx)
+	f(tx)
 }
 
 // Save makes an image and its names durable, then visible, and with it others that
@@ -138,25 +145,17 @@ func (c *Catalog) Change(id digest.Digest, f func(*Record) bool) (i Image, chang
 // Review looks again at the images that use any of the digests, or at all of those
 // that are not shown where none is given, and shows those that are whole.
 func (c *Catalog) Review(ctx context.Context, digests ...digest.Digest) {
-	_ = c.Do(func(tx *Tx) error { tx.Review(ctx, digests...); return nil }) // has no error
+	c.With(func(tx *Tx) { tx.Review(ctx, digests...) })
 }
 
 // SetPinned says which images are Pinned.
 func (c *Catalog) SetPinned(patterns []string) {
-	_ = c.Do(func(tx *Tx) error { // has no error
-		tx.pinned, tx.changed = reference.ParsePatterns(patterns), true
-		return nil
-	})
+	c.With(func(tx *Tx) { tx.pinned, tx.changed = reference.ParsePatterns(patterns), true })
 }
 
 // Records returns all records, also of what is damaged.
 func (c *Catalog) Records() (all []Record) {
-	_ = c.Do(func(tx *Tx) error { // has no error
-		for _, r := range tx.images {
-			all = append(all, r)
-		}
-		return nil
-	})
+	c.With(func(tx *Tx) { all = slices.Collect(maps.Values(tx.images)) })
 	return all
 }
 

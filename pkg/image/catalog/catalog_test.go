@@ -119,7 +119,7 @@ func TestABadRecordIsSetAsideAndMendedByTheNext(t *testing.T) {
 	}
 	c := open(t, dir, whole)
 	faults := func() (n int) {
-		_ = c.Do(func(tx *Tx) error { n = len(tx.Faults()); return nil })
+		c.With(func(tx *Tx) { n = len(tx.Faults()) })
 		return n
 	}
 	if n := faults(); n != 2 || len(c.Index().Images()) != 0 {
@@ -136,7 +136,7 @@ func TestLeasesAndRecordsAreUsed(t *testing.T) {
 	r := record("web")
 	save(t, c, r, web)
 	used := func(d digest.Digest) (yes bool) {
-		_ = c.Do(func(tx *Tx) error { yes = tx.Used()[d]; return nil })
+		c.With(func(tx *Tx) { yes = tx.Used()[d] })
 		return yes
 	}
 	coming := digest.FromString("coming")

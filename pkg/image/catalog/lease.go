@@ -18,7 +18,7 @@ func (c *Catalog) Lease(digests ...digest.Digest) *Lease {
 
 // Add adds digests.
 func (l *Lease) Add(digests ...digest.Digest) {
-	_ = l.catalog.Do(func(tx *Tx) error { l.AddIn(tx, digests...); return nil }) // has no error
+	l.catalog.With(func(tx *Tx) { l.AddIn(tx, digests...) })
 }
 
 // AddIn adds digests within a transaction.
@@ -31,12 +31,11 @@ func (l *Lease) AddIn(tx *Tx, digests ...digest.Digest) {
 
 // Release gives all of them up.
 func (l *Lease) Release() {
-	_ = l.catalog.Do(func(tx *Tx) error { // has no error
+	l.catalog.With(func(tx *Tx) {
 		for _, d := range l.digests {
 			if tx.leases[d]--; tx.leases[d] == 0 {
 				delete(tx.leases, d)
 			}
 		}
-		return nil
 	})
 }

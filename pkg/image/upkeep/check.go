@@ -29,14 +29,13 @@ type Problem struct {
 // the ids whose root file systems are meant to be; others are left-overs.
 func (k *Keeper) Check(ctx context.Context, repair bool, containers func() []string) ([]Problem, error) {
 	var problems []Problem
-	_ = k.Catalog.Do(func(tx *catalog.Tx) error { // has no error
+	k.Catalog.With(func(tx *catalog.Tx) {
 		for _, f := range tx.Faults() {
 			problems = append(problems, Problem{Object: f.Path, What: f.What, Repaired: repair}) // set aside by Open already
 		}
 		if repair {
 			tx.Forgive()
 		}
-		return nil
 	})
 	for _, check := range []func(context.Context, bool) ([]Problem, error){
 		k.checkBlobs,
@@ -148,7 +147,7 @@ func (k *Keeper) checkRoots(ctx context.Context, repair bool, containers func() 
 		}
 		p := Problem{Object: "root file system " + id, What: "belongs to no container"}
 		if repair {
-			if err := k.unmount(ctx, id); err != nil {
+			if err := k.Unmount(ctx, id); err != nil {
 				p.What += ": " + err.Error()
 			} else {
 				p.Repaired = true

@@ -31,8 +31,9 @@ type Keeper struct {
 	Signatures *trust.Gate
 }
 
-// unmount takes away what a container has mounted and written.
-func (k *Keeper) unmount(ctx context.Context, id string) error {
+// Unmount unmounts a container's root file system and its volumes, and removes what
+// it has written. It is idempotent.
+func (k *Keeper) Unmount(ctx context.Context, id string) error {
 	if err := k.Volumes.Unmount(ctx, id); err != nil {
 		return err
 	}
