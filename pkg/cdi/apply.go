@@ -1,11 +1,11 @@
 package cdi
 
 import (
-	"path"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/spec/edit"
 )
 
 // Apply adds the edits to a container's specification, which they win over: a
@@ -16,7 +16,7 @@ func (e *Edits) Apply(s *specs.Spec) {
 		return
 	}
 	for _, kv := range e.env {
-		setEnv(s.Process, kv)
+		edit.SetEnv(s.Process, kv)
 	}
 	for _, d := range e.devices {
 		addDevice(s, d)
@@ -45,16 +45,6 @@ func (e *Edits) Apply(s *specs.Spec) {
 	e.addHooks(s)
 }
 
-func setEnv(p *specs.Process, kv string) {
-	name, _, _ := strings.Cut(kv, "=")
-	at := slices.IndexFunc(p.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") })
-	if at < 0 {
-		p.Env = append(p.Env, kv)
-		return
-	}
-	p.Env[at] = kv
-}
-
 // addDevice adds a node, owned by the container's user unless it says otherwise,
 // and the rule that lets the container use it. The rule is also what systemd is
 // told, which writes its own rules anew at each daemon-reload.
@@ -68,21 +58,16 @@ func addDevice(s *specs.Spec, d device) {
 		n.GID = &user.GID
 	}
 	if d.access != "" && n.Type != "p" {
-		if s.Linux.Resources == nil {
-			s.Linux.Resources = &specs.LinuxResources{}
-		}
-		s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
-			Allow: true, Type: n.Type, Major: &n.Major, Minor: &n.Minor, Access: d.access,
-		})
+		edit.Allow(s.Linux, n, d.access)
 	}
-	s.Linux.Devices = slices.DeleteFunc(s.Linux.Devices, func(have specs.LinuxDevice) bool { return have.Path == n.Path })
 	if hasUserNamespace(s) && d.hostPath != n.Path {
 		// No node can be made there, and the runtime would mount the host's of the
 		// same name instead.
+		edit.DropDevice(s.Linux, n.Path)
 		putMount(s, specs.Mount{Destination: n.Path, Source: d.hostPath, Type: "bind", Options: []string{"bind", "rprivate", "nosuid", "noexec"}})
 		return
 	}
-	s.Linux.Devices = append(s.Linux.Devices, n)
+	edit.SetDevice(s.Linux, n)
 }
 
 func hasUserNamespace(s *specs.Spec) bool {
@@ -102,12 +87,10 @@ func mapIDs(m *specs.Mount) {
 
 // putMount adds a mount in place of one at the same path, after those above it.
 func putMount(s *specs.Spec, m specs.Mount) {
-	s.Mounts = slices.DeleteFunc(s.Mounts, func(have specs.Mount) bool { return path.Clean(have.Destination) == m.Destination })
+	edit.DropMount(s, m.Destination)
 	s.Mounts = append(s.Mounts, m)
-	slices.SortStableFunc(s.Mounts, func(x, y specs.Mount) int { return depth(x.Destination) - depth(y.Destination) })
+	edit.SortMounts(s.Mounts)
 }
-
-func depth(p string) int { return strings.Count(path.Clean(p), "/") }
 
 func (e *Edits) addHooks(s *specs.Spec) {
 	hooks := specs.Hooks{}

@@ -14,6 +14,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/spec"
+	"github.com/berth-run/berth/pkg/spec/edit"
 )
 
 // adjust changes a specification as plugins want it and returns the limits in
@@ -108,16 +109,10 @@ func adjustProcess(p *specs.Process, a *api.ContainerAdjustment, h host.Facts) {
 // adjustEnv replaces variables where they are, and adds others at the end.
 func adjustEnv(p *specs.Process, changes []*api.KeyValue) {
 	for _, c := range changes {
-		name, gone := c.IsMarkedForRemoval()
-		at := slices.IndexFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
-		switch {
-		case gone && at >= 0:
-			p.Env = slices.Delete(p.Env, at, at+1)
-		case gone:
-		case at >= 0:
-			p.Env[at] = c.ToOCI()
-		default:
-			p.Env = append(p.Env, c.ToOCI())
+		if name, gone := c.IsMarkedForRemoval(); gone {
+			p.Env = slices.DeleteFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+		} else {
+			edit.SetEnv(p, c.ToOCI())
 		}
 	}
 }
@@ -146,13 +141,12 @@ func adjustHooks(sp *specs.Spec, h *api.Hooks) {
 func adjustDevices(l *specs.Linux, changes []*api.LinuxDevice) {
 	for _, d := range changes {
 		name, gone := d.IsMarkedForRemoval()
-		l.Devices = slices.DeleteFunc(l.Devices, func(have specs.LinuxDevice) bool { return have.Path == name })
 		if gone {
+			edit.DropDevice(l, name)
 			continue
 		}
-		l.Devices = append(l.Devices, d.ToOCI())
-		major, minor := d.GetMajor(), d.GetMinor()
-		l.Resources.Devices = append(l.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: d.GetType(), Major: &major, Minor: &minor, Access: d.AccessString()})
+		edit.SetDevice(l, d.ToOCI())
+		edit.Allow(l, d.ToOCI(), d.AccessString())
 	}
 }
 
@@ -232,7 +226,7 @@ func adjustMounts(sp *specs.Spec, changes []*api.Mount) error {
 		if !path.IsAbs(name) || name == "/" {
 			return fmt.Errorf("mount at %q: %w", name, errs.Invalid)
 		}
-		sp.Mounts = slices.DeleteFunc(sp.Mounts, func(have specs.Mount) bool { return path.Clean(have.Destination) == name })
+		edit.DropMount(sp, name)
 		if gone {
 			continue
 		}
@@ -243,9 +237,7 @@ func adjustMounts(sp *specs.Spec, changes []*api.Mount) error {
 		sp.Mounts = append(sp.Mounts, mount)
 	}
 	if len(changes) > 0 {
-		slices.SortStableFunc(sp.Mounts, func(a, b specs.Mount) int {
-			return cmp.Compare(strings.Count(path.Clean(a.Destination), "/"), strings.Count(path.Clean(b.Destination), "/"))
-		})
+		edit.SortMounts(sp.Mounts)
 	}
 	return nil
 }

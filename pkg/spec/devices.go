@@ -9,6 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/spec/edit"
 )
 
 // devices sets device nodes and the device cgroup. The customary nodes
@@ -60,25 +61,11 @@ func (b *builder) device(d *cri.Device) error {
 			// same path, right or wrong.
 			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: n.Path, Type: "bind", Source: source, Options: []string{"bind", "rprivate", "nosuid", "noexec"}})
 		} else {
-			b.putDevice(n)
+			edit.SetDevice(b.spec.Linux, n)
 		}
-		major, minor := n.Major, n.Minor
-		b.spec.Linux.Resources.Devices = append(b.spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
-			Allow: true, Type: n.Type, Major: &major, Minor: &minor, Access: access,
-		})
+		edit.Allow(b.spec.Linux, n, access)
 	}
 	return nil
-}
-
-// putDevice adds a node; one that is at the same path is replaced.
-func (b *builder) putDevice(n specs.LinuxDevice) {
-	for i, have := range b.spec.Linux.Devices {
-		if have.Path == n.Path {
-			b.spec.Linux.Devices[i] = n
-			return
-		}
-	}
-	b.spec.Linux.Devices = append(b.spec.Linux.Devices, n)
 }
 
 func deviceAccess(permissions string) (string, error) {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/spec/edit"
 )
 
 // mounts lists every mount: the customary ones, then the pod's files, the
@@ -23,7 +25,7 @@ func (b *builder) mounts() error {
 		all = slices.DeleteFunc(all, func(m specs.Mount) bool { return replaced(m.Destination, group) })
 		all = append(all, group...)
 	}
-	slices.SortStableFunc(all, func(x, y specs.Mount) int { return depth(x.Destination) - depth(y.Destination) })
+	edit.SortMounts(all)
 	b.spec.Mounts = all
 	return nil
 }
@@ -35,8 +37,6 @@ func replaced(destination string, group []specs.Mount) bool {
 		return m.Destination == destination || m.Destination == "/dev" && strings.HasPrefix(destination, "/dev/")
 	})
 }
-
-func depth(p string) int { return strings.Count(path.Clean(p), "/") }
 
 func (b *builder) systemMounts() []specs.Mount {
 	list := []specs.Mount{
