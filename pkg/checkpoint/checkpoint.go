@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 )
 
@@ -314,14 +315,11 @@ func (d *Dump) open(name string) (*os.File, error) {
 		return nil, err
 	}
 	defer found.Close()
-	info, err := found.Stat()
+	f, err := procfd.OpenRegular(found)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	return os.Open(fmt.Sprintf("/proc/self/fd/%d", found.Fd()))
+	return f, nil
 }
 
 func (d *Dump) openAny(name string, flags uint64) (*os.File, error) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/internal/procfd"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -44,7 +45,7 @@ func relabel(ctx context.Context, path, label string) error {
 	if err != nil || !info.IsDir() {
 		return err
 	}
-	root, err := os.OpenRoot(procPath(top))
+	root, err := os.OpenRoot(procfd.Path(top.Fd()))
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func relabel(ctx context.Context, path, label string) error {
 		}
 		if err == nil {
 			var f *os.File
-			if f, err = openIn(procPath(top), name, unix.O_PATH|unix.O_NOFOLLOW); err == nil {
+			if f, err = openIn(procfd.Path(top.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW); err == nil {
 				defer f.Close()
 				err = setLabel(f, label)
 			}
@@ -70,7 +71,7 @@ func relabel(ctx context.Context, path, label string) error {
 // setLabel labels what an O_PATH file holds, be it a link. A file system without
 // labels, such as NFS, has one for all of it.
 func setLabel(f *os.File, label string) error {
-	err := unix.Setxattr(procPath(f), "security.selinux", []byte(label), 0)
+	err := unix.Setxattr(procfd.Path(f.Fd()), "security.selinux", []byte(label), 0)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -42,18 +43,12 @@ func openRegular(rootfs, path string) (*os.File, error) {
 		return nil, err
 	}
 	defer found.Close()
-	info, err := found.Stat()
-	if err != nil {
-		return nil, err
+	f, err := procfd.OpenRegular(found)
+	if errors.Is(err, procfd.ErrNotRegular) {
+		err = fmt.Errorf("%s of the image is %w: %w", path, err, errs.Invalid)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s of the image is not a regular file: %w", path, errs.Invalid)
-	}
-	return os.Open(procPath(found))
+	return f, err
 }
-
-// procPath names the file that f holds, whatever its path leads to by now.
-func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // resolveUser looks the user up in the image's own passwd and group.
 func resolveUser(rootfs string, c *cri.ContainerConfig, imageUser string) (spec.User, error) {

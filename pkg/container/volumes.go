@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/pkg/internal/procfd"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -51,7 +52,7 @@ func copyUp(ctx context.Context, rootfs, path, to string) error {
 		return err
 	}
 	defer dir.Close()
-	from, err := os.OpenRoot(procPath(dir))
+	from, err := os.OpenRoot(procfd.Path(dir.Fd()))
 	if err != nil {
 		return err
 	}

@@ -23,11 +23,12 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/directory"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/overlay"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
-// Extended attributes of overlay.
+// Extended attributes of overlay that are not made here.
 const (
-	opaque   = "trusted.overlay.opaque"
 	redirect = "trusted.overlay.redirect"
 	metacopy = "trusted.overlay.metacopy"
 )
@@ -131,7 +132,7 @@ func (p *packer) attributes(name string) (map[string]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	names, err := xattrs(f)
+	names, err := procfd.Xattrs(f.Fd())
 	if err != nil || len(names) == 0 {
 		return nil, err
 	}
@@ -143,7 +144,7 @@ func (p *packer) attributes(name string) (map[string]string, error) {
 		if !entry.AllowedXattr(key) {
 			continue
 		}
-		value, err := xattr(f, key)
+		value, err := procfd.Xattr(f.Fd(), key)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -157,39 +158,13 @@ func (p *packer) path(name string) (*os.File, error) {
 	return p.root.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 }
 
-func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
-
-// maxXattrs is the kernel's bound on names and on a value.
-const maxXattrs = 64 << 10
-
-func xattrs(f *os.File) ([]string, error) {
-	buf := make([]byte, maxXattrs)
-	n, err := unix.Listxattr(procPath(f), buf)
-	if errors.Is(err, unix.ENOTSUP) || n == 0 {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, os.NewSyscallError("listxattr", err)
-	}
-	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
-}
-
-func xattr(f *os.File, key string) ([]byte, error) {
-	buf := make([]byte, maxXattrs)
-	n, err := unix.Getxattr(procPath(f), key, buf)
-	if err != nil {
-		return nil, os.NewSyscallError("getxattr", err)
-	}
-	return buf[:n], nil
-}
-
 func (p *packer) directory(name string) error {
 	d, err := p.root.Open(name)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if value, err := xattr(d, opaque); err == nil && string(value) == "y" {
+	if value, err := procfd.Xattr(d.Fd(), overlay.Opaque); err == nil && string(value) == "y" {
 		if err := p.mark(path.Join(name, entry.WhiteoutOpaque)); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/treesum"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
 // apply puts one entry of the stream into the tree. content is read only for a
@@ -143,7 +144,7 @@ func (t *tree) replace(fd int, base string, h *tar.Header) (int, error) {
 
 // removeTree removes the directory base of fd. os.Root opens nothing outside.
 func removeTree(fd int, base string) error {
-	root, err := os.OpenRoot(procPath(fd))
+	root, err := os.OpenRoot(procfd.Path(fd))
 	if err != nil {
 		return err
 	}

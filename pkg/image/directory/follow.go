@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
 // follow settles a directory of own in whose place the view has a symbolic link:
@@ -225,7 +227,7 @@ func copyAttributesTo(root int, from string, out int, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Chown(procPath(dst), int(s.Uid), int(s.Gid)); err != nil {
+	if err := unix.Chown(procfd.Path(dst), int(s.Uid), int(s.Gid)); err != nil {
 		return err
 	}
 	names, err := xattrs(src)
@@ -233,40 +235,22 @@ func copyAttributesTo(root int, from string, out int, to string) error {
 		return err
 	}
 	for _, n := range names {
-		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-		size, err := unix.Getxattr(procPath(src), n, value)
+		value, err := procfd.Xattr(src, n)
 		if err != nil {
 			return err
 		}
-		if err := unix.Setxattr(procPath(dst), n, value[:size], 0); err != nil {
+		if err := unix.Setxattr(procfd.Path(dst), n, value, 0); err != nil {
 			return err
 		}
 	}
-	if err := unix.Chmod(procPath(dst), s.Mode&0o7777); err != nil {
+	if err := unix.Chmod(procfd.Path(dst), s.Mode&0o7777); err != nil {
 		return err
 	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(dst), []unix.Timespec{s.Atim, s.Mtim}, 0)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, procfd.Path(dst), []unix.Timespec{s.Atim, s.Mtim}, 0)
 }
 
 // xattrs lists the attributes of an open directory that layers may set.
 func xattrs(fd int) ([]string, error) {
-	buf := make([]byte, 64<<10) // XATTR_LIST_MAX
-	n, err := unix.Listxattr(procPath(fd), buf)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	start := 0
-	for i, b := range buf[:n] {
-		if b == 0 {
-			if name := string(buf[start:i]); entry.AllowedXattr(name) {
-				names = append(names, name)
-			}
-			start = i + 1
-		}
-	}
-	return names, nil
+	names, err := procfd.Xattrs(fd)
+	return slices.DeleteFunc(names, func(name string) bool { return !entry.AllowedXattr(name) }), err
 }

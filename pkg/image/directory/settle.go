@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/image/overlay"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
 // settler makes the tree of a stacking layer, out, that lies directly above a
@@ -122,9 +124,8 @@ func opaque(root int, p string) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	value := make([]byte, 1)
-	n, err := unix.Getxattr(procPath(fd), opaqueXattr, value)
-	return err == nil && n == 1 && value[0] == 'y'
+	value, err := procfd.Xattr(fd, overlay.Opaque)
+	return err == nil && string(value) == "y"
 }
 
 func (st *settler) settleDir(p string) error {

@@ -11,13 +11,13 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/overlay"
 	"github.com/berth-run/berth/pkg/image/treesum"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
-const (
-	maxCachedDirs = 256 // descriptors kept for parents of entries
-	opaqueXattr   = "trusted.overlay.opaque"
-)
+// maxCachedDirs is how many descriptors are kept for parents of entries.
+const maxCachedDirs = 256
 
 // tree is one directory that entries are applied below. Nothing that an entry
 // names is opened in another way than below its descriptor. It is for one
@@ -216,7 +216,7 @@ func setOpaque(fd int, c string) error {
 		return err
 	}
 	defer unix.Close(d)
-	return unix.Fsetxattr(d, opaqueXattr, []byte("y"), 0)
+	return unix.Fsetxattr(d, overlay.Opaque, []byte("y"), 0)
 }
 
 // chmodAt sets the mode of c without following it: fchmodat cannot before
@@ -227,10 +227,8 @@ func chmodAt(fd int, c string, mode uint32) error {
 		return err
 	}
 	defer unix.Close(f)
-	return unix.Chmod(procPath(f), mode)
+	return unix.Chmod(procfd.Path(f), mode)
 }
-
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 func readlinkAt(fd int, c string) (string, error) {
 	buf := make([]byte, unix.PathMax)

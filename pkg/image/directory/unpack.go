@@ -28,6 +28,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/image/entry"
 	"github.com/berth-run/berth/pkg/image/treesum"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 	"github.com/berth-run/berth/pkg/internal/room"
 )
 
@@ -166,7 +167,7 @@ func (u *unpacker) finish() error {
 		st, err := statAt(fd, "")
 		if err == nil && st.Ino == d.ino {
 			ts := timespec(d.time)
-			err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), []unix.Timespec{ts, ts}, 0)
+			err = unix.UtimesNanoAt(unix.AT_FDCWD, procfd.Path(fd), []unix.Timespec{ts, ts}, 0)
 		}
 		_ = unix.Close(fd)
 		if err != nil {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/image/entry"
+	"github.com/berth-run/berth/pkg/image/overlay"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
 // skips reports whether an entry is of aufs itself and is to be passed over. Of
@@ -42,7 +44,7 @@ func (t *tree) whiteout(fd int, p, base string) error {
 			return err
 		}
 		defer unix.Close(d)
-		return unix.Fsetxattr(d, opaqueXattr, []byte("y"), 0)
+		return unix.Fsetxattr(d, overlay.Opaque, []byte("y"), 0)
 	}
 	hidden, err := entry.Hidden(p)
 	if err != nil || hidden == "" {
@@ -78,7 +80,7 @@ func (t *tree) noteWhiteout(dir int) error {
 // pathBelow returns the path below dir, where nothing is a link, of a directory
 // opened there.
 func pathBelow(dir string, fd int) (string, error) {
-	p, err := readlinkAt(unix.AT_FDCWD, procPath(fd))
+	p, err := readlinkAt(unix.AT_FDCWD, procfd.Path(fd))
 	if err != nil {
 		return "", err
 	}

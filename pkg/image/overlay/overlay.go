@@ -11,7 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
+
+// Opaque is the extended attribute of directories that hide what is below; its value
+// is then "y".
+const Opaque = "trusted.overlay.opaque"
 
 // MaxStack is how many layers the kernel stacks: OVL_MAX_STACK.
 const MaxStack = 500
@@ -99,7 +104,7 @@ func setDir(ctx int, key, dir string) error {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
-	if err := unix.FsconfigSetString(ctx, key, procPath(fd)); err != nil {
+	if err := unix.FsconfigSetString(ctx, key, procfd.Path(fd)); err != nil {
 		return complain(ctx, key+"="+dir, err)
 	}
 	return nil
@@ -124,7 +129,7 @@ func (m Mount) mountLegacy(target string) error {
 			return &os.PathError{Op: "open", Path: m.Lower[i], Err: err}
 		}
 		defer unix.Close(fd)
-		lower = append(lower, procPath(fd))
+		lower = append(lower, procfd.Path(fd))
 	}
 	options := "index=off,metacopy=off,redirect_dir=nofollow,lowerdir=" + strings.Join(lower, ":")
 	if m.Upper != "" {
@@ -138,5 +143,3 @@ func (m Mount) mountLegacy(target string) error {
 	}
 	return os.NewSyscallError("mount overlay", unix.Mount("berth", target, "overlay", 0, options))
 }
-
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
