@@ -38,28 +38,18 @@ var (
 // TestBerthRunsOnVersion2 runs Berth where its users have it: on Debian's kernel,
 // with cgroup version 2 and systemd.
 func TestBerthRunsOnVersion2(t *testing.T) {
-	bin := os.Getenv("BERTH_BIN")
-	if bin == "" {
-		t.Skip("BERTH_BIN is not set: run make vm")
-	}
+	bin := built(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
-	dir, err := filepath.Abs(*cache)
-	must(t, err)
-	root, err := vm.Debian().Make(ctx, dir)
-	must(t, err)
-	tools := version2Tools(t, bin)
-	m, err := vm.Boot(ctx, vm.Options{Root: root, Tools: tools, Systemd: true, Memory: 2048, InTurn: true})
-	must(t, err)
-	t.Cleanup(m.Kill)
+	m := boot(ctx, t, vm.Debian(), version2Tools(t, bin), vm.Options{Systemd: true, Memory: 2048, InTurn: true})
 	t.Run("cgroupfs", func(t *testing.T) { endToEnd(ctx, t, m, "", version2) })
 	t.Run("systemd", func(t *testing.T) { endToEnd(ctx, t, m, "BERTH_TEST_MACHINE=1", systemds) })
 	t.Run("units", func(t *testing.T) { units(ctx, t, m) })
 }
 
-// version2Tools makes a disk with what the repository has: bin, config, contrib,
-// the compiled tests of test/e2e, and an image.
-func version2Tools(t *testing.T, bin string) string {
+// version2Tools are what the repository has: bin, config, contrib, the compiled tests
+// of test/e2e, and an image.
+func version2Tools(t *testing.T, bin string) map[string]string {
 	t.Helper()
 	work := t.TempDir()
 	bring := map[string]string{"e2e.test": filepath.Join(work, "e2e.test"), "busybox.tar": filepath.Join(work, "busybox.tar")}
@@ -82,9 +72,7 @@ func version2Tools(t *testing.T, bin string) string {
 			}
 		}
 	}
-	path := filepath.Join(work, "tools.img")
-	must(t, vm.MakeTools(t.Context(), path, bring))
-	return path
+	return bring
 }
 
 // endToEnd runs tests of test/e2e inside. Those that are not there count as failed.

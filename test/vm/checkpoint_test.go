@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/vm"
@@ -98,24 +97,11 @@ upTo $(at) && upTo $(at)`},
 // with its pod, restores both, and sees the count go on: in its memory, in its file
 // and in its log. What is wrong is refused, and leaves nothing.
 func TestARestoredProcessCountsOn(t *testing.T) {
-	bin := os.Getenv("BERTH_BIN")
-	if bin == "" {
-		t.Skip("BERTH_BIN is not set: run make vm")
-	}
-	dir, err := filepath.Abs(*cache)
-	must(t, err)
-	root, err := withCRIU().Make(t.Context(), dir)
-	must(t, err)
-	tools := filepath.Join(t.TempDir(), "tools.img")
-	must(t, vm.MakeTools(t.Context(), tools, map[string]string{
+	bin := built(t)
+	m := boot(t.Context(), t, withCRIU(), map[string]string{
 		"berthd": filepath.Join(bin, "berthd"), "berth": filepath.Join(bin, "berth"), "berth-runtime": filepath.Join(bin, "berth-runtime"),
 		"counter.tar": counterImage(t),
-	}))
-	began := time.Now()
-	m, err := vm.Boot(t.Context(), vm.Options{Root: root, Tools: tools, Memory: 1536})
-	must(t, err)
-	t.Cleanup(m.Kill)
-	t.Logf("booted in %s", time.Since(began).Round(time.Second))
+	}, vm.Options{Memory: 1536})
 	run(t, m, checkpointLibrary+`mkdir -p /var/lib/berth && mount -t tmpfs tmpfs /var/lib/berth
 (while :; do berthd --standalone; sleep 1; done) > /tmp/berthd.log 2>&1 &
 answers && berth load -i /tools/counter.tar && berth run -d --name counter -v /usr:/usr:ro counter:1 python3 -u /count.py && upTo 5`)

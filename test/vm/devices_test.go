@@ -27,16 +27,9 @@ berth run -d -q --network host --name gpu --device vm.local/gpu=0 vm.local/busyb
 // TestADeviceOutlivesADaemonReload has systemd write its own rules for devices anew,
 // which for GPUs is how they are lost with other runtimes.
 func TestADeviceOutlivesADaemonReload(t *testing.T) {
-	bin := os.Getenv("BERTH_BIN")
-	if bin == "" {
-		t.Skip("BERTH_BIN is not set: run make vm")
-	}
+	bin := built(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	dir, err := filepath.Abs(*cache)
-	must(t, err)
-	root, err := vm.Debian().Make(ctx, dir)
-	must(t, err)
 	work := t.TempDir()
 	busybox, err := images.Busybox()
 	must(t, err)
@@ -47,10 +40,7 @@ func TestADeviceOutlivesADaemonReload(t *testing.T) {
 	for _, name := range []string{"berthd", "berth", "berth-runtime"} {
 		tools[name] = filepath.Join(bin, name)
 	}
-	must(t, vm.MakeTools(ctx, filepath.Join(work, "tools.img"), tools))
-	m, err := vm.Boot(ctx, vm.Options{Root: root, Tools: filepath.Join(work, "tools.img"), Systemd: true})
-	must(t, err)
-	t.Cleanup(m.Kill)
+	m := boot(ctx, t, vm.Debian(), tools, vm.Options{Systemd: true})
 	run := func(script string) string {
 		t.Helper()
 		out, err := m.Run(ctx, script)

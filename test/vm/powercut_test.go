@@ -74,10 +74,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	bin := os.Getenv("BERTH_BIN")
-	if bin == "" {
-		t.Skip("BERTH_BIN is not set: run make vm")
-	}
+	bin := built(t)
 	dir, err := filepath.Abs(*cache)
 	must(t, err)
 	s := &stage{sums: map[string]string{}}

@@ -2,8 +2,6 @@ package vm_test
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,22 +12,10 @@ import (
 // TestAMachineBootsSystemd is what tests of the systemd cgroup driver, AppArmor
 // and units begin with.
 func TestAMachineBootsSystemd(t *testing.T) {
-	if os.Getenv("BERTH_BIN") == "" {
-		t.Skip("BERTH_BIN is not set: run make vm")
-	}
+	built(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	dir, err := filepath.Abs(*cache)
-	must(t, err)
-	root, err := vm.Debian().Make(ctx, dir)
-	must(t, err)
-	tools := filepath.Join(t.TempDir(), "tools.img")
-	must(t, vm.MakeTools(ctx, tools, nil))
-	began := time.Now()
-	m, err := vm.Boot(ctx, vm.Options{Root: root, Tools: tools, Systemd: true})
-	must(t, err)
-	t.Cleanup(m.Kill)
-	t.Logf("booted in %s", time.Since(began).Round(time.Second))
+	m := boot(ctx, t, vm.Debian(), nil, vm.Options{Systemd: true})
 	out, err := m.Run(ctx, "cat /proc/1/comm; stat -fc %T /sys/fs/cgroup; uname -r")
 	if want := "systemd\ncgroup2fs\n6."; err != nil || !strings.HasPrefix(out, want) {
 		t.Errorf("inside: %q, %v", out, err)
