@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func file(t testing.TB, text string) string {
@@ -181,25 +180,7 @@ func TestAHelperThatHangsIsKilledWithWhatItHasStarted(t *testing.T) {
 	if !errors.Is(err, errs.Timeout) {
 		t.Errorf("got %v", err)
 	}
-	pid, err := os.ReadFile(dir + "/pid")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.PidfdOpen(n, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000); ready != 1 {
-		t.Errorf("its child lives: %v", err)
-	}
+	testutil.Ends(t, dir+"/pid", 5*time.Second)
 }
 
 func TestCredentialsShowNothing(t *testing.T) {

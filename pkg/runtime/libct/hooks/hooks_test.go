@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func open(t *testing.T) *Store {
@@ -127,11 +128,5 @@ func TestAHookThatDoesNotEndIsKilled(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 20*time.Second {
 		t.Errorf("got %v after %s", err, time.Since(began))
 	}
-	pid, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if program, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/cmdline"); len(program) > 0 {
-		t.Errorf("left is %q", program)
-	}
+	testutil.Ends(t, file, 5*time.Second)
 }
