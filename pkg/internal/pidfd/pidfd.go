@@ -22,34 +22,36 @@ const Unknown = -1
 // Begun returns when the process began, in clock ticks since boot: with the
 // pid it names the process for ever.
 func Begun(pid int) (uint64, error) {
-	fields, err := stat(pid)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
+	s, err := Read(pid)
+	return s.Begun, err
 }
 
-// Parent returns the pid of the process' parent.
-func Parent(pid int) (int, error) {
-	fields, err := stat(pid)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(string(fields[1]))
+// Stat is what /proc/PID/stat says of a process.
+type Stat struct {
+	Name   string
+	State  byte // Z: it has ended, and waits for being reaped
+	Parent int
+	Begun  uint64 // in clock ticks since boot
 }
 
-// stat returns the fields of /proc/PID/stat from the third on. The name before
-// them, in parentheses, may hold anything.
-func stat(pid int) ([][]byte, error) {
+// Read reads the Stat of a process.
+func Read(pid int) (Stat, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return nil, err
+		return Stat{}, err
 	}
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	if len(fields) < 20 {
-		return nil, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
+	// The name, in parentheses, may hold anything; field 3 follows it.
+	from, to := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	fields := bytes.Fields(data[to+1:])
+	if from < 0 || to < from || len(fields) < 20 {
+		return Stat{}, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
 	}
-	return fields, nil
+	s := Stat{Name: string(data[from+1 : to]), State: fields[0][0]}
+	s.Parent, err = strconv.Atoi(string(fields[1]))
+	if err == nil {
+		s.Begun, err = strconv.ParseUint(string(fields[19]), 10, 64)
+	}
+	return s, err
 }
 
 // Open returns a pidfd of the process that has that pid and beginning.

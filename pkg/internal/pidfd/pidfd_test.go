@@ -50,6 +50,27 @@ func TestTheEndIsSeenAndLeftUntilItIsReaped(t *testing.T) {
 	}
 }
 
+func TestANameMayHoldAnything(t *testing.T) {
+	const name = "a) Z 1 ("
+	pid, fd := child(t, "printf '"+name+"' > /proc/$$/comm; while :; do sleep 0.1; done")
+	defer func() { _ = Signal(fd, unix.SIGKILL) }()
+	var got Stat
+	for range 2000 {
+		var err error
+		if got, err = Read(pid); err != nil {
+			t.Fatal(err)
+		}
+		if got.Name == name {
+			break
+		}
+		<-time.After(time.Millisecond)
+	}
+	since, err := Begun(pid)
+	if got.Name != name || got.State == 'Z' || got.Parent != os.Getpid() || got.Begun != since || err != nil {
+		t.Errorf("got %+v, begun %d, %v", got, since, err)
+	}
+}
+
 func TestAnotherProcessOfThatNumberIsNotOpened(t *testing.T) {
 	pid := os.Getpid()
 	since, err := Begun(pid)

@@ -157,7 +157,7 @@ func outside(group string, family map[int]bool) ([]int, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(p int) bool {
-		parent, err := pidfd.Parent(p)
-		return err != nil || family[p] || slices.Contains(inside, p) || !family[parent]
+		s, err := pidfd.Read(p)
+		return err != nil || family[p] || slices.Contains(inside, p) || !family[s.Parent]
 	}), nil
 }

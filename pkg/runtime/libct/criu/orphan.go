@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 )
 
 // orphanPoll is how often AwaitOrphans looks.
@@ -44,16 +45,12 @@ func hasOrphan(parent int) (bool, error) {
 		return false, err
 	}
 	for _, name := range names {
-		if _, err := strconv.Atoi(name); err != nil {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
 			continue
 		}
-		stat, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
-			continue // it has ended
-		}
-		_, rest, _ := strings.Cut(string(stat), " (")
-		at := strings.LastIndexByte(rest, ')')
-		if fields := strings.Fields(rest[at+1:]); at >= 0 && rest[:at] == "criu" && len(fields) > 1 && fields[0] != "Z" && fields[1] == strconv.Itoa(parent) {
+		s, err := pidfd.Read(pid) // an error: it has ended
+		if err == nil && s.Name == "criu" && s.State != 'Z' && s.Parent == parent {
 			return true, nil
 		}
 	}
