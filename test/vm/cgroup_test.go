@@ -100,9 +100,10 @@ exit $failed`, environment, strings.Join(names, "|")))
 	}
 }
 
-// await waits inside until Berth answers.
+// await waits for both daemons, of which systemd knows that they run, not that
+// berth-runtime answers.
 const await = `
-for i in $(seq 600); do berth info > /dev/null 2>&1 && break; sleep 0.2; done
+for i in $(seq 600); do [ -S /run/berth/runtime.sock ] && berth info > /dev/null 2>&1 && break; sleep 0.2; done
 `
 
 // units installs Berth as an administrator does, and has systemd end and start its
