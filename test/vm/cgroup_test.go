@@ -21,6 +21,7 @@ var (
 		"TestAContainerLivesThroughItsStates", "TestARunningContainerCanBeRemoved",
 		"TestAnExecIsTheContainersOwn", "TestATimeoutKillsTheExecsTreeAlone", "TestExecsOfOneContainerRunAtOnce", "TestExecsLeaveNoCgroupsBehind",
 		"TestLimitsAreTheKernelsAndCanBeChanged", "TestAnUpdateLeavesWhatItDoesNotName", "TestACreatedContainerCanBeUpdatedAndAnEndedOneCannot",
+		"TestARefusedUpdateLeavesAllAsItWas", "TestMemoryInUseIsNotTakenAway", "TestUpdatedLimitsOutliveTheDaemon", "TestResourcesOfAPodOutliveTheDaemon",
 		"TestUnifiedKeysAreWritten", "TestTheConfigurationsLimitsHoldForEveryContainer",
 		"TestMemoryEndsOneContainerNotItsPod", "TestMemoryEndsAllOfAContainerIfAsked", "TestReasonsOfTheEnd", "TestDevicesAreGivenAndGuarded",
 		"TestStatisticsTellWhatAContainerDoes", "TestStatisticsCountAPodsTraffic", "TestPodsThatShareACgroupHaveTheirOwnStatistics",

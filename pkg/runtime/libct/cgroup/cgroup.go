@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -90,14 +91,24 @@ func Kill(dir string) error {
 }
 
 // Write writes to a cgroup's file. It never makes one, which the kernel would
-// answer with EACCES instead of ENOENT.
+// answer with EACCES instead of ENOENT. It does without os.File, which takes EAGAIN,
+// the answer of v2's memory.reclaim, for a reason to wait, and waits for ever.
 func Write(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	n, err := unix.Write(fd, []byte(text))
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Write(fd, []byte(text))
+	}
+	if err == nil && n < len(text) {
+		err = io.ErrShortWrite
+	}
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // Gone reports whether a cgroup, or a file of it, is not there, any more (ENODEV)

@@ -135,3 +135,30 @@ func TestNothingIsMadeInACgroup(t *testing.T) {
 		t.Error("wrong errors mean that a cgroup is gone")
 	}
 }
+
+// A file of a cgroup can be polled as a pipe can, and answers EAGAIN: memory.reclaim
+// does where there is less to reclaim than was asked for.
+func TestARefusalToBeTriedAgainIsAnAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "full")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe)
+	for err == nil {
+		_, err = unix.Write(pipe, make([]byte, 4096))
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- Write(path, "40000000") }()
+	select {
+	case err := <-answer:
+		if !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(testutil.Patience(2 * time.Second)):
+		t.Error("it waits")
+	}
+}
