@@ -8,10 +8,17 @@ import (
 	"github.com/berth-run/berth/pkg/spec/edit"
 )
 
+// Mappable reports whether the file system of source, and those mounted below it
+// where recursive is set, can be mounted with the owners of a user namespace, whose
+// path is given.
+type Mappable func(namespace, source string, recursive bool) bool
+
 // Apply adds the edits to a container's specification, which they win over: a
-// variable, device or mount in the same place is replaced. It looks at nothing
-// else. Nil edits change nothing.
-func (e *Edits) Apply(s *specs.Spec) {
+// variable, device or mount in the same place is replaced. A bind mount shows its
+// files as the user namespace's own, if mappable says that what is at its source can
+// be: the driver's libraries can, a node that stands for what is not there cannot.
+// Nil edits change nothing.
+func (e *Edits) Apply(s *specs.Spec, mappable Mappable) {
 	if e == nil {
 		return
 	}
@@ -23,8 +30,11 @@ func (e *Edits) Apply(s *specs.Spec) {
 	}
 	for _, m := range e.mounts {
 		m.Options = slices.Clone(m.Options)
-		if m.Type == "bind" && hasUserNamespace(s) {
-			mapIDs(&m)
+		if ns := userNamespace(s); m.Type == "bind" && ns != nil {
+			recursive := slices.Contains(m.Options, "rbind")
+			if mappable(ns.Path, m.Source, recursive) {
+				mapIDs(&m, recursive)
+			}
 		}
 		putMount(s, m)
 	}
@@ -60,7 +70,7 @@ func addDevice(s *specs.Spec, d device) {
 	if d.access != "" && n.Type != "p" {
 		edit.Allow(s.Linux, n, d.access)
 	}
-	if hasUserNamespace(s) && d.hostPath != n.Path {
+	if userNamespace(s) != nil && d.hostPath != n.Path {
 		// No node can be made there, and the runtime would mount the host's of the
 		// same name instead.
 		edit.DropDevice(s.Linux, n.Path)
@@ -70,15 +80,19 @@ func addDevice(s *specs.Spec, d device) {
 	edit.SetDevice(s.Linux, n)
 }
 
-func hasUserNamespace(s *specs.Spec) bool {
-	return slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace })
+func userNamespace(s *specs.Spec) *specs.LinuxNamespace {
+	i := slices.IndexFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace })
+	if i < 0 {
+		return nil
+	}
+	return &s.Linux.Namespaces[i]
 }
 
 // mapIDs shows the owners of a bind mount as the container's own users.
-func mapIDs(m *specs.Mount) {
+func mapIDs(m *specs.Mount, recursive bool) {
 	switch {
 	case slices.Contains(m.Options, "idmap"), slices.Contains(m.Options, "ridmap"):
-	case slices.Contains(m.Options, "rbind"):
+	case recursive:
 		m.Options = append(m.Options, "ridmap")
 	default:
 		m.Options = append(m.Options, "idmap")

@@ -58,7 +58,7 @@ func environment(t *testing.T, r *cdi.Registry, c *cri.ContainerConfig) []string
 		t.Fatal(err)
 	}
 	s := bare()
-	edits.Apply(s)
+	edits.Apply(s, nil)
 	return s.Process.Env
 }
 
@@ -210,7 +210,7 @@ func TestDevicesMayBeAskedForAtOnce(t *testing.T) {
 				}
 				s := bare()
 				s.Process.User.UID = 1
-				if edits.Apply(s); len(s.Linux.Devices) != 1 {
+				if edits.Apply(s, nil); len(s.Linux.Devices) != 1 {
 					t.Errorf("devices %v", s.Linux.Devices)
 				}
 			}

@@ -21,6 +21,11 @@ func registry(t *testing.T, edits string) *cdi.Registry {
 	return cdi.New([]string{dir})
 }
 
+// mappable is what is not a device, and known to the namespace.
+func mappable(namespace, source string, _ bool) bool {
+	return namespace == "/run/user" && !strings.HasPrefix(source, "/dev/")
+}
+
 // edit applies the edits of that device.
 func edit(t *testing.T, s *specs.Spec, edits string) *specs.Spec {
 	t.Helper()
@@ -28,7 +33,7 @@ func edit(t *testing.T, s *specs.Spec, edits string) *specs.Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Apply(s)
+	e.Apply(s, mappable)
 	return s
 }
 
@@ -89,7 +94,7 @@ func TestEditsOfAllDevicesComeOnce(t *testing.T) {
 	}
 	for range 2 { // edits stay as they are
 		s := bare()
-		e.Apply(s)
+		e.Apply(s, mappable)
 		same(t, "hooks", s.Hooks, `{"createContainer":[{"path":"/bin/all"}]}`)
 		same(t, "variables", s.Process.Env, `["A=1","B=1"]`)
 	}
@@ -98,9 +103,9 @@ func TestEditsOfAllDevicesComeOnce(t *testing.T) {
 func TestUserNamespacesGetTheHostsNodesAndMappedMounts(t *testing.T) {
 	s := bare()
 	s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.UserNamespace, Path: "/run/user"}}
-	edit(t, s, `{deviceNodes: [{path: /dev/gpu, hostPath: /dev/full}, {path: /dev/null}], mounts: [{hostPath: /a, containerPath: /a}, {hostPath: /b, containerPath: /b, options: [bind]}, {hostPath: /c, containerPath: /c, options: [rbind, idmap]}]}`)
+	edit(t, s, `{deviceNodes: [{path: /dev/gpu, hostPath: /dev/full}, {path: /dev/null}], mounts: [{hostPath: /a, containerPath: /a}, {hostPath: /b, containerPath: /b, options: [bind]}, {hostPath: /c, containerPath: /c, options: [rbind, idmap]}, {hostPath: /dev/null, containerPath: /d}]}`)
 	same(t, "nodes", s.Linux.Devices, `[{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":438}]`)
-	same(t, "mounts", s.Mounts, `[{"destination":"/a","type":"bind","source":"/a","options":["rbind","ridmap"]},{"destination":"/b","type":"bind","source":"/b","options":["bind","idmap"]},{"destination":"/c","type":"bind","source":"/c","options":["rbind","idmap"]},{"destination":"/dev/gpu","type":"bind","source":"/dev/full","options":["bind","rprivate","nosuid","noexec"]}]`)
+	same(t, "mounts", s.Mounts, `[{"destination":"/a","type":"bind","source":"/a","options":["rbind","ridmap"]},{"destination":"/b","type":"bind","source":"/b","options":["bind","idmap"]},{"destination":"/c","type":"bind","source":"/c","options":["rbind","idmap"]},{"destination":"/d","type":"bind","source":"/dev/null","options":["rbind"]},{"destination":"/dev/gpu","type":"bind","source":"/dev/full","options":["bind","rprivate","nosuid","noexec"]}]`)
 	if n := len(s.Linux.Resources.Devices); n != 2 {
 		t.Errorf("%d rules", n)
 	}

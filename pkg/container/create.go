@@ -20,6 +20,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/image/idmap"
 	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
@@ -189,7 +190,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err := relabelMounts(ctx, c, in.Sources, sp.Linux.MountLabel); err != nil {
 		return fail(err)
 	}
-	devices.Apply(sp)
+	devices.Apply(sp, idmap.Possible)
 	k := &Container{
 		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), VolumeImages: volumeImages, LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),

@@ -11,6 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/image/idmap"
 )
 
 // containers is what package container tells.
@@ -63,7 +64,7 @@ func (s containers) addDevices(sp *specs.Spec, devices []*api.CDIDevice) error {
 	}
 	edits, err := s.o.Devices.For(c)
 	if err == nil {
-		edits.Apply(sp)
+		edits.Apply(sp, idmap.Possible)
 	}
 	return err
 }

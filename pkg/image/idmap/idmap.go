@@ -53,6 +53,28 @@ func Clone(fd int, attributes uint64, m Mappings) (int, error) {
 	return clone, nil
 }
 
+// Possible reports whether what is at source, with all that is mounted below it if
+// recursive is set, can be mounted with the owners of the user namespace whose path
+// is given. Not every file system lets it: devtmpfs does not.
+func Possible(namespace, source string, recursive bool) bool {
+	ns, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(ns)
+	var below uint
+	if recursive {
+		below = unix.AT_RECURSIVE
+	}
+	clone, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|below)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(clone)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}
+	return unix.MountSetattr(clone, "", unix.AT_EMPTY_PATH|below, &attr) == nil
+}
+
 // Attach puts a detached mount at target.
 func Attach(fd int, target string) error {
 	return os.NewSyscallError("move_mount", unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH))
