@@ -105,6 +105,9 @@ func (s *Service) plan(req *AttachRequest) (*record, []network, error) {
 		CreatedAt: time.Now(), Args: args, Capability: caps,
 	}
 	for i, n := range c.networks {
+		if err := findPlugins(s.exec, n, s.opts.BinDirs, caps[bandwidthCapability] != nil); err != nil {
+			return nil, nil, err
+		}
 		r.Attachments = append(r.Attachments, attachment{
 			Network: n.list.Name, IfName: fmt.Sprintf("eth%d", i), Config: n.list.Bytes,
 		})

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/berth-run/berth/pkg/errs"
 )
 
 // typical is what most single-node guides write into /etc/cni/net.d.
@@ -282,6 +285,30 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(s.recordPath("a")); err == nil {
 		t.Error("record stays")
+	}
+}
+
+func TestAMissingPluginIsMissedBeforeAnythingIsMade(t *testing.T) {
+	host(t)
+	root := t.TempDir()
+	conf := filepath.Join(root, "net.d")
+	writeFile(t, filepath.Join(conf, "10.conflist"), strings.Replace(fmt.Sprintf(typical, filepath.Join(root, "ipam")), `{"type":"portmap"`, `{"type":"absent"},{"type":"portmap"`, 1))
+	limited := pod(newNetNS(t), "a")
+	limited.Annotations = map[string]string{ingressAnnotation: "10M"}
+	for plugin, s := range map[string]*Service{
+		"absent":    open(t, Options{Root: root, ConfDir: conf, BinDirs: []string{pluginDir(t)}}),
+		"bandwidth": open(t, Options{Root: t.TempDir(), Builtin: &Builtin{}, BinDirs: []string{"/nowhere"}}),
+	} {
+		_, err := s.Attach(t.Context(), limited)
+		if !errors.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), `"`+plugin+`"`) {
+			t.Errorf("%s: %v", plugin, err)
+		}
+		if _, err := os.Stat(s.recordPath("a")); err == nil {
+			t.Errorf("%s: a record stays", plugin)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(root, "ipam", "typical", "10.*")); len(left) != 0 {
+		t.Errorf("addresses stay: %v", left)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-run/berth/pkg/network/plugin"
 )
 
 // conformanceLists are configurations that package native takes.
@@ -76,7 +78,7 @@ func TestNativeDoesWhatThePluginsDo(t *testing.T) {
 
 // withBinaries makes a service run every plugin as a process.
 func withBinaries(s *Service) *Service {
-	s.cni.installed = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, &executor{})
+	s.cni.installed = libcni.NewCNIConfigWithCacheDir(s.opts.BinDirs, s.opts.CacheDir, &plugin.Exec{})
 	return s
 }
 

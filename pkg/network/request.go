@@ -94,6 +94,9 @@ type dnsCapability struct {
 	Options  []string `json:"options,omitempty"`
 }
 
+// bandwidthCapability is what limits are handed over as, and the plugin's name.
+const bandwidthCapability = "bandwidth"
+
 // capabilities returns what plugins may ask for by name in "capabilities".
 func (r *AttachRequest) capabilities() (map[string]any, error) {
 	caps := map[string]any{}
@@ -109,7 +112,7 @@ func (r *AttachRequest) capabilities() (map[string]any, error) {
 		return nil, err
 	}
 	if limits != (bandwidth{}) {
-		caps["bandwidth"] = limits
+		caps[bandwidthCapability] = limits
 	}
 	if d := r.DNS; len(d.Servers)+len(d.Searches)+len(d.Options) > 0 {
 		caps["dns"] = dnsCapability(d)

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/invoke"
-
 	"github.com/berth-run/berth/pkg/errs"
 )
 
@@ -57,14 +55,8 @@ func (s *Service) askPlugins(ctx context.Context, c *configuration) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	for _, n := range c.networks {
-		var exec invoke.Exec = s.exec
-		if n.list.Name == builtinName {
-			exec = s.exec.Bundled()
-		}
-		for _, p := range n.list.Plugins {
-			if _, err := exec.FindInPath(p.Network.Type, s.opts.BinDirs); err != nil {
-				return fmt.Errorf("network %s: %w: %w", n.list.Name, errs.Unavailable, err)
-			}
+		if err := findPlugins(s.exec, n, s.opts.BinDirs, false); err != nil {
+			return err
 		}
 		if err := s.cni.of(n.list.Name).GetStatusNetworkList(ctx, n.list); err != nil {
 			return fmt.Errorf("network %s: %w: %w", n.list.Name, errs.Unavailable, err)

@@ -1,4 +1,4 @@
-package network
+package plugin
 
 import (
 	"context"
@@ -13,13 +13,12 @@ func TestPluginOutputAndTimeAreBounded(t *testing.T) {
 	bin := t.TempDir()
 	script := func(name, body string) string {
 		path := filepath.Join(bin, name)
-		writeFile(t, path, "#!/bin/sh\n"+body)
-		if err := os.Chmod(path, 0o755); err != nil {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
-	e := &executor{}
+	e := &Exec{}
 	if _, err := e.ExecPlugin(t.Context(), script("huge", "head -c 3000000 /dev/zero\n"), nil, nil); err == nil {
 		t.Error("a huge result was taken")
 	}

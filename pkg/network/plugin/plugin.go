@@ -1,4 +1,6 @@
-package network
+// Package plugin runs the binaries of CNI plugins. A plugin is trusted to do its
+// work, not to end, nor to write little. The package keeps no state.
+package plugin
 
 import (
 	"bytes"
@@ -10,12 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
-
-	"github.com/berth-run/berth/pkg/network/native"
 )
 
 const (
@@ -28,41 +27,22 @@ const (
 	busyTries = 5
 )
 
-// executor runs plugin binaries. It differs from libcni's own in its bounds on
+// Exec runs plugin binaries. It differs from libcni's own in its bounds on
 // output and time, and in that a timeout kills all that the plugin has started.
-type executor struct {
+type Exec struct {
 	version.PluginDecoder
 }
 
-var _ invoke.Exec = (*executor)(nil)
-
-// newExec returns what runs plugins: in process where that makes no difference,
-// as processes otherwise.
-func newExec() *native.Exec { return &native.Exec{Exec: &executor{}} }
-
-// plugins run the plugins of networks.
-type plugins struct {
-	installed *libcni.CNIConfig
-	bundled   *libcni.CNIConfig // those of the built-in network need not be installed
-}
-
-// of returns what runs the plugins of a network. Pods of the built-in one may be
-// there without it, after a restart, and are detached all the same.
-func (p *plugins) of(network string) *libcni.CNIConfig {
-	if network == builtinName {
-		return p.bundled
-	}
-	return p.installed
-}
+var _ invoke.Exec = (*Exec)(nil)
 
 // FindInPath returns the path of a plugin's binary.
-func (*executor) FindInPath(plugin string, paths []string) (string, error) {
+func (*Exec) FindInPath(plugin string, paths []string) (string, error) {
 	return invoke.FindInPath(plugin, paths)
 }
 
 // ExecPlugin runs one plugin to its end and returns what it wrote to stdout, or
 // the error that it reported there.
-func (*executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (*Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	for try := 1; ; try++ {
 		stdout, err := runPlugin(ctx, path, stdin, environ)
 		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
