@@ -3,9 +3,6 @@ package stats_test
 import (
 	"context"
 	"errors"
-	"os"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,7 +15,6 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/network/counters"
 	"github.com/berth-run/berth/pkg/pod"
-	"github.com/berth-run/berth/pkg/stats"
 )
 
 // pass lets what is cached grow old.
@@ -285,89 +281,4 @@ func TestWhatContainersWriteIsMeasuredWhileSomebodyAsks(t *testing.T) {
 			t.Errorf("after a while: %d", got)
 		}
 	})
-}
-
-// kubeletMetrics are what kubelet's own cAdvisor (v0.53) exports in kubelet
-// v1.36 for containers, but for what today's kernels do not count: see
-// descriptors.go.
-const kubeletMetrics = `
-container_last_seen container_cpu_user_seconds_total container_cpu_system_seconds_total container_cpu_usage_seconds_total
-container_cpu_cfs_periods_total container_cpu_cfs_throttled_periods_total container_cpu_cfs_throttled_seconds_total
-container_memory_cache container_memory_rss container_memory_kernel_usage container_memory_mapped_file container_memory_swap
-container_memory_failcnt container_memory_usage_bytes container_memory_max_usage_bytes container_memory_working_set_bytes
-container_memory_total_active_file_bytes container_memory_total_inactive_file_bytes container_memory_failures_total
-container_fs_inodes_free container_fs_inodes_total container_fs_limit_bytes container_fs_usage_bytes
-container_fs_reads_bytes_total container_fs_reads_total container_fs_writes_bytes_total container_fs_writes_total container_blkio_device_usage_total
-container_network_receive_bytes_total container_network_receive_packets_total container_network_receive_packets_dropped_total container_network_receive_errors_total
-container_network_transmit_bytes_total container_network_transmit_packets_total container_network_transmit_packets_dropped_total container_network_transmit_errors_total
-container_processes container_file_descriptors container_sockets container_threads_max container_threads container_ulimits_soft container_oom_events_total
-container_pressure_cpu_stalled_seconds_total container_pressure_cpu_waiting_seconds_total container_pressure_memory_stalled_seconds_total
-container_pressure_memory_waiting_seconds_total container_pressure_io_stalled_seconds_total container_pressure_io_waiting_seconds_total
-container_spec_cpu_period container_spec_cpu_quota container_spec_cpu_shares container_spec_memory_limit_bytes container_spec_memory_swap_limit_bytes
-container_spec_memory_reservation_limit_bytes container_start_time_seconds
-container_hugetlb_failcnt container_hugetlb_usage_bytes container_hugetlb_max_usage_bytes
-`
-
-func TestMetricsAreWhatKubeletServes(t *testing.T) {
-	var names []string
-	for _, d := range stats.Descriptors() {
-		names = append(names, d.Name)
-		if base := d.LabelKeys[:6]; !slices.Equal(base, []string{"container", "id", "image", "name", "namespace", "pod"}) || d.Help == "" {
-			t.Errorf("%v", d)
-		}
-	}
-	want := strings.Fields(kubeletMetrics)
-	slices.Sort(names)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, names); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestMetricsHaveValuesAndLabels(t *testing.T) {
-	n := newNode(t)
-	n.addPod("p", "")
-	c := n.addContainer("c", "p")
-	c.Status.PID = os.Getpid()
-	n.use("berth/p", 3000, 2000)
-	n.use("berth/p/c", 2000, 1000)
-	n.write("berth/p/c", map[string]string{
-		"io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n", "hugetlb.2MB.current": "9\n", "hugetlb.2MB.events": "max 8\n",
-	})
-	n.written["c"] = 77
-	n.interfaces = []counters.Interface{{Name: "eth0", Received: counters.Traffic{Bytes: 6}}}
-	pods, err := n.Metrics(t.Context())
-	if err != nil || len(pods) != 1 || len(pods[0].ContainerMetrics) != 1 {
-		t.Fatalf("%v, %v", pods, err)
-	}
-	keys := map[string][]string{}
-	for _, d := range stats.Descriptors() {
-		keys[d.Name] = d.LabelKeys
-	}
-	got := map[string]uint64{}
-	for _, m := range slices.Concat(pods[0].Metrics, pods[0].ContainerMetrics[0].Metrics) {
-		if len(keys[m.Name]) != len(m.LabelValues) || m.Timestamp == 0 {
-			t.Errorf("%v, keys %v", m, keys[m.Name])
-			continue
-		}
-		got[m.Name+"{"+strings.Join(m.LabelValues, ",")+"}"] = m.Value.Value
-	}
-	const ctr, p = "name-c,/berth/p/c,app:1,c,ns,name-p", ",/berth/p,,,ns,name-p"
-	for series, want := range map[string]uint64{
-		"container_cpu_usage_seconds_total{" + ctr + ",total}": 2, "container_cpu_usage_seconds_total{" + p + ",total}": 3,
-		"container_cpu_cfs_throttled_seconds_total{" + ctr + "}": 5, "container_memory_working_set_bytes{" + ctr + "}": 990,
-		"container_memory_failures_total{" + ctr + ",pgfault,container}": 3, "container_oom_events_total{" + ctr + "}": 2,
-		"container_blkio_device_usage_total{" + ctr + ",,8,0,Discard}": 5, "container_hugetlb_usage_bytes{" + ctr + ",2MB}": 9,
-		"container_network_receive_bytes_total{" + p + ",eth0}": 6, "container_pressure_cpu_waiting_seconds_total{" + ctr + "}": 4,
-		"container_spec_cpu_quota{" + ctr + "}": 5, "container_spec_memory_limit_bytes{" + ctr + "}": 1000000, "container_threads_max{" + ctr + "}": 0,
-	} {
-		if v, ok := got[series]; !ok || v != want {
-			t.Errorf("%s is %d (%v), want %d", series, v, ok, want)
-		}
-	}
-	for _, series := range []string{"container_ulimits_soft{" + ctr + ",max_open_files}", "container_start_time_seconds{" + ctr + "}"} {
-		if got[series] == 0 {
-			t.Errorf("%s is 0", series)
-		}
-	}
 }

@@ -72,6 +72,8 @@ func add(sum *cgroup.Stats, c cgroup.Stats) {
 	m.ActiveFile += c.Memory.ActiveFile
 	m.InactiveFile += c.Memory.InactiveFile
 	m.Kernel += c.Memory.Kernel
+	m.Dirty += c.Memory.Dirty
+	m.Writeback += c.Memory.Writeback
 	sum.Swap.Known, sum.Swap.Limit = sum.Swap.Known || c.Swap.Known, cgroup.Unlimited
 	sum.Swap.Usage += c.Swap.Usage
 	sum.Pids.Known, sum.Pids.Max = sum.Pids.Known || c.Pids.Known, cgroup.Unlimited
@@ -89,6 +91,12 @@ func retire(sum, c *cgroup.Stats) {
 	sum.Memory.MajorFaults += c.Memory.MajorFaults
 	sum.Memory.OOMKills += c.Memory.OOMKills
 	sum.Memory.Failures += c.Memory.Failures
+	sum.Memory.RefaultAnon += c.Memory.RefaultAnon
+	sum.Memory.RefaultFile += c.Memory.RefaultFile
+	sum.Memory.Reclaim.Known = sum.Memory.Reclaim.Known || c.Memory.Reclaim.Known
+	sum.Memory.Reclaim.Scanned += c.Memory.Reclaim.Scanned
+	sum.Memory.Reclaim.Stolen += c.Memory.Reclaim.Stolen
+	sum.Memory.Reclaim.HighEvents += c.Memory.Reclaim.HighEvents
 }
 
 func worse(a, b *cgroup.Pressure) *cgroup.Pressure {
