@@ -69,6 +69,8 @@ type Container struct {
 	StopSignal cri.Signal
 	CreatedAt  time.Time
 	Status     Status
+	// CgroupsPath is where its cgroup is, in OCI's form: plugins may have chosen.
+	CgroupsPath string
 
 	stopSignal int
 	restores   bool           // its start is a restore, see CreateFrom

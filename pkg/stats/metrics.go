@@ -130,13 +130,16 @@ func (s *scraper) pod(ctx context.Context, p *pod.Sandbox, groups pod.Cgroups, c
 	out := &cri.PodSandboxMetrics{PodSandboxId: p.ID}
 	total := sample{now: time.Now(), started: p.CreatedAt, created: p.CreatedAt, interfaces: interfaces, v2: s.d.Hierarchies.V2, disks: &s.disks, resources: p.Config.GetLinux().GetResources()}
 	for _, c := range containers {
-		one, ok := s.container(ctx, c, groups)
+		path, outside := groups.Of(c)
+		one, ok := s.container(ctx, c, path)
 		if !ok {
 			continue
 		}
-		base := []string{c.Config.GetMetadata().GetName(), groups.Container(c.ID), imageName(c), c.ID, meta.GetNamespace(), meta.GetName()}
+		base := []string{c.Config.GetMetadata().GetName(), path, imageName(c), c.ID, meta.GetNamespace(), meta.GetName()}
 		out.ContainerMetrics = append(out.ContainerMetrics, &cri.ContainerMetrics{ContainerId: c.ID, Metrics: one.list(base)})
-		add(&total.stats, one.stats)
+		if outside || !groups.Own {
+			add(&total.stats, one.stats)
+		}
 		total.processes.add(one.processes)
 	}
 	if groups.Own {
@@ -144,7 +147,7 @@ func (s *scraper) pod(ctx context.Context, p *pod.Sandbox, groups pod.Cgroups, c
 		if err != nil {
 			return nil
 		}
-		total.stats = read
+		total.stats = together(read, total.stats)
 	} else if hasInit(p) {
 		if read, err := s.read(groups.Container(p.ID)); err == nil {
 			add(&total.stats, read)
@@ -160,8 +163,7 @@ func (s *scraper) read(path string) (cgroup.Stats, error) {
 	return s.reader.Read(g, cgroup.Full)
 }
 
-func (s *scraper) container(ctx context.Context, c *container.Container, groups pod.Cgroups) (*sample, bool) {
-	path := groups.Container(c.ID)
+func (s *scraper) container(ctx context.Context, c *container.Container, path string) (*sample, bool) {
 	read, err := s.read(path)
 	if err != nil {
 		return nil, false

@@ -3,6 +3,7 @@ package stats_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -163,6 +164,44 @@ func TestPodsOfOneCgroupAreTheSumsOfTheirContainers(t *testing.T) {
 			t.Errorf("after a removal: %v", st)
 		}
 	})
+}
+
+func TestAContainerThatAPluginHasPutElsewhereCountsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addContainer("c", "p")
+		n.addContainer("moved", "p").CgroupsPath = "/special/m"
+		n.use("berth/p", 5000, 500)
+		n.write("berth/p", map[string]string{"cgroup.procs": ""})
+		n.use("berth/p/c", 5000, 500)
+		n.use("special/m", 1000, 100)
+		check := func(when string, cpu, memory, processes uint64, containers int) {
+			t.Helper()
+			st := n.pod("p").Linux
+			if st.Cpu.UsageCoreNanoSeconds.Value != cpu || st.Memory.UsageBytes.Value != memory || st.Process.ProcessCount.Value != processes || len(st.Containers) != containers || st.Memory.AvailableBytes == nil {
+				t.Errorf("%s: %v", when, st)
+			}
+		}
+		check("at first", 6e9, 600, 4, 2)
+		if got := n.container("moved").Memory.UsageBytes.GetValue(); got != 100 {
+			t.Errorf("the container has %d", got)
+		}
+		pods, err := n.Metrics(t.Context())
+		if err != nil || len(pods) != 1 || !has(pods[0].Metrics, "container_cpu_usage_seconds_total", 6) || !has(pods[0].ContainerMetrics[1].Metrics, "container_cpu_usage_seconds_total", 1) {
+			t.Errorf("%v, %v", pods, err)
+		}
+		pass()
+		n.remove("special/m")
+		check("after its removal", 6e9, 500, 2, 1)
+		n.end("moved")
+		pass()
+		check("after its end", 6e9, 500, 2, 1)
+	})
+}
+
+func has(all []*cri.Metric, name string, v uint64) bool {
+	return slices.ContainsFunc(all, func(m *cri.Metric) bool { return m.Name == name && m.Value.GetValue() == v })
 }
 
 func TestAPodsFirstProcessCountsToo(t *testing.T) {

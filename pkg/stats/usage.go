@@ -15,11 +15,12 @@ type usage struct {
 	rate  uint64
 	last  cgroup.Stats // of a container: what its pod keeps of it when it goes
 	podID string
-	// own tells that a pod has its cgroup for itself. Where it has not, gone is what
-	// those of its containers had used that are not there any more.
-	own  bool
-	gone cgroup.Stats
-	init *cgroup.Group // of a pod's PID 1, where it has one
+	// own tells that a pod has its cgroup for itself, outside that a container is not
+	// in its pod's. gone is what those of a pod's containers had used that are not
+	// there any more and that the pod's own cgroup has not counted.
+	own, outside bool
+	gone         cgroup.Stats
+	init         *cgroup.Group // of a pod's PID 1, where it has one
 }
 
 func (u *usage) close() {
@@ -79,6 +80,14 @@ func add(sum *cgroup.Stats, c cgroup.Stats) {
 	sum.Pids.Known, sum.Pids.Max = sum.Pids.Known || c.Pids.Known, cgroup.Unlimited
 	sum.Pids.Current += c.Pids.Current
 	sum.Pids.Processes += c.Pids.Processes
+}
+
+// together is what a pod's own cgroup has counted, with its limits, and the rest.
+func together(own, rest cgroup.Stats) cgroup.Stats {
+	sum := own
+	add(&sum, rest)
+	sum.Memory.Limit, sum.Swap.Limit, sum.Pids.Max = own.Memory.Limit, own.Swap.Limit, own.Pids.Max
+	return sum
 }
 
 // retire adds what only grows.
