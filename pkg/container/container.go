@@ -220,9 +220,6 @@ func (s *Service) InPod(podID string) []*Container {
 	return in
 }
 
-// Dropped returns how many subscribers were cut off since they did not keep up.
-func (s *Service) Dropped() int64 { return s.events.Dropped() }
-
 // Subscribe returns all events from now on; see event.Topic for size and for
 // what happens to slow readers.
 func (s *Service) Subscribe(size int) (<-chan Event, func()) { return s.events.Subscribe(size) }
