@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -48,6 +49,10 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		n.addContainer("c", "p")
 		n.use("berth/p", 3000, 2000)
 		n.use("berth/p/c", 2000, 1000)
+		const pressure = "some avg10=1.00 avg60=2.00 avg300=3.00 total=4000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=2000000\n"
+		for _, path := range []string{"berth/p", "berth/p/c"} {
+			n.write(path, map[string]string{"memory.pressure": pressure, "io.pressure": pressure, "memory.swap.max": "25\n"})
+		}
 		n.written["c"] = 77
 		n.interfaces = []counters.Interface{
 			{Name: "net1", Received: counters.Traffic{Bytes: 9}},
@@ -58,9 +63,9 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		c := &cri.ContainerStats{
 			Attributes:    &cri.ContainerAttributes{Id: "c", Metadata: &cri.ContainerMetadata{Name: "name-c"}, Labels: map[string]string{"c": "c"}},
 			Cpu:           &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: u(2e9), UsageNanoCores: u(2e8), Psi: psi},
-			Memory:        &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(990), AvailableBytes: u(999010), UsageBytes: u(1000), RssBytes: u(500), PageFaults: u(3), MajorPageFaults: u(1)},
-			Swap:          &cri.SwapUsage{Timestamp: now, SwapUsageBytes: u(5)},
-			Io:            &cri.IoUsage{Timestamp: now},
+			Memory:        &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(990), AvailableBytes: u(999010), UsageBytes: u(1000), RssBytes: u(500), PageFaults: u(3), MajorPageFaults: u(1), Psi: psi},
+			Swap:          &cri.SwapUsage{Timestamp: now, SwapUsageBytes: u(5), SwapAvailableBytes: u(20)},
+			Io:            &cri.IoUsage{Timestamp: now, Psi: psi},
 			WritableLayer: &cri.FilesystemUsage{Timestamp: now, FsId: &cri.FilesystemIdentifier{Mountpoint: n.root}, UsedBytes: u(77), InodesUsed: u(2)},
 		}
 		if diff := cmp.Diff(c, n.container("c"), protocmp.Transform()); diff != "" {
@@ -70,19 +75,43 @@ func TestEveryFieldIsFilled(t *testing.T) {
 			Attributes: &cri.PodSandboxAttributes{Id: "p", Metadata: &cri.PodSandboxMetadata{Name: "name-p", Namespace: "ns", Uid: "uid-p"}, Labels: map[string]string{"pod": "p"}},
 			Linux: &cri.LinuxPodSandboxStats{
 				Cpu:    &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: u(3e9), UsageNanoCores: u(3e8), Psi: psi},
-				Memory: &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(1990), AvailableBytes: u(998010), UsageBytes: u(2000), RssBytes: u(1000), PageFaults: u(3), MajorPageFaults: u(1)},
+				Memory: &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(1990), AvailableBytes: u(998010), UsageBytes: u(2000), RssBytes: u(1000), PageFaults: u(3), MajorPageFaults: u(1), Psi: psi},
 				Network: &cri.NetworkUsage{
 					Timestamp:        now,
 					DefaultInterface: &cri.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), RxErrors: u(2), TxBytes: u(3), TxErrors: u(4)},
 					Interfaces:       []*cri.NetworkInterfaceUsage{{Name: "net1", RxBytes: u(9), RxErrors: u(0), TxBytes: u(0), TxErrors: u(0)}},
 				},
-				Process: &cri.ProcessUsage{Timestamp: now, ProcessCount: u(4)}, Containers: []*cri.ContainerStats{c}, Io: &cri.IoUsage{Timestamp: now},
+				Process: &cri.ProcessUsage{Timestamp: now, ProcessCount: u(4)}, Containers: []*cri.ContainerStats{c}, Io: &cri.IoUsage{Timestamp: now, Psi: psi},
 			},
 		}
 		if diff := cmp.Diff(p, n.pod("p"), protocmp.Transform()); diff != "" {
 			t.Error(diff)
 		}
+		if missing := unset(n.pod("p").ProtoReflect(), ""); !slices.Equal(missing, []string{".windows"}) {
+			t.Errorf("nothing is said of %v", missing)
+		}
 	})
+}
+
+// unset returns the messages and lists, in m and below, that are not there.
+func unset(m protoreflect.Message, at string) (all []string) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		name := at + "." + string(f.Name())
+		switch {
+		case f.Message() == nil || f.IsMap():
+		case !m.Has(f):
+			all = append(all, name)
+		case f.IsList():
+			for j := range m.Get(f).List().Len() {
+				all = append(all, unset(m.Get(f).List().Get(j).Message(), name)...)
+			}
+		default:
+			all = append(all, unset(m.Get(f).Message(), name)...)
+		}
+	}
+	return all
 }
 
 func TestRatesAreBetweenPassesAndNeverNegative(t *testing.T) {
