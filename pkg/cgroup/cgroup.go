@@ -74,11 +74,11 @@ type Swap struct {
 
 // Pids are numbers of tasks.
 type Pids struct {
-	Known bool
-	// Current counts threads, Processes does not.
-	Current, Processes uint64
-	// Max is Unlimited where there is no limit. Only with Detail.
-	Max uint64
+	Processes uint64
+	// Only with Detail: Current, which counts threads, and Max, which is Unlimited
+	// where there is no limit.
+	Known        bool
+	Current, Max uint64
 }
 
 // IO is what went to and came from disks.

@@ -107,6 +107,7 @@ func TestBriefReadsWhatKubeletAsks(t *testing.T) {
 	want := wantV2()
 	want.Memory.Peak, want.Memory.Failures, want.Memory.OOMKills, want.Memory.Reservation, want.Pids.Max = 0, 0, 0, 0, 0
 	want.CPU.Period, want.CPU.Quota, want.CPU.Shares, want.Memory.Reclaim.HighEvents = 0, 0, 0, 0
+	want.Pids.Known, want.Pids.Current = false, 0
 	want.IO.Devices, want.HugeTLB = nil, nil
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Error(err, diff)

@@ -5,7 +5,6 @@ import "bytes"
 func (r *Reader) readV1(g *Group, d Detail, s *Stats) {
 	r.cpuV1(g, d, &s.CPU)
 	r.memoryV1(g, d, s)
-	s.Pids.Current, s.Pids.Known = r.keptNumber(g, pidsCurrent)
 	s.Pids.Processes = r.count(g)
 	s.CPU.Pressure = r.pressure(g, cpuPressure)
 	s.Memory.Pressure = r.pressure(g, memoryPressure)
@@ -13,6 +12,7 @@ func (r *Reader) readV1(g *Group, d Detail, s *Stats) {
 	if d == Brief {
 		return
 	}
+	s.Pids.Current, s.Pids.Known = r.number(g.dir("pids"), "pids.current")
 	s.Pids.Max = r.limit(g.dir("pids"), "pids.max")
 	s.IO.Devices = r.devicesV1(g.dir("blkio"))
 	huge := g.dir("hugetlb")

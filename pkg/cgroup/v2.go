@@ -10,7 +10,6 @@ const microsecond = 1000 // in nanoseconds
 func (r *Reader) readV2(g *Group, d Detail, s *Stats) {
 	r.cpuV2(g, d, &s.CPU)
 	r.memoryV2(g, d, s)
-	s.Pids.Current, s.Pids.Known = r.keptNumber(g, pidsCurrent)
 	s.Pids.Processes = r.count(g)
 	s.CPU.Pressure = r.pressure(g, cpuPressure)
 	s.Memory.Pressure = r.pressure(g, memoryPressure)
@@ -19,6 +18,7 @@ func (r *Reader) readV2(g *Group, d Detail, s *Stats) {
 		return
 	}
 	dir := g.dir("")
+	s.Pids.Current, s.Pids.Known = r.number(dir, "pids.current")
 	s.Pids.Max = r.limit(dir, "pids.max")
 	s.IO.Devices = devicesV2(r.file(dir, "io.stat"))
 	for _, size := range r.pageSizes(dir, "hugetlb.", ".current") {
