@@ -29,7 +29,11 @@ type CPU struct {
 	User, System              uint64
 	Periods, ThrottledPeriods uint64
 	ThrottledTime             uint64
-	Pressure                  *Pressure
+	Bursts, BurstTime         uint64 // what was taken beyond the quota, in periods and nanoseconds
+	// Only with Detail: what is allowed, as v1 has it. Quota, in microseconds of each
+	// Period, is 0 without one.
+	Period, Quota, Shares uint64
+	Pressure              *Pressure
 }
 
 // Memory is in bytes.
@@ -41,11 +45,21 @@ type Memory struct {
 	Anon, File, Mapped       uint64
 	ActiveFile, InactiveFile uint64
 	Faults, MajorFaults      uint64
+	Dirty, Writeback         uint64 // of File
+	RefaultAnon, RefaultFile uint64 // pages that came back soon after they had gone
+	Reclaim                  Reclaim
 	Pressure                 *Pressure
 	// Only with Detail.
 	Peak, Kernel, Failures, OOMKills uint64
-	// Reservation is v2's memory.low, or v1's soft limit; 0: none.
+	// Reservation is v2's memory.min, or v1's soft limit; 0: none.
 	Reservation uint64
+}
+
+// Reclaim is what taking memory back took, in pages. v1 does not count it.
+type Reclaim struct {
+	Known           bool
+	Scanned, Stolen uint64
+	HighEvents      uint64 // how often memory.high was reached; only with Detail
 }
 
 // WorkingSet is what kubelet counts: all but the page cache that has not been
@@ -60,11 +74,11 @@ type Swap struct {
 
 // Pids are numbers of tasks.
 type Pids struct {
-	Known bool
-	// Current counts threads, Processes does not.
-	Current, Processes uint64
-	// Max is Unlimited where there is no limit. Only with Detail.
-	Max uint64
+	Processes uint64
+	// Only with Detail: Current, which counts threads, and Max, which is Unlimited
+	// where there is no limit.
+	Known        bool
+	Current, Max uint64
 }
 
 // IO is what went to and came from disks.
@@ -79,6 +93,14 @@ type Device struct {
 	ReadBytes, WriteBytes  uint64
 	Reads, Writes          uint64
 	DiscardBytes, Discards uint64
+	Cost                   Cost
+}
+
+// Cost is what the kernel's model of a disk, where it is on, has charged, in
+// nanoseconds.
+type Cost struct {
+	Known                        bool
+	Usage, Wait, Indebt, Indelay uint64
 }
 
 // HugeTLB is the use of huge pages of one size, such as "2MB".

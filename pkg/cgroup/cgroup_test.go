@@ -38,21 +38,24 @@ var wantPressure = &Pressure{
 var filesV2 = map[string]string{
 	"c/cgroup.procs":             "11\n12\n",
 	"c/below/cgroup.procs":       "13\n",
-	"c/cpu.stat":                 "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\ncore_sched.force_idle_usec 0\nnr_periods 7\nnr_throttled 2\nthrottled_usec 90\nnr_bursts 0\nburst_usec 0\n",
+	"c/cpu.stat":                 "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\ncore_sched.force_idle_usec 0\nnr_periods 7\nnr_throttled 2\nthrottled_usec 90\nnr_bursts 3\nburst_usec 40\n",
+	"c/cpu.max":                  "50000 100000\n",
+	"c/cpu.weight":               "39\n",
 	"c/cpu.pressure":             pressure,
 	"c/memory.pressure":          pressure,
 	"c/io.pressure":              pressure,
 	"c/memory.current":           "1000\n",
-	"c/memory.low":               "77\n",
+	"c/memory.low":               "88\n",
+	"c/memory.min":               "77\n",
 	"c/memory.max":               "4096\n",
 	"c/memory.peak":              "1200\n",
-	"c/memory.stat":              "anon 300\nfile 500\nkernel 70\nkernel_stack 1\nfile_mapped 60\nfile_dirty 0\ninactive_anon 0\nactive_anon 300\ninactive_file 200\nactive_file 250\npgfault 9\npgmajfault 4\n",
-	"c/memory.events":            "low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n",
+	"c/memory.stat":              "anon 300\nfile 500\nkernel 70\nkernel_stack 1\nfile_mapped 60\nfile_dirty 21\nfile_writeback 22\nworkingset_refault_anon 23\nworkingset_refault_file 24\npgscan 25\npgsteal 26\ninactive_anon 0\nactive_anon 300\ninactive_file 200\nactive_file 250\npgfault 9\npgmajfault 4\n",
+	"c/memory.events":            "low 0\nhigh 6\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n",
 	"c/memory.swap.current":      "33\n",
 	"c/memory.swap.max":          "100\n",
 	"c/pids.current":             "5\n",
 	"c/pids.max":                 "max\n",
-	"c/io.stat":                  "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n7:1 \n253:16 rbytes=10 wbytes=20 rios=30 wios=40 dbytes=0 dios=0 cost.usage=3\n",
+	"c/io.stat":                  "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n7:1 \n253:16 rbytes=10 wbytes=20 rios=30 wios=40 dbytes=0 dios=0 cost.vrate=100.00 cost.usage=3 cost.wait=4 cost.indebt=5 cost.indelay=6\n",
 	"c/hugetlb.2MB.current":      "4194304\n",
 	"c/hugetlb.2MB.events":       "max 3\n",
 	"c/hugetlb.2MB.max":          "max\n",
@@ -61,17 +64,18 @@ var filesV2 = map[string]string{
 
 func wantV2() Stats {
 	return Stats{
-		CPU: CPU{Known: true, Usage: 1_500_000, User: 1_000_000, System: 500_000, Periods: 7, ThrottledPeriods: 2, ThrottledTime: 90_000, Pressure: wantPressure},
+		CPU: CPU{Known: true, Usage: 1_500_000, User: 1_000_000, System: 500_000, Periods: 7, ThrottledPeriods: 2, ThrottledTime: 90_000, Bursts: 3, BurstTime: 40_000, Period: 100_000, Quota: 50_000, Shares: 998, Pressure: wantPressure},
 		Memory: Memory{
 			Known: true, Usage: 1000, Limit: 4096, Anon: 300, File: 500, Mapped: 60, ActiveFile: 250, InactiveFile: 200, Faults: 9, MajorFaults: 4,
 			Pressure: wantPressure, Peak: 1200, Kernel: 70, Failures: 5, OOMKills: 1, Reservation: 77,
+			Dirty: 21, Writeback: 22, RefaultAnon: 23, RefaultFile: 24, Reclaim: Reclaim{Known: true, Scanned: 25, Stolen: 26, HighEvents: 6},
 		},
 		Swap: Swap{Known: true, Usage: 33, Limit: 100},
 		Pids: Pids{Known: true, Current: 5, Processes: 3, Max: Unlimited},
 		IO: IO{Pressure: wantPressure, Devices: []Device{
 			{Major: 8, ReadBytes: 1, WriteBytes: 2, Reads: 3, Writes: 4, DiscardBytes: 5, Discards: 6},
 			{Major: 7, Minor: 1},
-			{Major: 253, Minor: 16, ReadBytes: 10, WriteBytes: 20, Reads: 30, Writes: 40},
+			{Major: 253, Minor: 16, ReadBytes: 10, WriteBytes: 20, Reads: 30, Writes: 40, Cost: Cost{Known: true, Usage: 3000, Wait: 4000, Indebt: 5000, Indelay: 6000}},
 		}},
 		HugeTLB: []HugeTLB{{Size: "2MB", Usage: 4 << 20, Failures: 3}},
 	}
@@ -102,6 +106,8 @@ func TestBriefReadsWhatKubeletAsks(t *testing.T) {
 	got, err := NewReader().Read(g, Brief)
 	want := wantV2()
 	want.Memory.Peak, want.Memory.Failures, want.Memory.OOMKills, want.Memory.Reservation, want.Pids.Max = 0, 0, 0, 0, 0
+	want.CPU.Period, want.CPU.Quota, want.CPU.Shares, want.Memory.Reclaim.HighEvents = 0, 0, 0, 0
+	want.Pids.Known, want.Pids.Current = false, 0
 	want.IO.Devices, want.HugeTLB = nil, nil
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Error(err, diff)
@@ -120,7 +126,7 @@ func TestWithoutLimitsAndControllers(t *testing.T) {
 		t.Error(err, diff)
 	}
 	got, err = r.Read(v2(root).Group("m"), Brief)
-	want := Stats{Memory: Memory{Known: true, Usage: 7, Limit: Unlimited, Anon: 1}, Swap: Swap{Known: true, Limit: Unlimited}}
+	want := Stats{Memory: Memory{Known: true, Usage: 7, Limit: Unlimited, Anon: 1, Reclaim: Reclaim{Known: true}}, Swap: Swap{Known: true, Limit: Unlimited}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
@@ -140,7 +146,10 @@ var filesV1 = map[string]string{
 	"cpuacct/c/cpuacct.usage_user":                      "1000000\n",
 	"cpuacct/c/cpuacct.usage_sys":                       "500000\n",
 	"cpuacct/c/cpuacct.stat":                            "user 1\nsystem 0\n",
-	"cpu/c/cpu.stat":                                    "nr_periods 7\nnr_throttled 2\nthrottled_time 90000\nnr_bursts 0\nburst_time 0\n",
+	"cpu/c/cpu.stat":                                    "nr_periods 7\nnr_throttled 2\nthrottled_time 90000\nnr_bursts 3\nburst_time 40000\n",
+	"cpu/c/cpu.cfs_period_us":                           "100000\n",
+	"cpu/c/cpu.cfs_quota_us":                            "50000\n",
+	"cpu/c/cpu.shares":                                  "998\n",
 	"memory/c/memory.usage_in_bytes":                    "1000\n",
 	"memory/c/memory.limit_in_bytes":                    "4096\n",
 	"memory/c/memory.soft_limit_in_bytes":               "77\n",
@@ -149,7 +158,7 @@ var filesV1 = map[string]string{
 	"memory/c/memory.kmem.usage_in_bytes":               "70\n",
 	"memory/c/memory.oom_control":                       "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
 	"memory/c/memory.memsw.usage_in_bytes":              "1033\n",
-	"memory/c/memory.stat":                              "cache 1\nrss 2\nhierarchical_memory_limit 4096\nhierarchical_memsw_limit 4196\ntotal_cache 500\ntotal_rss 300\ntotal_rss_huge 0\ntotal_mapped_file 60\ntotal_swap 33\ntotal_pgfault 9\ntotal_pgmajfault 4\ntotal_inactive_file 200\ntotal_active_file 250\n",
+	"memory/c/memory.stat":                              "cache 1\nrss 2\nhierarchical_memory_limit 4096\nhierarchical_memsw_limit 4196\ntotal_cache 500\ntotal_rss 300\ntotal_rss_huge 0\ntotal_mapped_file 60\ntotal_dirty 21\ntotal_writeback 22\ntotal_workingset_refault_anon 23\ntotal_workingset_refault_file 24\ntotal_swap 33\ntotal_pgfault 9\ntotal_pgmajfault 4\ntotal_inactive_file 200\ntotal_active_file 250\n",
 	"pids/c/pids.current":                               "5\n",
 	"pids/c/pids.max":                                   "max\n",
 	"pids/c/cgroup.procs":                               "11\n12\n",
@@ -179,6 +188,7 @@ func TestAllOfV1IsReadAsV2Is(t *testing.T) {
 	want := wantV2()
 	want.IO.Devices = []Device{want.IO.Devices[0], want.IO.Devices[2]}
 	want.HugeTLB[0].Peak = 6 << 20
+	want.Memory.Reclaim, want.IO.Devices[1].Cost = Reclaim{}, Cost{} // v1 does not count them
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Error(err, diff)
 	}

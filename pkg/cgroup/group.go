@@ -18,7 +18,6 @@ const (
 	memoryStat
 	swapUsage
 	swapLimit
-	pidsCurrent
 	processes
 	cpuPressure
 	memoryPressure
@@ -31,13 +30,13 @@ type place struct{ controller, name string }
 
 var placesV2 = [keptFiles]place{
 	cpuUsage: {"", "cpu.stat"}, memoryUsage: {"", "memory.current"}, memoryLimit: {"", "memory.max"}, memoryStat: {"", "memory.stat"},
-	swapUsage: {"", "memory.swap.current"}, swapLimit: {"", "memory.swap.max"}, pidsCurrent: {"", "pids.current"}, processes: {"", "cgroup.procs"},
+	swapUsage: {"", "memory.swap.current"}, swapLimit: {"", "memory.swap.max"}, processes: {"", "cgroup.procs"},
 	cpuPressure: {"", "cpu.pressure"}, memoryPressure: {"", "memory.pressure"}, ioPressure: {"", "io.pressure"},
 }
 
 var placesV1 = [keptFiles]place{
 	cpuUsage: {"cpuacct", "cpuacct.usage"}, memoryUsage: {"memory", "memory.usage_in_bytes"}, memoryLimit: {"memory", "memory.limit_in_bytes"},
-	memoryStat: {"memory", "memory.stat"}, pidsCurrent: {"pids", "pids.current"}, processes: {"pids", "cgroup.procs"},
+	memoryStat: {"memory", "memory.stat"}, processes: {"pids", "cgroup.procs"},
 	cpuPressure: {"", "cpu.pressure"}, memoryPressure: {"", "memory.pressure"}, ioPressure: {"", "io.pressure"},
 }
 

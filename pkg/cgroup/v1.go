@@ -5,7 +5,6 @@ import "bytes"
 func (r *Reader) readV1(g *Group, d Detail, s *Stats) {
 	r.cpuV1(g, d, &s.CPU)
 	r.memoryV1(g, d, s)
-	s.Pids.Current, s.Pids.Known = r.keptNumber(g, pidsCurrent)
 	s.Pids.Processes = r.count(g)
 	s.CPU.Pressure = r.pressure(g, cpuPressure)
 	s.Memory.Pressure = r.pressure(g, memoryPressure)
@@ -13,6 +12,7 @@ func (r *Reader) readV1(g *Group, d Detail, s *Stats) {
 	if d == Brief {
 		return
 	}
+	s.Pids.Current, s.Pids.Known = r.number(g.dir("pids"), "pids.current")
 	s.Pids.Max = r.limit(g.dir("pids"), "pids.max")
 	s.IO.Devices = r.devicesV1(g.dir("blkio"))
 	huge := g.dir("hugetlb")
@@ -41,8 +41,15 @@ func (r *Reader) cpuV1(g *Group, d Detail, c *CPU) {
 			c.ThrottledPeriods = value
 		case "throttled_time":
 			c.ThrottledTime = value
+		case "nr_bursts":
+			c.Bursts = value
+		case "burst_time":
+			c.BurstTime = value
 		}
 	}
+	c.Period, _ = r.number(g.dir("cpu"), "cpu.cfs_period_us")
+	c.Quota, _ = r.number(g.dir("cpu"), "cpu.cfs_quota_us") // -1: none
+	c.Shares, _ = r.number(g.dir("cpu"), "cpu.shares")
 }
 
 // noLimitV1 is the least of what v1 shows where there is no limit: it rounds the
@@ -80,6 +87,14 @@ func (r *Reader) memoryV1(g *Group, d Detail, s *Stats) {
 			m.Faults = value
 		case "total_pgmajfault":
 			m.MajorFaults = value
+		case "total_dirty":
+			m.Dirty = value
+		case "total_writeback":
+			m.Writeback = value
+		case "total_workingset_refault_anon":
+			m.RefaultAnon = value
+		case "total_workingset_refault_file":
+			m.RefaultFile = value
 		case "total_swap": // the kernel has it where it counts swap
 			s.Swap.Known, s.Swap.Usage = true, value
 		case "hierarchical_memsw_limit":

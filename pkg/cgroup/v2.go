@@ -1,13 +1,15 @@
 package cgroup
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 const microsecond = 1000 // in nanoseconds
 
 func (r *Reader) readV2(g *Group, d Detail, s *Stats) {
-	r.cpuV2(g, &s.CPU)
+	r.cpuV2(g, d, &s.CPU)
 	r.memoryV2(g, d, s)
-	s.Pids.Current, s.Pids.Known = r.keptNumber(g, pidsCurrent)
 	s.Pids.Processes = r.count(g)
 	s.CPU.Pressure = r.pressure(g, cpuPressure)
 	s.Memory.Pressure = r.pressure(g, memoryPressure)
@@ -16,6 +18,7 @@ func (r *Reader) readV2(g *Group, d Detail, s *Stats) {
 		return
 	}
 	dir := g.dir("")
+	s.Pids.Current, s.Pids.Known = r.number(dir, "pids.current")
 	s.Pids.Max = r.limit(dir, "pids.max")
 	s.IO.Devices = devicesV2(r.file(dir, "io.stat"))
 	for _, size := range r.pageSizes(dir, "hugetlb.", ".current") {
@@ -30,7 +33,7 @@ func (r *Reader) readV2(g *Group, d Detail, s *Stats) {
 	}
 }
 
-func (r *Reader) cpuV2(g *Group, c *CPU) {
+func (r *Reader) cpuV2(g *Group, d Detail, c *CPU) {
 	for key, value := range pairs(r.kept(g, cpuUsage)) {
 		switch string(key) {
 		case "usage_usec":
@@ -45,9 +48,26 @@ func (r *Reader) cpuV2(g *Group, c *CPU) {
 			c.ThrottledPeriods = value
 		case "throttled_usec":
 			c.ThrottledTime = value * microsecond
+		case "nr_bursts":
+			c.Bursts = value
+		case "burst_usec":
+			c.BurstTime = value * microsecond
 		}
 	}
+	if d == Brief {
+		return
+	}
+	quota, period := cut(bytes.TrimSpace(r.file(g.dir(""), "cpu.max")), ' ')
+	c.Quota, _ = number(quota) // "max": none
+	c.Period, _ = number(period)
+	if weight, ok := r.number(g.dir(""), "cpu.weight"); ok {
+		c.Shares = sharesOf(weight)
+	}
 }
+
+// sharesOf turns v2's weight of 1 to 10000 into v1's shares of 2 to 262144, as
+// cAdvisor does.
+func sharesOf(weight uint64) uint64 { return 2 + (max(weight, 1)-1)*262142/9999 }
 
 func (r *Reader) memoryV2(g *Group, d Detail, s *Stats) {
 	m := &s.Memory
@@ -56,6 +76,7 @@ func (r *Reader) memoryV2(g *Group, d Detail, s *Stats) {
 		return
 	}
 	m.Limit = r.keptLimit(g, memoryLimit)
+	m.Reclaim.Known = true
 	for key, value := range pairs(r.kept(g, memoryStat)) {
 		switch string(key) {
 		case "anon":
@@ -74,6 +95,18 @@ func (r *Reader) memoryV2(g *Group, d Detail, s *Stats) {
 			m.MajorFaults = value
 		case "kernel":
 			m.Kernel = value
+		case "file_dirty":
+			m.Dirty = value
+		case "file_writeback":
+			m.Writeback = value
+		case "workingset_refault_anon":
+			m.RefaultAnon = value
+		case "workingset_refault_file":
+			m.RefaultFile = value
+		case "pgscan":
+			m.Reclaim.Scanned = value
+		case "pgsteal":
+			m.Reclaim.Stolen = value
 		}
 	}
 	s.Swap.Usage, s.Swap.Known = r.keptNumber(g, swapUsage)
@@ -83,9 +116,11 @@ func (r *Reader) memoryV2(g *Group, d Detail, s *Stats) {
 	}
 	dir := g.dir("")
 	m.Peak, _ = r.number(dir, "memory.peak") // since Linux 5.19
-	m.Reservation, _ = r.number(dir, "memory.low")
+	m.Reservation, _ = r.number(dir, "memory.min")
 	for key, value := range pairs(r.file(dir, "memory.events")) {
 		switch string(key) {
+		case "high":
+			m.Reclaim.HighEvents = value
 		case "max":
 			m.Failures = value
 		case "oom_kill":
@@ -121,6 +156,14 @@ func devicesV2(data []byte) []Device {
 				dev.DiscardBytes = value
 			case "dios":
 				dev.Discards = value
+			case "cost.usage":
+				dev.Cost.Known, dev.Cost.Usage = true, value*microsecond
+			case "cost.wait":
+				dev.Cost.Wait = value * microsecond
+			case "cost.indebt":
+				dev.Cost.Indebt = value * microsecond
+			case "cost.indelay":
+				dev.Cost.Indelay = value * microsecond
 			}
 		}
 		all = append(all, dev)

@@ -69,6 +69,8 @@ type Container struct {
 	StopSignal cri.Signal
 	CreatedAt  time.Time
 	Status     Status
+	// CgroupsPath is where its cgroup is, in OCI's form: plugins may have chosen.
+	CgroupsPath string
 
 	stopSignal int
 	restores   bool           // its start is a restore, see CreateFrom
@@ -217,9 +219,6 @@ func (s *Service) InPod(podID string) []*Container {
 	sortNewestFirst(in)
 	return in
 }
-
-// Dropped returns how many subscribers were cut off since they did not keep up.
-func (s *Service) Dropped() int64 { return s.events.Dropped() }
 
 // Subscribe returns all events from now on; see event.Topic for size and for
 // what happens to slow readers.

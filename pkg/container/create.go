@@ -118,6 +118,7 @@ func (s *Service) make(ctx context.Context, k *Container, request runtime.Create
 	if err := s.d.Plugins.Create(ctx, k, request.Spec); err != nil {
 		return err
 	}
+	k.CgroupsPath = request.Spec.Linux.CgroupsPath
 	request.Env = spec.RawEnv(request.Spec.Process)
 	if err := s.writeConfig(k, request.Spec, user); err != nil {
 		return err

@@ -137,3 +137,14 @@ func TestARefusedUpdateChangesNothing(t *testing.T) {
 		t.Errorf("updates: %+v", u)
 	}
 }
+
+func TestWhereAPluginHasPutAContainersCgroupIsKnown(t *testing.T) {
+	n := withPlugins(t, &plugins{change: func(_ *container.Container, sp *specs.Spec) { sp.Linux.CgroupsPath = "/special/c" }})
+	id := n.started(testConfig("c"))
+	for _, when := range []string{"at once", "after a restart"} {
+		if got := n.get(id).CgroupsPath; got != "/special/c" {
+			t.Errorf("%s: %q", when, got)
+		}
+		n.restart()
+	}
+}

@@ -106,6 +106,9 @@ func (s *Service) load(id string) (*Container, error) {
 		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, stopSignal: r.StopSignal, restores: r.Restores, process: r.Spec.Process,
 		asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
+	if l := r.Spec.Linux; l != nil {
+		c.CgroupsPath = l.CgroupsPath
+	}
 	if err := unmarshal(r.Config, c.Config); err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func (s *services) telemetryOptions() telemetry.Options {
 				return map[string]float64{"": float64(len(s.images.List()))}
 			}},
 			{Name: "berth_events_dropped_total", Help: "Readers of events that were cut off for being slow.", Total: true, Read: func() map[string]float64 {
-				return map[string]float64{"": float64(s.containers.Dropped() + s.criEvents.Dropped())}
+				return map[string]float64{"": float64(s.criEvents.Dropped())}
 			}},
 		},
 	}

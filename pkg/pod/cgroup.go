@@ -1,9 +1,13 @@
 package pod
 
 import (
+	"cmp"
+	"fmt"
 	"path"
 	"strings"
 
+	"github.com/berth-run/berth/pkg/container"
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -38,6 +42,34 @@ func (c Cgroups) Container(id string) string {
 		return path.Join(c.Parent, "berth-"+id+".scope")
 	}
 	return path.Join(c.Parent, id)
+}
+
+// Of is the cgroup of a container, as it was created. outside tells that a plugin
+// has put it elsewhere, so that Parent does not count it.
+func (c Cgroups) Of(k *container.Container) (path string, outside bool) {
+	at, err := locate(k.CgroupsPath, c.driver)
+	if k.CgroupsPath == "" || err != nil { // the runtime would have refused it
+		return c.Container(k.ID), false
+	}
+	return at, !strings.HasPrefix(at, strings.TrimSuffix(c.Parent, "/")+"/")
+}
+
+// locate returns where the cgroup of OCI's cgroupsPath is, below the hierarchies'
+// root.
+func locate(cgroupsPath, driver string) (string, error) {
+	if driver != spec.Systemd {
+		return path.Join("/", cgroupsPath), nil
+	}
+	slice, rest, _ := strings.Cut(cgroupsPath, ":")
+	prefix, name, ok := strings.Cut(rest, ":")
+	if !ok || name == "" {
+		return "", fmt.Errorf("cgroups path %q is not of the form slice:prefix:name: %w", cgroupsPath, errs.Invalid)
+	}
+	if strings.HasSuffix(name, ".slice") { // as libcontainer has it
+		return spec.ExpandSlice(name)
+	}
+	dir, err := spec.ExpandSlice(cmp.Or(slice, "system.slice"))
+	return path.Join(dir, prefix+"-"+name+".scope"), err
 }
 
 // ownParent tells whether nobody else is in the pod's cgroup parent: it is of our

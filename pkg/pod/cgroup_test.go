@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/pkg/container"
 )
 
 func TestCgroupsAreFoundWithBothDrivers(t *testing.T) {
@@ -28,6 +30,29 @@ func TestCgroupsAreFoundWithBothDrivers(t *testing.T) {
 		got, err := CgroupsOf(p, c.driver)
 		if err != nil || got.Parent != c.want || got.Container("c") != c.container || got.Own != c.own {
 			t.Errorf("%s: %+v, %s, %v", name, got, got.Container("c"), err)
+		}
+	}
+}
+
+func TestAContainersCgroupIsWhereAPluginHasPutIt(t *testing.T) {
+	p := &Sandbox{ID: "id", Config: &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Uid: "u"}}}
+	for name, c := range map[string]struct {
+		driver, path, want string
+		outside            bool
+	}{
+		"as it was":             {"cgroupfs", "/berth/id/c", "/berth/id/c", false},
+		"elsewhere":             {"cgroupfs", "/special/c", "/special/c", true},
+		"a name that begins so": {"cgroupfs", "/berth/id2/c", "/berth/id2/c", true},
+		"as it was, systemd":    {"systemd", "berth-id.slice:berth:c", "/berth.slice/berth-id.slice/berth-c.scope", false},
+		"elsewhere, systemd":    {"systemd", "a-b.slice:x:y", "/a.slice/a-b.slice/x-y.scope", true},
+		"a slice":               {"systemd", "a.slice::own.slice", "/own.slice", true},
+		"nothing of the form":   {"systemd", "/special/c", "/berth.slice/berth-id.slice/berth-c.scope", false},
+		"not known":             {"cgroupfs", "", "/berth/id/c", false},
+	} {
+		groups, err := CgroupsOf(p, c.driver)
+		got, outside := groups.Of(&container.Container{ID: "c", CgroupsPath: c.path})
+		if err != nil || got != c.want || outside != c.outside {
+			t.Errorf("%s: %s, %v, %v", name, got, outside, err)
 		}
 	}
 }

@@ -39,9 +39,9 @@ func Descriptors() []*cri.MetricDescriptor {
 	return all
 }
 
-// metrics are what kubelet serves at /metrics/cadvisor from its own cAdvisor, but
-// for what no kernel of today counts (merged requests, sectors and times of disks,
-// which were CFQ's) and the sampled load average, which kubelet has switched off.
+// metrics are what kubelet serves at /metrics/cadvisor from its own cAdvisor, and
+// those of huge pages, which it has switched off. What is absent, and why, is in
+// the test of this list.
 var metrics = slices.Concat(
 	cpuMetrics, memoryMetrics, hugeTLBMetrics, ioMetrics, fsMetrics, networkMetrics, processMetrics, pressureMetrics, specMetrics,
 )
@@ -68,10 +68,19 @@ func ifMemory(f func(m *cgroup.Memory) uint64) func(*sample, emit) {
 	}
 }
 
+// ifReclaim is for what v2 counts alone.
+func ifReclaim(f func(m *cgroup.Memory) uint64) func(*sample, emit) {
+	return func(s *sample, out emit) {
+		if s.stats.Memory.Reclaim.Known {
+			out(f(&s.stats.Memory))
+		}
+	}
+}
+
 // ifQuota is for what only a CPU quota makes.
 func ifQuota(f func(c *cgroup.CPU) uint64) func(*sample, emit) {
 	return func(s *sample, out emit) {
-		if s.stats.CPU.Known && s.resources.GetCpuQuota() > 0 {
+		if s.stats.CPU.Known && s.stats.CPU.Quota > 0 {
 			out(f(&s.stats.CPU))
 		}
 	}
@@ -88,6 +97,8 @@ var cpuMetrics = []metric{
 	{"container_cpu_cfs_periods_total", "Number of elapsed enforcement period intervals.", counter, nil, ifQuota(func(c *cgroup.CPU) uint64 { return c.Periods })},
 	{"container_cpu_cfs_throttled_periods_total", "Number of throttled period intervals.", counter, nil, ifQuota(func(c *cgroup.CPU) uint64 { return c.ThrottledPeriods })},
 	{"container_cpu_cfs_throttled_seconds_total", "Total time duration the container has been throttled.", counter, nil, ifQuota(func(c *cgroup.CPU) uint64 { return c.ThrottledTime / second })},
+	{"container_cpu_cfs_burst_periods_total", "Number of periods when burst occurs.", counter, nil, ifQuota(func(c *cgroup.CPU) uint64 { return c.Bursts })},
+	{"container_cpu_cfs_burst_seconds_total", "Total time duration the container has been bursted.", counter, nil, ifQuota(func(c *cgroup.CPU) uint64 { return c.BurstTime / second })},
 }
 
 var memoryMetrics = []metric{
@@ -114,6 +125,14 @@ var memoryMetrics = []metric{
 			}
 		}
 	}},
+	{"container_memory_events_high_total", "Cumulative count of memory.high throttle events for the container", counter, nil, ifReclaim(func(m *cgroup.Memory) uint64 { return m.Reclaim.HighEvents })},
+	{"container_memory_events_max_total", "Cumulative count of memory.max limit hit events for the container", counter, nil, ifReclaim(func(m *cgroup.Memory) uint64 { return m.Failures })},
+	{"container_memory_file_dirty_bytes", "Number of bytes of file cache that has been modified but not yet written back to disk.", gauge, nil, ifMemory(func(m *cgroup.Memory) uint64 { return m.Dirty })},
+	{"container_memory_file_writeback_bytes", "Number of bytes of file cache that is currently being written back to disk.", gauge, nil, ifMemory(func(m *cgroup.Memory) uint64 { return m.Writeback })},
+	{"container_memory_pgscan_total", "Cumulative number of pages scanned by the page reclaim algorithm.", counter, nil, ifReclaim(func(m *cgroup.Memory) uint64 { return m.Reclaim.Scanned })},
+	{"container_memory_pgsteal_total", "Cumulative number of pages reclaimed by the page reclaim algorithm.", counter, nil, ifReclaim(func(m *cgroup.Memory) uint64 { return m.Reclaim.Stolen })},
+	{"container_memory_workingset_refault_file_total", "Cumulative number of refaults of previously evicted file pages.", counter, nil, ifMemory(func(m *cgroup.Memory) uint64 { return m.RefaultFile })},
+	{"container_memory_workingset_refault_anon_total", "Cumulative number of refaults of previously evicted anonymous pages.", counter, nil, ifMemory(func(m *cgroup.Memory) uint64 { return m.RefaultAnon })},
 	{"container_oom_events_total", "Count of out of memory events observed for the container", counter, nil, ifMemory(func(m *cgroup.Memory) uint64 { return m.OOMKills })},
 }
 
@@ -136,6 +155,10 @@ var ioMetrics = []metric{
 	{"container_fs_reads_total", "Cumulative count of reads completed", counter, []string{"device"}, perDisk(func(d *cgroup.Device) uint64 { return d.Reads })},
 	{"container_fs_writes_bytes_total", "Cumulative count of bytes written", counter, []string{"device"}, perDisk(func(d *cgroup.Device) uint64 { return d.WriteBytes })},
 	{"container_fs_writes_total", "Cumulative count of writes completed", counter, []string{"device"}, perDisk(func(d *cgroup.Device) uint64 { return d.Writes })},
+	{"container_fs_io_cost_usage_seconds_total", "Cumulative IOCost usage in seconds", counter, []string{"device"}, perCost(func(c *cgroup.Cost) uint64 { return c.Usage })},
+	{"container_fs_io_cost_wait_seconds_total", "Cumulative IOCost wait in seconds", counter, []string{"device"}, perCost(func(c *cgroup.Cost) uint64 { return c.Wait })},
+	{"container_fs_io_cost_indebt_seconds_total", "Cumulative IOCost debt in seconds", counter, []string{"device"}, perCost(func(c *cgroup.Cost) uint64 { return c.Indebt })},
+	{"container_fs_io_cost_indelay_seconds_total", "Cumulative IOCost delay in seconds", counter, []string{"device"}, perCost(func(c *cgroup.Cost) uint64 { return c.Indelay })},
 	{"container_blkio_device_usage_total", "Blkio Device bytes usage", counter, []string{"device", "major", "minor", "operation"}, func(s *sample, out emit) {
 		for i := range s.stats.IO.Devices {
 			d := &s.stats.IO.Devices[i]
@@ -151,6 +174,16 @@ func perDisk(f func(d *cgroup.Device) uint64) func(*sample, emit) {
 	return func(s *sample, out emit) {
 		for i := range s.stats.IO.Devices {
 			out(f(&s.stats.IO.Devices[i]), s.disk(&s.stats.IO.Devices[i]))
+		}
+	}
+}
+
+func perCost(f func(c *cgroup.Cost) uint64) func(*sample, emit) {
+	return func(s *sample, out emit) {
+		for i := range s.stats.IO.Devices {
+			if d := &s.stats.IO.Devices[i]; d.Cost.Known {
+				out(f(&d.Cost)/second, s.disk(d))
+			}
 		}
 	}
 }
@@ -213,6 +246,7 @@ var processMetrics = []metric{
 		}
 	}},
 	{"container_last_seen", "Last time a container was seen by the exporter", gauge, nil, one(func(s *sample) uint64 { return uint64(s.now.Unix()) })},
+	{"container_creation_time_seconds", "Container creation time since unix epoch in seconds.", gauge, nil, one(func(s *sample) uint64 { return uint64(s.created.Unix()) })},
 	{"container_start_time_seconds", "Start time of the container since unix epoch in seconds.", gauge, nil, one(func(s *sample) uint64 { return uint64(s.started.Unix()) })},
 }
 
@@ -246,21 +280,9 @@ func full(of func(*cgroup.Stats) *cgroup.Pressure) func(*sample, emit) {
 }
 
 var specMetrics = []metric{
-	{"container_spec_cpu_period", "CPU period of the container.", gauge, nil, func(s *sample, out emit) {
-		if period := s.resources.GetCpuPeriod(); period > 0 {
-			out(uint64(period))
-		}
-	}},
-	{"container_spec_cpu_quota", "CPU quota of the container.", gauge, nil, func(s *sample, out emit) {
-		if quota := s.resources.GetCpuQuota(); quota > 0 {
-			out(uint64(quota))
-		}
-	}},
-	{"container_spec_cpu_shares", "CPU share of the container.", gauge, nil, func(s *sample, out emit) {
-		if shares := s.resources.GetCpuShares(); shares > 0 {
-			out(uint64(shares))
-		}
-	}},
+	{"container_spec_cpu_period", "CPU period of the container.", gauge, nil, ifSet(func(s *sample) uint64 { return s.stats.CPU.Period })},
+	{"container_spec_cpu_quota", "CPU quota of the container.", gauge, nil, ifSet(func(s *sample) uint64 { return s.stats.CPU.Quota })},
+	{"container_spec_cpu_shares", "CPU share of the container.", gauge, nil, ifSet((*sample).shares)},
 	{"container_spec_memory_limit_bytes", "Memory limit for the container.", gauge, nil, ifMemory(func(m *cgroup.Memory) uint64 { return zeroIfUnlimited(m.Limit) })},
 	{"container_spec_memory_swap_limit_bytes", "Memory swap limit for the container.", gauge, nil, func(s *sample, out emit) {
 		if s.stats.Memory.Known {
@@ -268,6 +290,15 @@ var specMetrics = []metric{
 		}
 	}},
 	{"container_spec_memory_reservation_limit_bytes", "Memory reservation limit for the container.", gauge, nil, ifMemory(func(m *cgroup.Memory) uint64 { return m.Reservation })},
+}
+
+// ifSet is silent of what is 0.
+func ifSet(f func(s *sample) uint64) func(*sample, emit) {
+	return func(s *sample, out emit) {
+		if n := f(s); n > 0 {
+			out(n)
+		}
+	}
 }
 
 // zeroIfUnlimited is how cAdvisor says that there is no limit.

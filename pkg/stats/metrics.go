@@ -30,6 +30,7 @@ type metricsSnapshot struct {
 // sample is what the metrics of one container or pod are made of.
 type sample struct {
 	now, started time.Time
+	created      time.Time
 	stats        cgroup.Stats
 	resources    *cri.LinuxContainerResources
 	processes    processes
@@ -51,6 +52,14 @@ func (s *sample) swapLimit() uint64 {
 		return s.stats.Swap.Limit
 	}
 	return s.stats.Swap.Limit + s.stats.Memory.Limit
+}
+
+// shares are what was asked for, since v2 has them in a coarser form.
+func (s *sample) shares() uint64 {
+	if asked := s.resources.GetCpuShares(); asked > 0 {
+		return uint64(asked)
+	}
+	return s.stats.CPU.Shares
 }
 
 // list makes the metrics, with the values of the base labels.
@@ -119,15 +128,18 @@ type scraper struct {
 func (s *scraper) pod(ctx context.Context, p *pod.Sandbox, groups pod.Cgroups, containers []*container.Container, interfaces []iface) *cri.PodSandboxMetrics {
 	meta := p.Config.GetMetadata()
 	out := &cri.PodSandboxMetrics{PodSandboxId: p.ID}
-	total := sample{now: time.Now(), started: p.CreatedAt, interfaces: interfaces, v2: s.d.Hierarchies.V2, disks: &s.disks, resources: p.Config.GetLinux().GetResources()}
+	total := sample{now: time.Now(), started: p.CreatedAt, created: p.CreatedAt, interfaces: interfaces, v2: s.d.Hierarchies.V2, disks: &s.disks, resources: p.Config.GetLinux().GetResources()}
 	for _, c := range containers {
-		one, ok := s.container(ctx, c, groups)
+		path, outside := groups.Of(c)
+		one, ok := s.container(ctx, c, path)
 		if !ok {
 			continue
 		}
-		base := []string{c.Config.GetMetadata().GetName(), groups.Container(c.ID), imageName(c), c.ID, meta.GetNamespace(), meta.GetName()}
+		base := []string{c.Config.GetMetadata().GetName(), path, imageName(c), c.ID, meta.GetNamespace(), meta.GetName()}
 		out.ContainerMetrics = append(out.ContainerMetrics, &cri.ContainerMetrics{ContainerId: c.ID, Metrics: one.list(base)})
-		add(&total.stats, one.stats)
+		if outside || !groups.Own {
+			add(&total.stats, one.stats)
+		}
 		total.processes.add(one.processes)
 	}
 	if groups.Own {
@@ -135,7 +147,7 @@ func (s *scraper) pod(ctx context.Context, p *pod.Sandbox, groups pod.Cgroups, c
 		if err != nil {
 			return nil
 		}
-		total.stats = read
+		total.stats = together(read, total.stats)
 	} else if hasInit(p) {
 		if read, err := s.read(groups.Container(p.ID)); err == nil {
 			add(&total.stats, read)
@@ -151,14 +163,13 @@ func (s *scraper) read(path string) (cgroup.Stats, error) {
 	return s.reader.Read(g, cgroup.Full)
 }
 
-func (s *scraper) container(ctx context.Context, c *container.Container, groups pod.Cgroups) (*sample, bool) {
-	path := groups.Container(c.ID)
+func (s *scraper) container(ctx context.Context, c *container.Container, path string) (*sample, bool) {
 	read, err := s.read(path)
 	if err != nil {
 		return nil, false
 	}
 	return &sample{
-		now: time.Now(), started: c.Status.StartedAt, stats: read, resources: c.Status.Resources, v2: s.d.Hierarchies.V2, disks: &s.disks, fs: s.fs,
+		now: time.Now(), started: c.Status.StartedAt, created: c.CreatedAt, stats: read, resources: c.Status.Resources, v2: s.d.Hierarchies.V2, disks: &s.disks, fs: s.fs,
 		written: s.layers.answer(ctx, c.ID, s.d.LayerRoot), processes: s.look(s.reader.Processes(s.d.Hierarchies.Group(path)), c.Status.PID),
 	}, true
 }
@@ -245,7 +256,7 @@ type disks struct {
 	names map[[2]uint64]string
 }
 
-// name returns "/dev/sda", or "" for what is no disk.
+// name returns "/dev/sda", or "8:0" for what is no disk here: series must differ.
 func (d *disks) name(major, minor uint64) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -253,9 +264,10 @@ func (d *disks) name(major, minor uint64) string {
 	if name, ok := d.names[key]; ok {
 		return name
 	}
-	link, err := os.Readlink("/sys/dev/block/" + strconv.FormatUint(major, 10) + ":" + strconv.FormatUint(minor, 10))
+	numbers := strconv.FormatUint(major, 10) + ":" + strconv.FormatUint(minor, 10)
+	link, err := os.Readlink("/sys/dev/block/" + numbers)
 	if err != nil {
-		return ""
+		return numbers
 	}
 	if d.names == nil || len(d.names) >= maxDisks {
 		d.names = map[[2]uint64]string{}

@@ -125,7 +125,7 @@ func (n *node) addPod(id, parent string) *pod.Sandbox {
 
 func (n *node) addContainer(id, podID string) *container.Container {
 	c := &container.Container{
-		ID: id, PodID: podID, Status: container.Status{State: container.Running, StartedAt: time.Now().Add(-10 * time.Second), Resources: &cri.LinuxContainerResources{CpuQuota: 5, CpuPeriod: 10, CpuShares: 7}},
+		ID: id, PodID: podID, CreatedAt: time.Now(), Status: container.Status{State: container.Running, StartedAt: time.Now().Add(-10 * time.Second), Resources: &cri.LinuxContainerResources{CpuQuota: 5, CpuPeriod: 10, CpuShares: 7}},
 		Config: &cri.ContainerConfig{
 			Metadata: &cri.ContainerMetadata{Name: "name-" + id}, Image: &cri.ImageSpec{Image: "sha256:1", UserSpecifiedImage: "app:1"}, Labels: map[string]string{"c": id},
 		},
@@ -154,12 +154,15 @@ func (n *node) end(id string) {
 func (n *node) use(path string, cpu, memory int) {
 	n.t.Helper()
 	n.write(path, map[string]string{
-		"cpu.stat":            fmt.Sprintf("usage_usec %d\nuser_usec %d\nsystem_usec 0\nnr_periods 3\nnr_throttled 2\nthrottled_usec 5000000\n", cpu*1000, cpu*1000),
+		"cpu.stat":            fmt.Sprintf("usage_usec %d\nuser_usec %d\nsystem_usec 0\nnr_periods 3\nnr_throttled 2\nthrottled_usec 5000000\nnr_bursts 4\n", cpu*1000, cpu*1000),
 		"memory.current":      fmt.Sprintln(memory),
+		"cpu.max":             "50000 100000\n",
+		"cpu.weight":          "39\n",
 		"memory.max":          "1000000\n",
-		"memory.stat":         fmt.Sprintf("anon %d\nfile 40\ninactive_file 10\npgfault 3\npgmajfault 1\n", memory/2),
+		"memory.min":          "10\n",
+		"memory.stat":         fmt.Sprintf("anon %d\nfile 40\ninactive_file 10\nfile_dirty 6\npgscan 8\nworkingset_refault_file 9\npgfault 3\npgmajfault 1\n", memory/2),
 		"memory.swap.current": "5\n", "memory.swap.max": "max\n",
-		"memory.events": "max 1\noom_kill 2\n",
+		"memory.events": "high 7\nmax 1\noom_kill 2\n",
 		"cpu.pressure":  "some avg10=1.00 avg60=2.00 avg300=3.00 total=4000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=2000000\n",
 		"pids.current":  "4\n", "pids.max": "max\n", "cgroup.procs": "1\n2\n",
 		"io.stat": "",

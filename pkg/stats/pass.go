@@ -136,8 +136,9 @@ func (s *Service) plan(pods []*pod.Sandbox, by map[string][]*container.Container
 			all = append(all, f.init)
 		}
 		for _, c := range f.containers {
-			u := s.usageOf(s.containers, c.ID, groups.Container(c.ID), true)
-			u.podID = p.ID
+			path, outside := groups.Of(c)
+			u := s.usageOf(s.containers, c.ID, path, true)
+			u.podID, u.outside = p.ID, outside
 			f.readings = append(f.readings, &reading{u: u, group: u.group})
 		}
 		all = append(all, f.readings...)
@@ -174,29 +175,39 @@ func (s *Service) readAll(all []*reading) {
 // left out.
 func (s *Service) tellPod(ctx context.Context, snap *snapshot, f *podReading) {
 	out := &cri.PodSandboxStats{Attributes: podAttributes(f.pod), Linux: &cri.LinuxPodSandboxStats{}}
-	total := f.u.gone
+	rest, inside := f.u.gone, uint64(0) // what the pod's own cgroup does not count
 	for i, c := range f.containers {
 		r := f.readings[i]
+		counted := f.own != nil && !r.u.outside
 		if r.err != nil { // it has just ended: what it had used still counts
-			retire(&total, &r.u.last)
+			if !counted {
+				retire(&rest, &r.u.last)
+			}
 			continue
 		}
 		st := s.tellContainer(ctx, c, r)
 		snap.containers[c.ID] = st
 		out.Linux.Containers = append(out.Linux.Containers, st)
-		add(&total, r.stats)
+		if counted {
+			inside += r.stats.Pids.Processes
+		} else {
+			add(&rest, r.stats)
+		}
 	}
 	if f.init != nil && f.init.err == nil {
-		add(&total, f.init.stats)
+		if f.own != nil {
+			inside += f.init.stats.Pids.Processes
+		} else {
+			add(&rest, f.init.stats)
+		}
 	}
-	now := time.Now()
+	total, now := rest, time.Now()
 	if f.own != nil {
 		if f.own.err != nil {
 			return // the pod is being removed
 		}
-		processes := total.Pids.Processes
-		total, now = f.own.stats, f.own.at
-		total.Pids.Processes += processes
+		f.own.stats.Pids.Processes += inside
+		total, now = together(f.own.stats, rest), f.own.at
 	}
 	out.Linux.Cpu = cpuUsage(&total, now, f.u.update(total.CPU.Usage, now, f.pod.CreatedAt))
 	out.Linux.Memory = memoryUsage(&total, now)
@@ -241,14 +252,14 @@ func (s *Service) usageOf(all map[string]*usage, id, path string, counted bool) 
 	return u
 }
 
-// forget drops what has not been seen. A pod in a cgroup that others share keeps
-// what its containers had used: its counters must not go back.
+// forget drops what has not been seen. A pod keeps what those of its containers had
+// used that its own cgroup has not counted: its counters must not go back.
 func (s *Service) forget(seen map[string]bool) {
 	for id, u := range s.containers {
 		if seen[id] {
 			continue
 		}
-		if p := s.pods[u.podID]; p != nil && !p.own {
+		if p := s.pods[u.podID]; p != nil && (!p.own || u.outside) {
 			retire(&p.gone, &u.last)
 		}
 		u.close()

@@ -3,22 +3,20 @@ package stats_test
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/network/counters"
 	"github.com/berth-run/berth/pkg/pod"
-	"github.com/berth-run/berth/pkg/stats"
 )
 
 // pass lets what is cached grow old.
@@ -51,6 +49,10 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		n.addContainer("c", "p")
 		n.use("berth/p", 3000, 2000)
 		n.use("berth/p/c", 2000, 1000)
+		const pressure = "some avg10=1.00 avg60=2.00 avg300=3.00 total=4000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=2000000\n"
+		for _, path := range []string{"berth/p", "berth/p/c"} {
+			n.write(path, map[string]string{"memory.pressure": pressure, "io.pressure": pressure, "memory.swap.max": "25\n"})
+		}
 		n.written["c"] = 77
 		n.interfaces = []counters.Interface{
 			{Name: "net1", Received: counters.Traffic{Bytes: 9}},
@@ -61,9 +63,9 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		c := &cri.ContainerStats{
 			Attributes:    &cri.ContainerAttributes{Id: "c", Metadata: &cri.ContainerMetadata{Name: "name-c"}, Labels: map[string]string{"c": "c"}},
 			Cpu:           &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: u(2e9), UsageNanoCores: u(2e8), Psi: psi},
-			Memory:        &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(990), AvailableBytes: u(999010), UsageBytes: u(1000), RssBytes: u(500), PageFaults: u(3), MajorPageFaults: u(1)},
-			Swap:          &cri.SwapUsage{Timestamp: now, SwapUsageBytes: u(5)},
-			Io:            &cri.IoUsage{Timestamp: now},
+			Memory:        &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(990), AvailableBytes: u(999010), UsageBytes: u(1000), RssBytes: u(500), PageFaults: u(3), MajorPageFaults: u(1), Psi: psi},
+			Swap:          &cri.SwapUsage{Timestamp: now, SwapUsageBytes: u(5), SwapAvailableBytes: u(20)},
+			Io:            &cri.IoUsage{Timestamp: now, Psi: psi},
 			WritableLayer: &cri.FilesystemUsage{Timestamp: now, FsId: &cri.FilesystemIdentifier{Mountpoint: n.root}, UsedBytes: u(77), InodesUsed: u(2)},
 		}
 		if diff := cmp.Diff(c, n.container("c"), protocmp.Transform()); diff != "" {
@@ -73,19 +75,43 @@ func TestEveryFieldIsFilled(t *testing.T) {
 			Attributes: &cri.PodSandboxAttributes{Id: "p", Metadata: &cri.PodSandboxMetadata{Name: "name-p", Namespace: "ns", Uid: "uid-p"}, Labels: map[string]string{"pod": "p"}},
 			Linux: &cri.LinuxPodSandboxStats{
 				Cpu:    &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: u(3e9), UsageNanoCores: u(3e8), Psi: psi},
-				Memory: &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(1990), AvailableBytes: u(998010), UsageBytes: u(2000), RssBytes: u(1000), PageFaults: u(3), MajorPageFaults: u(1)},
+				Memory: &cri.MemoryUsage{Timestamp: now, WorkingSetBytes: u(1990), AvailableBytes: u(998010), UsageBytes: u(2000), RssBytes: u(1000), PageFaults: u(3), MajorPageFaults: u(1), Psi: psi},
 				Network: &cri.NetworkUsage{
 					Timestamp:        now,
 					DefaultInterface: &cri.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), RxErrors: u(2), TxBytes: u(3), TxErrors: u(4)},
 					Interfaces:       []*cri.NetworkInterfaceUsage{{Name: "net1", RxBytes: u(9), RxErrors: u(0), TxBytes: u(0), TxErrors: u(0)}},
 				},
-				Process: &cri.ProcessUsage{Timestamp: now, ProcessCount: u(4)}, Containers: []*cri.ContainerStats{c}, Io: &cri.IoUsage{Timestamp: now},
+				Process: &cri.ProcessUsage{Timestamp: now, ProcessCount: u(4)}, Containers: []*cri.ContainerStats{c}, Io: &cri.IoUsage{Timestamp: now, Psi: psi},
 			},
 		}
 		if diff := cmp.Diff(p, n.pod("p"), protocmp.Transform()); diff != "" {
 			t.Error(diff)
 		}
+		if missing := unset(n.pod("p").ProtoReflect(), ""); !slices.Equal(missing, []string{".windows"}) {
+			t.Errorf("nothing is said of %v", missing)
+		}
 	})
+}
+
+// unset returns the messages and lists, in m and below, that are not there.
+func unset(m protoreflect.Message, at string) (all []string) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		name := at + "." + string(f.Name())
+		switch {
+		case f.Message() == nil || f.IsMap():
+		case !m.Has(f):
+			all = append(all, name)
+		case f.IsList():
+			for j := range m.Get(f).List().Len() {
+				all = append(all, unset(m.Get(f).List().Get(j).Message(), name)...)
+			}
+		default:
+			all = append(all, unset(m.Get(f).Message(), name)...)
+		}
+	}
+	return all
 }
 
 func TestRatesAreBetweenPassesAndNeverNegative(t *testing.T) {
@@ -167,6 +193,44 @@ func TestPodsOfOneCgroupAreTheSumsOfTheirContainers(t *testing.T) {
 			t.Errorf("after a removal: %v", st)
 		}
 	})
+}
+
+func TestAContainerThatAPluginHasPutElsewhereCountsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addPod("p", "")
+		n.addContainer("c", "p")
+		n.addContainer("moved", "p").CgroupsPath = "/special/m"
+		n.use("berth/p", 5000, 500)
+		n.write("berth/p", map[string]string{"cgroup.procs": ""})
+		n.use("berth/p/c", 5000, 500)
+		n.use("special/m", 1000, 100)
+		check := func(when string, cpu, memory, processes uint64, containers int) {
+			t.Helper()
+			st := n.pod("p").Linux
+			if st.Cpu.UsageCoreNanoSeconds.Value != cpu || st.Memory.UsageBytes.Value != memory || st.Process.ProcessCount.Value != processes || len(st.Containers) != containers || st.Memory.AvailableBytes == nil {
+				t.Errorf("%s: %v", when, st)
+			}
+		}
+		check("at first", 6e9, 600, 4, 2)
+		if got := n.container("moved").Memory.UsageBytes.GetValue(); got != 100 {
+			t.Errorf("the container has %d", got)
+		}
+		pods, err := n.Metrics(t.Context())
+		if err != nil || len(pods) != 1 || !has(pods[0].Metrics, "container_cpu_usage_seconds_total", 6) || !has(pods[0].ContainerMetrics[1].Metrics, "container_cpu_usage_seconds_total", 1) {
+			t.Errorf("%v, %v", pods, err)
+		}
+		pass()
+		n.remove("special/m")
+		check("after its removal", 6e9, 500, 2, 1)
+		n.end("moved")
+		pass()
+		check("after its end", 6e9, 500, 2, 1)
+	})
+}
+
+func has(all []*cri.Metric, name string, v uint64) bool {
+	return slices.ContainsFunc(all, func(m *cri.Metric) bool { return m.Name == name && m.Value.GetValue() == v })
 }
 
 func TestAPodsFirstProcessCountsToo(t *testing.T) {
@@ -285,89 +349,4 @@ func TestWhatContainersWriteIsMeasuredWhileSomebodyAsks(t *testing.T) {
 			t.Errorf("after a while: %d", got)
 		}
 	})
-}
-
-// kubeletMetrics are what kubelet's own cAdvisor (v0.53) exports in kubelet
-// v1.36 for containers, but for what today's kernels do not count: see
-// descriptors.go.
-const kubeletMetrics = `
-container_last_seen container_cpu_user_seconds_total container_cpu_system_seconds_total container_cpu_usage_seconds_total
-container_cpu_cfs_periods_total container_cpu_cfs_throttled_periods_total container_cpu_cfs_throttled_seconds_total
-container_memory_cache container_memory_rss container_memory_kernel_usage container_memory_mapped_file container_memory_swap
-container_memory_failcnt container_memory_usage_bytes container_memory_max_usage_bytes container_memory_working_set_bytes
-container_memory_total_active_file_bytes container_memory_total_inactive_file_bytes container_memory_failures_total
-container_fs_inodes_free container_fs_inodes_total container_fs_limit_bytes container_fs_usage_bytes
-container_fs_reads_bytes_total container_fs_reads_total container_fs_writes_bytes_total container_fs_writes_total container_blkio_device_usage_total
-container_network_receive_bytes_total container_network_receive_packets_total container_network_receive_packets_dropped_total container_network_receive_errors_total
-container_network_transmit_bytes_total container_network_transmit_packets_total container_network_transmit_packets_dropped_total container_network_transmit_errors_total
-container_processes container_file_descriptors container_sockets container_threads_max container_threads container_ulimits_soft container_oom_events_total
-container_pressure_cpu_stalled_seconds_total container_pressure_cpu_waiting_seconds_total container_pressure_memory_stalled_seconds_total
-container_pressure_memory_waiting_seconds_total container_pressure_io_stalled_seconds_total container_pressure_io_waiting_seconds_total
-container_spec_cpu_period container_spec_cpu_quota container_spec_cpu_shares container_spec_memory_limit_bytes container_spec_memory_swap_limit_bytes
-container_spec_memory_reservation_limit_bytes container_start_time_seconds
-container_hugetlb_failcnt container_hugetlb_usage_bytes container_hugetlb_max_usage_bytes
-`
-
-func TestMetricsAreWhatKubeletServes(t *testing.T) {
-	var names []string
-	for _, d := range stats.Descriptors() {
-		names = append(names, d.Name)
-		if base := d.LabelKeys[:6]; !slices.Equal(base, []string{"container", "id", "image", "name", "namespace", "pod"}) || d.Help == "" {
-			t.Errorf("%v", d)
-		}
-	}
-	want := strings.Fields(kubeletMetrics)
-	slices.Sort(names)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, names); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestMetricsHaveValuesAndLabels(t *testing.T) {
-	n := newNode(t)
-	n.addPod("p", "")
-	c := n.addContainer("c", "p")
-	c.Status.PID = os.Getpid()
-	n.use("berth/p", 3000, 2000)
-	n.use("berth/p/c", 2000, 1000)
-	n.write("berth/p/c", map[string]string{
-		"io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n", "hugetlb.2MB.current": "9\n", "hugetlb.2MB.events": "max 8\n",
-	})
-	n.written["c"] = 77
-	n.interfaces = []counters.Interface{{Name: "eth0", Received: counters.Traffic{Bytes: 6}}}
-	pods, err := n.Metrics(t.Context())
-	if err != nil || len(pods) != 1 || len(pods[0].ContainerMetrics) != 1 {
-		t.Fatalf("%v, %v", pods, err)
-	}
-	keys := map[string][]string{}
-	for _, d := range stats.Descriptors() {
-		keys[d.Name] = d.LabelKeys
-	}
-	got := map[string]uint64{}
-	for _, m := range slices.Concat(pods[0].Metrics, pods[0].ContainerMetrics[0].Metrics) {
-		if len(keys[m.Name]) != len(m.LabelValues) || m.Timestamp == 0 {
-			t.Errorf("%v, keys %v", m, keys[m.Name])
-			continue
-		}
-		got[m.Name+"{"+strings.Join(m.LabelValues, ",")+"}"] = m.Value.Value
-	}
-	const ctr, p = "name-c,/berth/p/c,app:1,c,ns,name-p", ",/berth/p,,,ns,name-p"
-	for series, want := range map[string]uint64{
-		"container_cpu_usage_seconds_total{" + ctr + ",total}": 2, "container_cpu_usage_seconds_total{" + p + ",total}": 3,
-		"container_cpu_cfs_throttled_seconds_total{" + ctr + "}": 5, "container_memory_working_set_bytes{" + ctr + "}": 990,
-		"container_memory_failures_total{" + ctr + ",pgfault,container}": 3, "container_oom_events_total{" + ctr + "}": 2,
-		"container_blkio_device_usage_total{" + ctr + ",,8,0,Discard}": 5, "container_hugetlb_usage_bytes{" + ctr + ",2MB}": 9,
-		"container_network_receive_bytes_total{" + p + ",eth0}": 6, "container_pressure_cpu_waiting_seconds_total{" + ctr + "}": 4,
-		"container_spec_cpu_quota{" + ctr + "}": 5, "container_spec_memory_limit_bytes{" + ctr + "}": 1000000, "container_threads_max{" + ctr + "}": 0,
-	} {
-		if v, ok := got[series]; !ok || v != want {
-			t.Errorf("%s is %d (%v), want %d", series, v, ok, want)
-		}
-	}
-	for _, series := range []string{"container_ulimits_soft{" + ctr + ",max_open_files}", "container_start_time_seconds{" + ctr + "}"} {
-		if got[series] == 0 {
-			t.Errorf("%s is 0", series)
-		}
-	}
 }

@@ -15,11 +15,12 @@ type usage struct {
 	rate  uint64
 	last  cgroup.Stats // of a container: what its pod keeps of it when it goes
 	podID string
-	// own tells that a pod has its cgroup for itself. Where it has not, gone is what
-	// those of its containers had used that are not there any more.
-	own  bool
-	gone cgroup.Stats
-	init *cgroup.Group // of a pod's PID 1, where it has one
+	// own tells that a pod has its cgroup for itself, outside that a container is not
+	// in its pod's. gone is what those of a pod's containers had used that are not
+	// there any more and that the pod's own cgroup has not counted.
+	own, outside bool
+	gone         cgroup.Stats
+	init         *cgroup.Group // of a pod's PID 1, where it has one
 }
 
 func (u *usage) close() {
@@ -72,11 +73,21 @@ func add(sum *cgroup.Stats, c cgroup.Stats) {
 	m.ActiveFile += c.Memory.ActiveFile
 	m.InactiveFile += c.Memory.InactiveFile
 	m.Kernel += c.Memory.Kernel
+	m.Dirty += c.Memory.Dirty
+	m.Writeback += c.Memory.Writeback
 	sum.Swap.Known, sum.Swap.Limit = sum.Swap.Known || c.Swap.Known, cgroup.Unlimited
 	sum.Swap.Usage += c.Swap.Usage
 	sum.Pids.Known, sum.Pids.Max = sum.Pids.Known || c.Pids.Known, cgroup.Unlimited
 	sum.Pids.Current += c.Pids.Current
 	sum.Pids.Processes += c.Pids.Processes
+}
+
+// together is what a pod's own cgroup has counted, with its limits, and the rest.
+func together(own, rest cgroup.Stats) cgroup.Stats {
+	sum := own
+	add(&sum, rest)
+	sum.Memory.Limit, sum.Swap.Limit, sum.Pids.Max = own.Memory.Limit, own.Swap.Limit, own.Pids.Max
+	return sum
 }
 
 // retire adds what only grows.
@@ -89,6 +100,12 @@ func retire(sum, c *cgroup.Stats) {
 	sum.Memory.MajorFaults += c.Memory.MajorFaults
 	sum.Memory.OOMKills += c.Memory.OOMKills
 	sum.Memory.Failures += c.Memory.Failures
+	sum.Memory.RefaultAnon += c.Memory.RefaultAnon
+	sum.Memory.RefaultFile += c.Memory.RefaultFile
+	sum.Memory.Reclaim.Known = sum.Memory.Reclaim.Known || c.Memory.Reclaim.Known
+	sum.Memory.Reclaim.Scanned += c.Memory.Reclaim.Scanned
+	sum.Memory.Reclaim.Stolen += c.Memory.Reclaim.Stolen
+	sum.Memory.Reclaim.HighEvents += c.Memory.Reclaim.HighEvents
 }
 
 func worse(a, b *cgroup.Pressure) *cgroup.Pressure {

@@ -184,8 +184,9 @@ func TestAPluginChangesWhatAContainerIsMadeOf(t *testing.T) {
 	if err := os.WriteFile(hook, []byte("#!/bin/sh\ncat >"+dir+"/state\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := connect(t, &plugin{adjust: func(*api.Container) (*api.ContainerAdjustment, error) {
+	p := connect(t, &plugin{adjust: func(c *api.Container) (*api.ContainerAdjustment, error) {
 		a := &api.ContainerAdjustment{}
+		a.SetLinuxCgroupsPath("/berth/special-" + c.Id)
 		a.AddEnv("CHANGED", "plugin")
 		a.RemoveEnv("DROPPED")
 		a.AddMount(&api.Mount{Destination: "/from/host", Type: "bind", Source: dir, Options: []string{"rbind", "ro", "rprivate"}})
@@ -222,6 +223,8 @@ func TestAPluginChangesWhatAContainerIsMadeOf(t *testing.T) {
 	if r.CpuShares != 300 || r.MemoryLimitInBytes != 77<<20 {
 		t.Errorf("in force: %v", r)
 	}
+	between(t, "what is left in the cgroup of the plugin's choice", k.stats().Memory.GetAvailableBytes(), 1, 77<<20)
+	between(t, "the pod's memory", q.stats().Linux.Memory.GetUsageBytes(), k.stats().Memory.GetUsageBytes().GetValue()/2, 1<<30)
 
 	u := &api.ContainerUpdate{ContainerId: k.id}
 	u.SetLinuxMemoryLimit(66 << 20)

@@ -75,6 +75,8 @@ func TestStatisticsTellWhatAContainerDoes(t *testing.T) {
 	between(t, "the working set", st.Memory.WorkingSetBytes, 25e6, st.Memory.UsageBytes.GetValue())
 	between(t, "what is available", st.Memory.AvailableBytes, 300*mib-st.Memory.WorkingSetBytes.GetValue(), 300*mib-st.Memory.WorkingSetBytes.GetValue())
 	between(t, "page faults", st.Memory.PageFaults, 1000, 1e9)
+	between(t, "swap", st.Swap.GetSwapUsageBytes(), 0, 300*mib)
+	between(t, "major page faults", st.Memory.MajorPageFaults, 0, 1e6)
 	between(t, "what it wrote", st.WritableLayer.UsedBytes, 20*mib, 25*mib)
 	between(t, "its files", st.WritableLayer.InodesUsed, 1, 100)
 	if st.WritableLayer.FsId.GetMountpoint() == "" || st.Io.GetTimestamp() == 0 || st.Cpu.Timestamp == 0 || st.Memory.Timestamp == 0 {
@@ -116,6 +118,8 @@ func TestStatisticsCountAPodsTraffic(t *testing.T) {
 		if sent < 20*100 || sent > 1*mib {
 			return fmt.Errorf("sent %d", sent)
 		}
+		between(t, "errors", after.DefaultInterface.RxErrors, 0, 0)
+		between(t, "errors", after.DefaultInterface.TxErrors, 0, 0)
 		return nil
 	})
 	if host := runPod(t).stats(); host.Linux.Network != nil {

@@ -41,3 +41,41 @@ func TestSystemdTakesNothingFromAContainerWhenItReloads(t *testing.T) {
 		}
 	}
 }
+
+// An update that is refused leaves nothing behind that systemd would write later.
+func TestSystemdForgetsWhatWasRefused(t *testing.T) {
+	if !systemd(t) {
+		t.Skip("cgroups are made in the file system here; make vm has them made by systemd")
+	}
+	config := sleeper()
+	config.Linux.Resources = &cri.LinuxContainerResources{}
+	c := runPod(t).start(config)
+	look := func() string {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), "systemctl", "daemon-reload").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var out strings.Builder
+		for _, file := range []string{"cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "pids.max"} {
+			out.WriteString(file + " " + content(c.cgroup("memory"), file) + "\n")
+		}
+		return out.String()
+	}
+	before := look()
+	update := func(r *cri.LinuxContainerResources) error {
+		_, err := berth.Runtime.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: c.id, Linux: r})
+		return err
+	}
+	if err := update(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 512, CpuPeriod: 100000, CpuQuota: 1}); err == nil {
+		t.Error("a quota below the kernel's least is taken")
+	}
+	if after := look(); after != before {
+		t.Errorf("after a refusal:\n%s\nbefore:\n%s", after, before)
+	}
+	if err := update(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if after := look(); !strings.Contains(after, "memory.max 67108864\n") || !strings.Contains(after, "memory.swap.max 0\n") {
+		t.Errorf("after an update:\n%s", after)
+	}
+}

@@ -29,7 +29,7 @@ var (
 		"TestProcessesAreSharedAsAsked", "TestProcessesOfAUserNamespaceAreInThePodsCgroup", "TestAppArmorConfinesAsAsked",
 	}
 	systemds = append([]string{
-		"TestSystemdTakesNothingFromAContainerWhenItReloads", "TestALogHasTheFormThatKubeletReads", "TestStopSendsTheSignalThenKills",
+		"TestSystemdTakesNothingFromAContainerWhenItReloads", "TestSystemdForgetsWhatWasRefused", "TestALogHasTheFormThatKubeletReads", "TestStopSendsTheSignalThenKills",
 		"TestTooManyProcessesFailInTheContainerOnly", "TestPrivilegedMeansAllOfIt", "TestPathsAreMaskedAndReadOnly",
 		"TestStatisticsOutliveTheDaemon", "TestStatsAndTopTellWhatAContainerDoes",
 		"TestNamesAndStatesOutliveTheDaemon", "TestWhatHappensWithoutTheDaemonIsSeenAfterwards", "TestTheDaemonRestartsUnnoticed",

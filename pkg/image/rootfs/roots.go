@@ -4,7 +4,8 @@
 // Writable directories lie below <root>, mounts below <state>. A root file system
 // is known by an id; its record lies beside its writable directory and outlives a
 // reboot. One goroutine per Roots finishes unmounts in the background. Locks are
-// by id, and nothing else is locked under them but what package layer does.
+// by id, and nothing else is locked under them but what package layer does, and
+// that of the projects by which the file system counts what is written.
 package rootfs
 
 import (
@@ -82,6 +83,7 @@ type Roots struct {
 	mounts   string
 	locks    keylock.Locks
 	reaper   reaper
+	projects *projects
 	usage    usageCache
 	unmounts atomic.Uint64
 }
@@ -95,6 +97,10 @@ func Open(layers *layer.Store, writable, mounts string) (*Roots, error) {
 	}
 	if err := r.sweep(); err != nil {
 		return nil, err
+	}
+	var err error
+	if r.projects, err = openProjects(writable); err != nil {
+		return nil, fmt.Errorf("make root file systems: %w", err)
 	}
 	r.reaper.start()
 	return r, nil
@@ -125,7 +131,7 @@ func (r *Roots) sweep() error {
 // mounted.
 func (r *Roots) Close() error {
 	r.reaper.stop()
-	return nil
+	return r.projects.close()
 }
 
 // Mount mounts the root file system and returns its path. It is idempotent: one
@@ -215,11 +221,15 @@ func (r *Roots) Remount(ctx context.Context, id string) (string, error) {
 
 // prepare makes the writable directory and reports whether it was not there.
 func (r *Roots) prepare(ctx context.Context, root Root) (fresh bool, err error) {
-	err = os.Mkdir(filepath.Join(r.writable, root.ID), 0o700)
+	base := filepath.Join(r.writable, root.ID)
+	err = os.Mkdir(base, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
 	}
-	return err == nil, r.fill(ctx, root)
+	if fresh = err == nil; fresh {
+		_, _ = r.projects.assign(base) // else Usage walks
+	}
+	return fresh, r.fill(ctx, root)
 }
 
 // fill makes what is in the writable directory. The root of what is written shows
@@ -297,9 +307,11 @@ func (r *Roots) Unmount(ctx context.Context, id string) error {
 	}
 	// One of the same id may still be on its way out.
 	trash := filepath.Join(r.writable, trashPrefix+id+"-"+strconv.FormatUint(r.unmounts.Add(1), 10))
+	project := r.projects.of(filepath.Join(r.writable, id))
 	err = os.Rename(filepath.Join(r.writable, id), trash)
 	if err == nil {
 		j.trash = trash
+		r.projects.release(project)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		finish([]job{j})
 		return err

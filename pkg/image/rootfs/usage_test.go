@@ -43,6 +43,21 @@ func TestUsageAddsUpWhatIsThereAndFollowsNoLink(t *testing.T) {
 	}
 }
 
+func TestAFileWithManyNamesTakesItsSpaceOnce(t *testing.T) {
+	r, upper := written(t, "c")
+	if err := os.WriteFile(filepath.Join(upper, "f"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		if err := os.Link(filepath.Join(upper, "f"), filepath.Join(upper, fmt.Sprint("l", n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u, err := r.Usage(t.Context(), "c"); err != nil || u.Inodes != 1 || u.Bytes < 1<<20 || u.Bytes > 2<<20 {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
 // TestUsageOfDeepDirectoriesIsALowerBound has a tree that no path reaches the
 // bottom of.
 func TestUsageOfDeepDirectoriesIsALowerBound(t *testing.T) {
@@ -72,5 +87,24 @@ func TestUsageOfDeepDirectoriesIsALowerBound(t *testing.T) {
 	r.usage.forget("c")
 	if _, err := r.Usage(ended, "c"); !errors.Is(err, context.Canceled) {
 		t.Errorf("nobody waits any more: %v", err)
+	}
+}
+
+func BenchmarkWalk(b *testing.B) {
+	for _, files := range []int{10, 1000, 100_000} {
+		b.Run(fmt.Sprint(files), func(b *testing.B) {
+			r := &Roots{writable: b.TempDir()}
+			for i := range files {
+				dir := filepath.Join(r.writable, "c", upperDir, fmt.Sprint(i/100))
+				if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), []byte("x"), 0o600)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if _, err := r.walk(b.Context(), "c"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -61,7 +62,8 @@ func (c *container) update(r runtime.UpdateRequest) (err error) {
 	if err := resources.LowerMemory(c.paths, r.Resources.Memory); err != nil {
 		return err
 	}
-	if err := c.setConfig(r); err != nil {
+	undone.Push(func(context.Context) error { return c.resetUnit(saved) })
+	if err := c.setConfig(r, saved); err != nil {
 		return err
 	}
 	undone.Discard()
@@ -69,7 +71,7 @@ func (c *container) update(r runtime.UpdateRequest) (err error) {
 }
 
 // setConfig sets the limits and saves them, with the OOM score, for later execs.
-func (c *container) setConfig(r runtime.UpdateRequest) error {
+func (c *container) setConfig(r runtime.UpdateRequest, saved resources.Saved) error {
 	asked, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{
 		CgroupName: c.id,
 		Spec:       &specs.Spec{Linux: &specs.Linux{Resources: r.Resources}},
@@ -82,17 +84,15 @@ func (c *container) setConfig(r runtime.UpdateRequest) error {
 		return err
 	}
 	config := ct.Config()
-	group, now := *config.Cgroups, *config.Cgroups.Resources
+	now := *config.Cgroups.Resources
 	resources.Merge(&now, asked.Resources, r.Resources)
-	// Rules for devices stay as they are: writing them again is not atomic
-	// in v1, and one that is being used would fail in between.
-	now.SkipDevices = true
-	group.Resources = &now
-	config.Cgroups = &group
+	if config.Cgroups.Systemd {
+		resources.SayNoSwap(&now, saved.Unified(c.paths))
+	}
 	if r.OOMScoreAdj != nil {
 		config.OomScoreAdj = r.OOMScoreAdj
 	}
-	err = ct.Set(config)
+	err = setResources(ct, config, now)
 	if errors.Is(err, libcontainer.ErrNotRunning) {
 		return c.stopped()
 	}
@@ -102,10 +102,48 @@ func (c *container) setConfig(r runtime.UpdateRequest) error {
 	if err != nil {
 		return err
 	}
-	now.SkipDevices = false // libcontainer keeps and saves it, and refuses to start so
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.config.OomScoreAdj = config.OomScoreAdj
+	return nil
+}
+
+// resetUnit tells systemd the limits that there were. libcontainer tells it those
+// that it has set itself, and of the others a unit would keep what was refused
+// until systemd writes the unit's limits, as at a daemon-reload.
+func (c *container) resetUnit(saved resources.Saved) error {
+	before := saved.Unified(c.paths)
+	if before == nil {
+		return nil
+	}
+	ct, err := c.load()
+	if err != nil {
+		return err
+	}
+	config := ct.Config()
+	if !config.Cgroups.Systemd {
+		return nil
+	}
+	now := *config.Cgroups.Resources
+	now.Unified = before
+	err = setResources(ct, config, now)
+	if errors.Is(err, libcontainer.ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+// setResources leaves the rules for devices as they are: writing them again is not
+// atomic in v1, and one that is being used would fail in between.
+func setResources(ct *libcontainer.Container, config configs.Config, r cgroups.Resources) error {
+	group := *config.Cgroups
+	r.SkipDevices = true
+	group.Resources = &r
+	config.Cgroups = &group
+	if err := ct.Set(config); err != nil {
+		return err
+	}
+	r.SkipDevices = false // libcontainer keeps and saves it, and refuses to start so
 	return nil
 }
 

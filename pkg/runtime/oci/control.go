@@ -8,10 +8,12 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/pidfd"
+	"github.com/berth-run/berth/pkg/internal/undo"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 	"github.com/berth-run/berth/pkg/runtime/libct/resources"
@@ -94,31 +96,59 @@ func (c *container) freeze(ctx context.Context, frozen bool) error {
 	return nil
 }
 
-func (c *container) update(ctx context.Context, r runtime.UpdateRequest) error {
+// update changes everything or nothing, whatever the command does of its own: it
+// begins with the OOM score, whose refusal leaves nothing to take back, and puts
+// back what a command that fails has left.
+func (c *container) update(ctx context.Context, r runtime.UpdateRequest) (err error) {
 	if c.ended() {
 		return c.stopped()
 	}
+	var undone undo.Stack
+	defer func() { err = errors.Join(err, undone.Run(ctx)) }()
+	if r.OOMScoreAdj != nil {
+		before, err := swapOOMScoreAdj(c, *r.OOMScoreAdj)
+		if err != nil {
+			return fmt.Errorf("update container %s: set oom_score_adj to %d: %w", c.id, *r.OOMScoreAdj, err)
+		}
+		undone.Push(func(context.Context) error { _, err := swapOOMScoreAdj(c, before); return err })
+	}
 	if r.Resources != nil {
-		data, err := json.Marshal(r.Resources)
+		saved, err := resources.Save(c.paths, r.Resources.Unified)
 		if err != nil {
 			return err
 		}
-		path := c.path("resources.json")
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			return err
-		}
-		if err := c.run(ctx, "update", "--resources", path, c.id); err != nil {
+		undone.Push(func(context.Context) error { return saved.Restore() })
+		if err := limit(ctx, c, r.Resources); err != nil {
 			return fmt.Errorf("update container %s: %w", c.id, err)
 		}
 	}
-	if r.OOMScoreAdj == nil {
-		return nil
+	undone.Discard()
+	return nil
+}
+
+// limit has the command set limits. That memory is not taken which is in use is
+// seen to here: not each command looks.
+func limit(ctx context.Context, c *container, r *specs.LinuxResources) error {
+	if err := resources.LowerMemory(c.paths, r.Memory); err != nil {
+		return err
 	}
-	_, err := resources.SwapOOMScoreAdj(c.note.PID, *r.OOMScoreAdj)
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	path := c.path("resources.json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return err
+	}
+	return c.run(ctx, "update", "--resources", path, c.id)
+}
+
+func swapOOMScoreAdj(c *container, adj int) (before int, err error) {
+	before, err = resources.SwapOOMScoreAdj(c.note.PID, adj)
 	// The process was ours when the write was done, or it hit nobody: a pid is not
 	// given again before it is reaped.
 	if c.ended() {
-		return c.stopped()
+		return 0, c.stopped()
 	}
-	return err
+	return before, err
 }

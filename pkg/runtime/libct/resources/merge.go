@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -48,6 +49,21 @@ func Merge(now, asked *cgroups.Resources, r *specs.LinuxResources) {
 		set(&now.BlkioThrottleReadIOPSDevice, asked.BlkioThrottleReadIOPSDevice, len(r.BlockIO.ThrottleReadIOPSDevice) > 0)
 		set(&now.BlkioThrottleWriteIOPSDevice, asked.BlkioThrottleWriteIOPSDevice, len(r.BlockIO.ThrottleWriteIOPSDevice) > 0)
 	}
+}
+
+// SayNoSwap has systemd told that there is no swap, which libcontainer writes but
+// does not tell. before are the files that there are.
+func SayNoSwap(now *cgroups.Resources, before map[string]string) {
+	const file = "memory.swap.max"
+	_, asked := now.Unified[file]
+	if _, is := before[file]; !is || asked || now.Memory <= 0 || now.MemorySwap != now.Memory {
+		return
+	}
+	now.Unified = maps.Clone(now.Unified)
+	if now.Unified == nil {
+		now.Unified = map[string]string{}
+	}
+	now.Unified[file] = "0"
 }
 
 func set[T any](field *T, value T, asked bool) {

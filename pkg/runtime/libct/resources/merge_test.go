@@ -52,3 +52,23 @@ func TestTheNewerNameOfAFileHolds(t *testing.T) {
 		t.Errorf("by option: %+v", now)
 	}
 }
+
+func TestSystemdIsToldThatThereIsNoSwap(t *testing.T) {
+	files := map[string]string{"memory.swap.max": "max"}
+	for name, c := range map[string]struct {
+		now   cgroups.Resources
+		files map[string]string
+		want  map[string]string
+	}{
+		"no swap":             {cgroups.Resources{Memory: 64, MemorySwap: 64, Unified: map[string]string{"memory.high": "60"}}, files, map[string]string{"memory.high": "60", "memory.swap.max": "0"}},
+		"some":                {cgroups.Resources{Memory: 64, MemorySwap: 96}, files, nil},
+		"no limit":            {cgroups.Resources{Memory: -1, MemorySwap: -1}, files, nil},
+		"said by name":        {cgroups.Resources{Memory: 64, MemorySwap: 64, Unified: map[string]string{"memory.swap.max": "7"}}, files, map[string]string{"memory.swap.max": "7"}},
+		"swap is not counted": {cgroups.Resources{Memory: 64, MemorySwap: 64}, nil, nil},
+	} {
+		SayNoSwap(&c.now, c.files)
+		if d := cmp.Diff(c.want, c.now.Unified); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}

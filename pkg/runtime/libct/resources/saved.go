@@ -67,6 +67,22 @@ func Save(p cgroup.Paths, unified map[string]string) (Saved, error) {
 	return s, nil
 }
 
+// Unified returns what was saved of a v2 cgroup by the names of its files, as
+// libcontainer takes limits and tells systemd of them, and nil of v1. A file that
+// was empty is left out: systemd has no word for that.
+func (s Saved) Unified(p cgroup.Paths) map[string]string {
+	if len(p) != 1 || p[""] == "" {
+		return nil
+	}
+	all := map[string]string{}
+	for path, text := range s {
+		if text = strings.TrimSpace(text); text != "" {
+			all[filepath.Base(path)] = text
+		}
+	}
+	return all
+}
+
 // Restore writes back what has changed since. Limits that depend on each other,
 // as those of memory and of memory with swap, find their order by trying: one that
 // is refused is tried again once others are back.

@@ -53,6 +53,16 @@ func TestLimitsAreFoundByTheirFiles(t *testing.T) {
 	}
 }
 
+func TestWhatWasSavedIsToldToSystemd(t *testing.T) {
+	s := Saved{"/cg/c/memory.max": "max\n", "/cg/c/cpu.max": "max 100000\n", "/cg/c/cpuset.cpus": "\n"}
+	if got := s.Unified(cgroup.Paths{"": "/cg/c"}); !cmp.Equal(got, map[string]string{"memory.max": "max", "cpu.max": "max 100000"}) {
+		t.Errorf("got %v", got)
+	}
+	if got := s.Unified(cgroup.Paths{"": "/cg/c", "memory": "/cg/m"}); got != nil {
+		t.Errorf("of v1: %v", got)
+	}
+}
+
 // TestRestoreFindsTheOrder has limits of which the kernel refuses each while the
 // other is as it is.
 func TestRestoreFindsTheOrder(t *testing.T) {
