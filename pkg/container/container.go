@@ -70,6 +70,7 @@ type Container struct {
 	CreatedAt  time.Time
 	Status     Status
 
+	handler    string // the pod's runtime handler
 	stopSignal int
 	restores   bool           // its start is a restore, see CreateFrom
 	process    *specs.Process // what execs are made from
