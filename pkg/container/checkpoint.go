@@ -24,6 +24,9 @@ import (
 // directory.
 const dumpPrefix = "dump-"
 
+// pauseLimit bounds how long a container takes to be paused.
+const pauseLimit = 30 * time.Second
+
 // Checkpoint writes a running container to an archive at an absolute path. The
 // container goes on. The error is errs.Unsupported where the node cannot do so.
 func (s *Service) Checkpoint(ctx context.Context, id, to string) error {
@@ -121,7 +124,10 @@ func (s *Service) pause(ctx context.Context, id string, undone *undo.Stack) erro
 		}
 		return err
 	})
-	return s.d.Runtime.Pause(ctx, c.ID)
+	// A pause that is given up may come about after it has been undone.
+	pausing, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseLimit)
+	defer cancel()
+	return errors.Join(s.d.Runtime.Pause(pausing, c.ID), ctx.Err())
 }
 
 // thaw resumes a container that a checkpoint left paused, because this daemon or

@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 )
 
 // dumped returns the checkpoint of a started container of that configuration.
@@ -79,6 +81,45 @@ func TestAllArePausedBeforeTheFirstIsDumped(t *testing.T) {
 				t.Errorf("%s: left %s", what, c.State)
 			}
 		}
+	}
+}
+
+// lateRuntime pauses, for a caller who has gone, after the caller has asked it to
+// resume.
+type lateRuntime struct {
+	*runtimetest.Fake
+	leave context.CancelFunc
+	late  []string
+}
+
+func (r *lateRuntime) Pause(ctx context.Context, id string) error {
+	r.leave()
+	if err := ctx.Err(); err != nil {
+		r.late = append(r.late, id)
+		return err
+	}
+	return r.Fake.Pause(ctx, id)
+}
+
+func (r *lateRuntime) Resume(ctx context.Context, id string) error {
+	err := r.Fake.Resume(ctx, id)
+	for _, late := range r.late {
+		_ = r.Fake.Pause(ctx, late)
+	}
+	return err
+}
+
+func TestADumpThatIsGivenUpLeavesNothingPaused(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	n := newNode(t)
+	n.over = func(f *runtimetest.Fake) runtime.Runtime { return &lateRuntime{Fake: f, leave: leave} }
+	n.restart()
+	id := n.started(testConfig("a"))
+	if _, err := n.Dump(ctx, []string{id}, func(int) string { return t.TempDir() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if listed, _ := n.runtime.List(t.Context()); listed[0].State != runtime.Running {
+		t.Errorf("left %s", listed[0].State)
 	}
 }
 

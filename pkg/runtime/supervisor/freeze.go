@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -10,7 +11,13 @@ import (
 
 // freeze pauses or resumes.
 func (w *worker) freeze(ctx context.Context, id string, frozen bool) error {
-	return w.live(ctx, id, func(c *container) error { return freezeLocked(ctx, w.engine, c, frozen) })
+	return w.live(ctx, id, func(c *container) error {
+		err := freezeLocked(ctx, w.engine, c, frozen)
+		if err == nil && frozen && ctx.Err() != nil { // nobody will resume it
+			err = errors.Join(errGone, ctx.Err(), freezeLocked(context.WithoutCancel(ctx), w.engine, c, false))
+		}
+		return err
+	})
 }
 
 func freezeLocked(ctx context.Context, e runtime.Engine, c *container, frozen bool) error {
