@@ -129,7 +129,7 @@ vm: build ## in virtual machines: Berth on cgroup v2 with systemd, crashes, a re
 	@mkdir -p $(CACHE)/vm
 	@# The power cuts take as long as all the rest, and one processor.
 	@run() { \
-	  CI=true BERTH_BIN=$(BIN) $(TEST) -count=1 -v -timeout 3h ./test/vm/... "$$@" -args -cuts $(if $(filter file,$(origin RUNS)),20,$(RUNS)) -cache $(CACHE)/vm; \
+	  CI=true BERTH_BIN=$(BIN) $(TEST) -count=1 -v -timeout 3h ./test/vm "$$@" -args -cuts $(if $(filter file,$(origin RUNS)),20,$(RUNS)) -cache $(CACHE)/vm; \
 	}; \
 	run -run PowerCuts > $(CACHE)/vm/cuts.log 2>&1 & cuts=$$!; \
 	run -skip PowerCuts; rest=$$?; \
