@@ -8,7 +8,25 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-run/berth/pkg/errs"
 )
+
+// Possible refuses what CRIU cannot write down, or not make again in another pod. The
+// error is errs.Unsupported.
+func Possible(sp *specs.Spec) error {
+	processes := false
+	for _, ns := range sp.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace {
+			return fmt.Errorf("there are no checkpoints of containers in user namespaces: %w", errs.Unsupported)
+		}
+		processes = processes || ns.Type == specs.PIDNamespace
+	}
+	if !processes { // their numbers would be taken when they are to be had again
+		return fmt.Errorf("there are no checkpoints of containers among the node's processes: %w", errs.Unsupported)
+	}
+	return nil
+}
 
 // Describe tells what a container made from the specification is.
 func Describe(name, image string, stdin bool, sp *specs.Spec) (Container, error) {

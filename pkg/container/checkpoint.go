@@ -24,6 +24,9 @@ import (
 // directory.
 const dumpPrefix = "dump-"
 
+// pauseLimit bounds how long a container takes to be paused.
+const pauseLimit = 30 * time.Second
+
 // Checkpoint writes a running container to an archive at an absolute path. The
 // container goes on. The error is errs.Unsupported where the node cannot do so.
 func (s *Service) Checkpoint(ctx context.Context, id, to string) error {
@@ -58,6 +61,11 @@ func (s *Service) Checkpoint(ctx context.Context, id, to string) error {
 func (s *Service) Dump(ctx context.Context, ids []string, dir func(n int) string) (all []checkpoint.Container, err error) {
 	var undone undo.Stack
 	defer func() { err = errors.Join(err, undone.Run(ctx)) }()
+	for _, id := range ids {
+		if err := s.checkpointable(ctx, id); err != nil {
+			return nil, err
+		}
+	}
 	for _, id := range slices.Sorted(slices.Values(ids)) { // so that two do not wait for each other
 		if err := s.pause(ctx, id, &undone); err != nil {
 			return nil, err
@@ -73,6 +81,29 @@ func (s *Service) Dump(ctx context.Context, ids []string, dir func(n int) string
 	return all, nil
 }
 
+// checkpointable refuses a container that cannot be written down, or made of that
+// again, for what it is: nothing has to be paused for that.
+func (s *Service) checkpointable(ctx context.Context, id string) error {
+	c, err := s.Get(id)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(s.dir(c.ID), "volumes")); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("container %s has volumes of its image, which checkpoints do not hold: %w", c.ID, errors.Join(err, errs.Unsupported))
+	}
+	r, err := s.readConfig(c.ID)
+	if err == nil {
+		err = checkpoint.Possible(r.Spec)
+	}
+	if err == nil {
+		_, err = s.command(ctx, c.handler, true)
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
 // pause pauses a container and keeps its lock, until undone runs.
 func (s *Service) pause(ctx context.Context, id string, undone *undo.Stack) error {
 	c, unlock, err := s.lock(ctx, id)
@@ -82,9 +113,6 @@ func (s *Service) pause(ctx context.Context, id string, undone *undo.Stack) erro
 	undone.Push(func(context.Context) error { unlock(); return nil })
 	if c.Status.State != Running {
 		return fmt.Errorf("container %s does not run: %w", c.ID, errs.Conflict)
-	}
-	if _, err := os.Lstat(filepath.Join(s.dir(c.ID), "volumes")); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("container %s has volumes of its image, which checkpoints do not hold: %w", c.ID, errors.Join(err, errs.Unsupported))
 	}
 	s.paused.Store(c.ID, true)
 	undone.Push(func(ctx context.Context) error {
@@ -96,7 +124,10 @@ func (s *Service) pause(ctx context.Context, id string, undone *undo.Stack) erro
 		}
 		return err
 	})
-	return s.d.Runtime.Pause(ctx, c.ID)
+	// A pause that is given up may come about after it has been undone.
+	pausing, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseLimit)
+	defer cancel()
+	return errors.Join(s.d.Runtime.Pause(pausing, c.ID), ctx.Err())
 }
 
 // thaw resumes a container that a checkpoint left paused, because this daemon or

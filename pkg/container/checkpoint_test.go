@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,12 +9,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/checkpoint"
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 )
 
 // dumped returns the checkpoint of a started container of that configuration.
@@ -80,6 +84,45 @@ func TestAllArePausedBeforeTheFirstIsDumped(t *testing.T) {
 	}
 }
 
+// lateRuntime pauses, for a caller who has gone, after the caller has asked it to
+// resume.
+type lateRuntime struct {
+	*runtimetest.Fake
+	leave context.CancelFunc
+	late  []string
+}
+
+func (r *lateRuntime) Pause(ctx context.Context, id string) error {
+	r.leave()
+	if err := ctx.Err(); err != nil {
+		r.late = append(r.late, id)
+		return err
+	}
+	return r.Fake.Pause(ctx, id)
+}
+
+func (r *lateRuntime) Resume(ctx context.Context, id string) error {
+	err := r.Fake.Resume(ctx, id)
+	for _, late := range r.late {
+		_ = r.Fake.Pause(ctx, late)
+	}
+	return err
+}
+
+func TestADumpThatIsGivenUpLeavesNothingPaused(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	n := newNode(t)
+	n.over = func(f *runtimetest.Fake) runtime.Runtime { return &lateRuntime{Fake: f, leave: leave} }
+	n.restart()
+	id := n.started(testConfig("a"))
+	if _, err := n.Dump(ctx, []string{id}, func(int) string { return t.TempDir() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if listed, _ := n.runtime.List(t.Context()); listed[0].State != runtime.Running {
+		t.Errorf("left %s", listed[0].State)
+	}
+}
+
 func TestOnlyWhatRunsIsDumped(t *testing.T) {
 	n := newNode(t)
 	running, created := n.started(testConfig("a")), n.create(testConfig("b"))
@@ -89,6 +132,45 @@ func TestOnlyWhatRunsIsDumped(t *testing.T) {
 	}
 	if listed, _ := n.runtime.List(t.Context()); slices.ContainsFunc(listed, func(c runtime.Container) bool { return c.State == runtime.Paused }) {
 		t.Errorf("left paused: %v", listed)
+	}
+}
+
+func TestWhatCannotBeCheckpointedIsRefusedBeforeAnythingIsPaused(t *testing.T) {
+	n := newNode(t)
+	n.host = host.Facts{UserNamespaces: true, IDMapMounts: true, OverlayIDMap: true}
+	n.commands = fakeCommands{&container.Command{Command: &runtime.Command{Path: "/bin/crun", Root: "/run/crun"}}}
+	n.restart()
+	plain := n.started(testConfig("plain"))
+	ids := []*cri.IDMapping{{HostId: 1 << 20, Length: 1 << 16}}
+	for what, change := range map[string]func(*container.Pod){
+		"user namespaces": func(p *container.Pod) {
+			p.Config.Linux = &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{
+				UsernsOptions: &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: ids, Gids: ids},
+			}}}
+			p.Namespaces = map[specs.LinuxNamespaceType]string{specs.UserNamespace: "/proc/self/ns/user"}
+		},
+		"the node's processes": func(p *container.Pod) {
+			p.Config.Linux = &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_NODE}}}
+		},
+		"runtime handler berth": func(p *container.Pod) { p.Handler = "berth" },
+	} {
+		p := testPod()
+		change(&p)
+		c := testConfig(strings.ReplaceAll(what, " ", "-"))
+		c.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()}}
+		id, err := n.Create(t.Context(), p, c)
+		if err == nil {
+			err = n.Start(t.Context(), id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.restart() // what refuses it is on disk
+		first := len(n.runtime.Calls())
+		_, err = n.Dump(t.Context(), []string{plain, id}, func(int) string { return t.TempDir() })
+		if !errors.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), what) || len(n.since(first, "Pause")) != 0 {
+			t.Errorf("%s: %v, %q", what, err, n.since(first, "Pause"))
+		}
 	}
 }
 

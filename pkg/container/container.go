@@ -72,6 +72,7 @@ type Container struct {
 	// CgroupsPath is where its cgroup is, in OCI's form: plugins may have chosen.
 	CgroupsPath string
 
+	handler    string // the pod's runtime handler
 	stopSignal int
 	restores   bool           // its start is a restore, see CreateFrom
 	process    *specs.Process // what execs are made from

@@ -195,8 +195,8 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	k := &Container{
 		ID: id, PodID: p.ID, Config: c, ImageID: img.ID.String(), VolumeImages: volumeImages, LogPath: logPath, User: criUser(in.User),
 		StopSignal: criSignal(stopSignal), CreatedAt: time.Now(),
-		Status:     Status{State: Created, Resources: c.GetLinux().GetResources()},
-		stopSignal: stopSignal, restores: from != nil, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),
+		Status:  Status{State: Created, Resources: c.GetLinux().GetResources()},
+		handler: p.Handler, stopSignal: stopSignal, restores: from != nil, process: sp.Process, asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	request = runtime.CreateRequest{
 		ID: id, PodID: p.ID, Spec: sp,
@@ -206,13 +206,13 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 }
 
 // command returns what makes the containers of a handler.
-func (s *Service) command(ctx context.Context, handler string, restores bool) (Command, error) {
+func (s *Service) command(ctx context.Context, handler string, checkpoints bool) (Command, error) {
 	if s.d.Commands == nil {
 		return Command{}, nil
 	}
 	by, err := s.d.Commands.Command(ctx, handler)
-	if err == nil && restores && by.Command != nil {
-		err = fmt.Errorf("runtime handler %s restores no checkpoints: %w", handler, errs.Unsupported)
+	if err == nil && checkpoints && by.Command != nil {
+		err = fmt.Errorf("runtime handler %s makes and restores no checkpoints: %w", handler, errs.Unsupported)
 	}
 	return by, err
 }

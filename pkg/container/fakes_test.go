@@ -19,6 +19,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
+	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/runtimetest"
 	"github.com/berth-run/berth/pkg/spec"
 )
@@ -112,6 +113,8 @@ type node struct {
 	t       *testing.T
 	root    string
 	runtime *runtimetest.Fake
+	// over, where set, stands before the runtime, from the next restart on.
+	over    func(*runtimetest.Fake) runtime.Runtime
 	images  *fakeImages
 	options spec.Options // every handler's, from the next restart on
 	host    host.Facts   // from the next restart on
@@ -140,8 +143,12 @@ func (n *node) restart() {
 	if n.stop != nil {
 		n.stop()
 	}
+	var r runtime.Runtime = n.runtime
+	if n.over != nil {
+		r = n.over(n.runtime)
+	}
 	s, err := container.Open(container.Deps{
-		Root: n.root, Runtime: n.runtime, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options}, Host: n.host,
+		Root: n.root, Runtime: r, Images: n.images, Handlers: map[string]spec.Options{"": n.options, "berth": n.options}, Host: n.host,
 		Plugins: n.plugins, Devices: cdi.New([]string{n.devices}), Commands: n.commands,
 	})
 	if err != nil {

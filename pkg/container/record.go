@@ -27,6 +27,7 @@ type configRecord struct {
 	Version    int             `json:"version"`
 	ID         string          `json:"id"`
 	PodID      string          `json:"podId"`
+	Handler    string          `json:"handler,omitempty"`
 	Config     json.RawMessage `json:"config"` // CRI's ContainerConfig in protobuf's JSON
 	ImageID    string          `json:"imageId"`
 	Volumes    map[int]string  `json:"volumeImages,omitempty"`
@@ -65,7 +66,7 @@ func (s *Service) writeConfig(c *Container, sp *specs.Spec, user spec.User) erro
 		return fmt.Errorf("encode configuration of container %s: %w", c.ID, err)
 	}
 	return statefile.Write(s.configPath(c.ID), configRecord{
-		Version: recordVersion, ID: c.ID, PodID: c.PodID, Config: config, ImageID: c.ImageID, Volumes: c.VolumeImages, LogPath: c.LogPath,
+		Version: recordVersion, ID: c.ID, PodID: c.PodID, Handler: c.handler, Config: config, ImageID: c.ImageID, Volumes: c.VolumeImages, LogPath: c.LogPath,
 		User: user, StopSignal: c.stopSignal, CreatedAt: c.CreatedAt, Spec: sp, Env: spec.RawEnv(sp.Process), Restores: c.restores,
 	})
 }
@@ -103,7 +104,7 @@ func (s *Service) load(id string) (*Container, error) {
 	}
 	c := &Container{
 		ID: id, PodID: r.PodID, Config: &cri.ContainerConfig{}, ImageID: r.ImageID, VolumeImages: r.Volumes, LogPath: r.LogPath, User: criUser(r.User),
-		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, stopSignal: r.StopSignal, restores: r.Restores, process: r.Spec.Process,
+		StopSignal: criSignal(r.StopSignal), CreatedAt: r.CreatedAt, Status: state.Status, handler: r.Handler, stopSignal: r.StopSignal, restores: r.Restores, process: r.Spec.Process,
 		asked: new(atomic.Bool), exited: make(chan struct{}),
 	}
 	if l := r.Spec.Linux; l != nil {

@@ -51,6 +51,9 @@ func changes(from *checkpoint.Part) (io.ReadSeeker, func(), error) {
 func (s *Service) await(ctx context.Context, k *Container, sp *specs.Spec, from *checkpoint.Part) error {
 	is, err := describe(k, sp)
 	if err == nil {
+		err = checkpoint.Possible(sp)
+	}
+	if err == nil {
 		err = from.Was.Check(is)
 	}
 	if err != nil {

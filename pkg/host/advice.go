@@ -45,6 +45,7 @@ func (f Facts) Advise() []Advice {
 	lacks(f.Swap, false, "cgroups do not limit swap", "boot with swapaccount=1, or use cgroup version 2")
 	lacks(f.CgroupV2, false, "cgroups are of version 1: no memory QoS, no pressure figures, and kubelet drops it", "boot with systemd.unified_cgroup_hierarchy=1")
 	lacks(f.Kernel.AtLeast(6, 12), false, fmt.Sprintf("Linux %s cannot mount EROFS images from files: layers need loop devices, or are directories", f.Kernel), "use Linux 6.12 or newer")
+	lacks(f.PidfdExitInfo, false, fmt.Sprintf("Linux %s forgets how a process ended: of a container that runs on while both processes of berth-runtime are killed, the exit code is lost", f.Kernel), "use Linux 6.15 or newer")
 	lacks(f.HasCapability("CAP_SYS_RESOURCE"), false, "berthd lacks CAP_SYS_RESOURCE: oom_score_adj and hard limits of containers are lowered to what it may give", "run berthd and berth-runtime with all capabilities")
 	lacks(f.HasCapability("CAP_SYS_ADMIN"), true, "berthd lacks CAP_SYS_ADMIN: it cannot mount", "run berthd as root, with all capabilities")
 	return all

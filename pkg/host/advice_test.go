@@ -9,7 +9,7 @@ import (
 func whole() Facts {
 	return Facts{
 		Kernel: Kernel{Major: 6, Minor: 18}, CgroupV2: true, CgroupRoot: "/sys/fs/cgroup", Controllers: []string{"cpu", "cpuset", "hugetlb", "memory", "pids"},
-		Swap: true, Overlay: true, RecursiveReadOnly: true, IDMapMounts: true, OverlayIDMap: true, UserNamespaces: true, Seccomp: true,
+		Swap: true, Overlay: true, RecursiveReadOnly: true, IDMapMounts: true, OverlayIDMap: true, UserNamespaces: true, Seccomp: true, PidfdExitInfo: true,
 		Capabilities: []string{"CAP_SYS_ADMIN", "CAP_SYS_RESOURCE"},
 	}
 }
@@ -29,6 +29,7 @@ func TestAdviceIsAboutWhatIsMissing(t *testing.T) {
 		"v1":           {func(f *Facts) { f.CgroupV2 = false }, "version 1", false},
 		"seccomp":      {func(f *Facts) { f.Seccomp = false }, "seccomp", false},
 		"old kernel":   {func(f *Facts) { f.Kernel = Kernel{Major: 6, Minor: 1} }, "EROFS", false},
+		"forgetful":    {func(f *Facts) { f.PidfdExitInfo = false }, "forgets how a process ended", false},
 		"capabilities": {func(f *Facts) { f.Capabilities = []string{"CAP_SYS_ADMIN"} }, "CAP_SYS_RESOURCE", false},
 	} {
 		f := whole()

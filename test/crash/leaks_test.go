@@ -12,6 +12,7 @@ import (
 	"time"
 
 	testnode "github.com/berth-run/berth/test/node"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // take looks at the machine, at all of its processes, and at Berth's files.
@@ -46,7 +47,7 @@ const leftLimit = time.Minute
 // wantNothing fails the test where something is there that was not before.
 func wantNothing(t *testing.T, before testnode.Snapshot) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), leftLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience(leftLimit))
 	defer cancel()
 	must(t, testnode.Until(ctx, func() error {
 		if left := take(t).Left(before); len(left) > 0 {
@@ -87,6 +88,9 @@ func processes(cgroup string) []string {
 		cmdline, _ := os.ReadFile(dir + "/cmdline")
 		text := strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
 		groups, _ := os.ReadFile(dir + "/cgroup")
+		if foreign(string(groups)) {
+			continue
+		}
 		if strings.Contains(text, " --state "+berth.State()) || !strings.Contains(string(groups), cgroup) {
 			continue
 		}
@@ -95,4 +99,14 @@ func processes(cgroup string) []string {
 		all = append(all, fmt.Sprintf("%d (%s) %s", pid, name, text))
 	}
 	return all
+}
+
+// foreign tells processes of a machine that systemd runs, as their cgroups say, from
+// those that the tests have started: kernel threads, systemd, its services.
+func foreign(groups string) bool {
+	if !systemd {
+		return false
+	}
+	own, _ := os.ReadFile("/proc/self/cgroup")
+	return groups != string(own) && (groups == "0::/\n" || strings.HasPrefix(groups, "0::/init.scope") || strings.HasPrefix(groups, "0::/system.slice/"))
 }

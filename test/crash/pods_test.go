@@ -13,10 +13,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	testnode "github.com/berth-run/berth/test/node"
+	"github.com/berth-run/berth/test/testutil"
 )
-
-// kubepods is the cgroup that plays kubelet's.
-const kubepods = "/kubepods"
 
 var number atomic.Int64
 
@@ -182,7 +180,7 @@ func must(t *testing.T, err error) {
 // eventually fails the test where f does not succeed within some seconds.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience(15*time.Second))
 	defer cancel()
 	must(t, testnode.Until(ctx, f))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/runtime"
 	testnode "github.com/berth-run/berth/test/node"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // victim is who is killed.
@@ -33,7 +34,7 @@ type target struct {
 
 // find looks up the processes that serve now.
 func (v victim) find() (*target, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), returnLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(returnLimit))
 	defer cancel()
 	t := &target{victim: v, daemon: berth.DaemonPID()}
 	var err error
@@ -66,7 +67,7 @@ func (t *target) replace() error {
 			return fmt.Errorf("start berthd again: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), returnLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(returnLimit))
 	defer cancel()
 	return testnode.Until(ctx, func() error {
 		now, err := berth.Supervisor().Version(ctx)

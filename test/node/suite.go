@@ -22,6 +22,8 @@ type Suite struct {
 	// Options are the node's, whose directory is dir.
 	Options func(dir string) Options
 	Busybox string // is the name that the node has busybox' image under
+	// Started looks at the node before the tests begin. Nil: nobody does.
+	Started func(*Node) error
 	// Clean removes what tests leave that is not Berth's. Nil: nothing.
 	Clean func()
 }
@@ -95,7 +97,10 @@ func (s Suite) start(dir string) (*Node, error) {
 	if err != nil {
 		return n, err
 	}
-	return n, n.Load(s.Busybox, b)
+	if err := n.Load(s.Busybox, b); err != nil || s.Started == nil {
+		return n, err
+	}
+	return n, s.Started(n)
 }
 
 // Load gives the node an image.

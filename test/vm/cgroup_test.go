@@ -45,18 +45,22 @@ func TestBerthRunsOnVersion2(t *testing.T) {
 	m := boot(ctx, t, vm.Debian(), version2Tools(t, bin), vm.Options{Systemd: true, Memory: 2048, InTurn: true})
 	t.Run("cgroupfs", func(t *testing.T) { endToEnd(ctx, t, m, "", version2) })
 	t.Run("systemd", func(t *testing.T) { endToEnd(ctx, t, m, "BERTH_TEST_MACHINE=1", systemds) })
+	t.Run("crashes", func(t *testing.T) {
+		crashes(ctx, t, m, "", "RunPodSandbox", "CreateContainer", "StartContainer", "ExecSync", "StopContainer")
+	})
+	t.Run("crashes below systemd", func(t *testing.T) {
+		crashes(ctx, t, m, "BERTH_TEST_MACHINE=1", "SharedProcesses", "StartContainer", "ExecSync", "StopContainer", "RemovePodSandbox")
+	})
 	t.Run("units", func(t *testing.T) { units(ctx, t, m) })
 }
 
 // version2Tools are what the repository has: bin, config, contrib, the compiled tests
-// of test/e2e, and an image.
+// of test/e2e and test/crash, and an image.
 func version2Tools(t *testing.T, bin string) map[string]string {
 	t.Helper()
-	work := t.TempDir()
-	bring := map[string]string{"e2e.test": filepath.Join(work, "e2e.test"), "busybox.tar": filepath.Join(work, "busybox.tar")}
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "seccomp", "-o", bring["e2e.test"], "github.com/berth-run/berth/test/e2e")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests: %v\n%s", err, out)
+	bring := map[string]string{"busybox.tar": filepath.Join(t.TempDir(), "busybox.tar")}
+	for _, name := range []string{"e2e", "crash"} {
+		bring[name+".test"] = compiled(t, name)
 	}
 	b, err := images.Busybox()
 	must(t, err)
@@ -64,7 +68,7 @@ func version2Tools(t *testing.T, bin string) map[string]string {
 	must(t, err)
 	must(t, images.Archive(archive, "vm.local/busybox:1", b))
 	must(t, archive.Close())
-	for name, dir := range map[string]string{"bin": bin, "bin/cni": filepath.Join(bin, "cni"), "config": "../../config", "contrib": "../../contrib", "contrib/systemd": "../../contrib/systemd", "contrib/apparmor": "../../contrib/apparmor"} {
+	for name, dir := range map[string]string{"bin": bin, "bin/cni": filepath.Join(bin, "cni"), "config": "../../config", "contrib": "../../contrib", "contrib/systemd": "../../contrib/systemd", "contrib/apparmor": "../../contrib/apparmor", "contrib/kubelet": "../../contrib/kubelet"} {
 		files, err := os.ReadDir(dir)
 		must(t, err)
 		for _, f := range files {
@@ -74,6 +78,35 @@ func version2Tools(t *testing.T, bin string) map[string]string {
 		}
 	}
 	return bring
+}
+
+// compiled are the tests of a package below test, as a program.
+func compiled(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name+".test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "seccomp", "-o", path, "github.com/berth-run/berth/test/"+name)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the tests: %v\n%s", err, out)
+	}
+	return path
+}
+
+// crashes has everybody die once in the middle of each operation.
+func crashes(ctx context.Context, t *testing.T, m *vm.Machine, environment string, operations ...string) {
+	t.Helper()
+	began := time.Now()
+	out, err := m.Run(ctx, fmt.Sprintf(`
+mkdir -p /tmp/in/test/crash && cd /tmp/in/test/crash || exit 1
+CI=true BERTH_BIN=/tools/bin BERTH_TEST_SLOWER=10 %s timeout 900 /tools/crash.test -test.v -test.timeout 14m -test.run '^TestNothingIsLostWhenSomebodyDies$/^(%s)$' -rounds 1 > /tmp/crash.log 2>&1
+failed=$?
+grep -e '^ *--- ' -e 'the counter wrote' /tmp/crash.log
+[ $failed = 0 ] || grep -v -e '^=== ' -e '--- PASS' /tmp/crash.log | tail -n 150
+exit $failed`, environment, strings.Join(operations, "|")))
+	died := strings.Count(out, "--- PASS: TestNothingIsLostWhenSomebodyDies/") - len(operations)
+	t.Logf("%d died in %s", died, time.Since(began).Round(time.Second))
+	if err != nil || died != 4*len(operations) || !strings.Contains(out, "all are there") {
+		t.Errorf("%v\n%s", err != nil, out)
+	}
 }
 
 // endToEnd runs tests of test/e2e inside. Those that are not there count as failed.

@@ -1,9 +1,11 @@
 package vm_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/berth-run/berth/test/images"
 	"github.com/berth-run/berth/test/vm"
@@ -108,4 +110,26 @@ answers && berth load -i /tools/counter.tar && berth run -d --name counter -v /u
 	for _, step := range checkpointSteps {
 		t.Run(step.name, func(t *testing.T) { t.Log(run(t, m, checkpointLibrary+step.script)) })
 	}
+}
+
+// Tests of test/e2e that only a machine with CRIU runs.
+var checkpoints = []string{
+	"TestThePodsContainersAreCheckpointedAtOnceAndGoOn", "TestACheckpointOfAContainerIsAWholeArchive", "TestAContainerWithATerminalIsCheckpointed",
+	"TestContainersThatShareProcessesAreCheckpointed", "TestWhatCannotBeCheckpointedGoesOn", "TestACheckpointThatIsGivenUpLeavesNothing", "TestACheckpointSaysNothingOfWhatIsMade",
+	"TestADamagedCheckpointLeavesNothing",
+}
+
+// grouped are those of them in which who makes the cgroups counts.
+var grouped = []string{"TestThePodsContainersAreCheckpointedAtOnceAndGoOn", "TestContainersThatShareProcessesAreCheckpointed", "TestACheckpointThatIsGivenUpLeavesNothing"}
+
+// TestCheckpointsOverCRI has pods checkpointed and restored as kubelet does it, with
+// cgroups of both drivers.
+func TestCheckpointsOverCRI(t *testing.T) {
+	bin := built(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	m := boot(ctx, t, withCRIU(), version2Tools(t, bin), vm.Options{Systemd: true, Memory: 2048})
+	run(t, m, "mount -t tmpfs tmpfs /tmp")
+	t.Run("cgroupfs", func(t *testing.T) { endToEnd(ctx, t, m, "", grouped) })
+	t.Run("systemd", func(t *testing.T) { endToEnd(ctx, t, m, "BERTH_TEST_MACHINE=1", checkpoints) })
 }

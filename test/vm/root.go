@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Root is a root file system with its kernel, made from Debian's packages and
@@ -93,10 +95,12 @@ func (r Root) Make(ctx context.Context, cache string) (Files, error) {
 	sum := sha256.Sum256([]byte(strings.Join(r.arguments(), "\x00")))
 	dir := filepath.Join(cache, fmt.Sprintf("%s-%x", r.Suite, sum[:6]))
 	f := Files{Disk: filepath.Join(dir, "root.img"), Kernel: filepath.Join(dir, "vmlinuz"), Initrd: filepath.Join(dir, "initrd")}
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+	unlock, err := lock(cache)
+	if err != nil {
 		return f, err
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	defer unlock()
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
 	temp, err := os.MkdirTemp(cache, ".unfinished-")
@@ -124,6 +128,21 @@ func (r Root) Make(ctx context.Context, cache string) (Files, error) {
 		return f, err
 	}
 	return f, os.Rename(temp, dir)
+}
+
+// lock makes the cache directory, and keeps others from making what is made there.
+func lock(cache string) (unlock func(), err error) {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(cache, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(os.NewSyscallError("flock", err), f.Close())
+	}
+	return func() { f.Close() }, nil
 }
 
 // MakeDisk makes an ext4 disk image with what is below tree, or empty where that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
 
@@ -27,7 +28,7 @@ func (e *Engine) Freeze(ctx context.Context, id string, frozen bool) error {
 	}
 	if frozen {
 		err = ct.Pause()
-	} else if err = criu.AwaitOrphans(ctx, os.Getppid()); err == nil {
+	} else if err = awaitOrphans(ctx); err == nil {
 		err = ct.Resume()
 	}
 	switch {
@@ -45,6 +46,19 @@ func (e *Engine) Freeze(ctx context.Context, id string, frozen bool) error {
 		return fmt.Errorf("thaw container %s: %w", id, err)
 	}
 	return nil
+}
+
+// orphanLimit bounds the wait for CRIUs without a worker. One that hangs must not
+// keep what it has frozen.
+const orphanLimit = 20 * time.Second
+
+func awaitOrphans(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, orphanLimit)
+	defer cancel()
+	if err := criu.AwaitOrphans(waiting, os.Getppid()); err != nil && waiting.Err() == nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // OOMKills returns how many of the container's processes the kernel has killed

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // checkpoint dumps a paused container. Its lock is held meanwhile, so that it is
-// not resumed under the dump; a kill is not kept from it, and fails the dump.
+// not resumed under the dump; a kill is not kept from it, and fails the dump. Where
+// the caller goes away it is resumed.
 func (w *worker) checkpoint(ctx context.Context, r runtime.CheckpointRequest) error {
 	if r.Spec == nil || r.Spec.Process == nil || !filepath.IsAbs(r.Dir) {
 		return fmt.Errorf("checkpoint container %s: it needs a spec and an absolute directory: %w", r.ID, errs.Invalid)
@@ -19,7 +21,14 @@ func (w *worker) checkpoint(ctx context.Context, r runtime.CheckpointRequest) er
 		if s := c.get().State; s != runtime.Paused {
 			return fmt.Errorf("checkpoint container %s: it is %s, not paused: %w", r.ID, s, errs.Conflict)
 		}
-		return w.engine.Checkpoint(ctx, r, c.rec.Load().Stdio.FIFOs())
+		err := w.engine.Checkpoint(ctx, r, c.rec.Load().Stdio.FIFOs())
+		if ctx.Err() == nil {
+			return err
+		}
+		// The caller may have waited for the lock, to resume it, for as long as a
+		// caller waits: a large dump takes minutes.
+		err = errors.Join(err, freezeLocked(context.WithoutCancel(ctx), w.engine, c, false))
+		return fmt.Errorf("checkpoint container %s: %w: %w", r.ID, errGone, errors.Join(err, ctx.Err()))
 	})
 }
 

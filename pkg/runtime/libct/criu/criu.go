@@ -49,13 +49,15 @@ var versionLine = regexp.MustCompile(`(?m)^Version: (\d+)\.(\d+)`)
 // Check reports whether CRIU is here and this kernel lets it work. The error is
 // errs.Unsupported where not, and says what to do.
 func Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	path, err := exec.LookPath("criu")
 	if err != nil {
 		return fmt.Errorf("checkpoints need CRIU 3.16 or newer in PATH on the node: %w", errs.Unsupported)
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	// What a killed CRIU tried the kernel with stays, and looks like one that dumps:
+	// see AwaitOrphans.
+	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	out, err := exec.CommandContext(asked, path, "--version").Output()
 	if err != nil {
 		return fmt.Errorf("%s --version: %w: %w", path, err, errs.Unsupported)
 	}
@@ -65,7 +67,7 @@ func Check(ctx context.Context) error {
 	} else if _, err := fmt.Sscan(string(m[1])+" "+string(m[2]), &major, &minor); err != nil || major < 3 || major == 3 && minor < 16 {
 		return fmt.Errorf("checkpoints need CRIU 3.16 or newer in PATH on the node, %s is %s.%s: %w", path, m[1], m[2], errs.Unsupported)
 	}
-	if out, err := exec.CommandContext(ctx, path, "check").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(asked, path, "check").CombinedOutput(); err != nil {
 		return fmt.Errorf("this kernel does not let CRIU work, criu check: %.300s: %w: %w", lastLine(out), err, errs.Unsupported)
 	}
 	return ctx.Err()

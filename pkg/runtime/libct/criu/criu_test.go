@@ -45,6 +45,26 @@ func TestWithoutCRIUItSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestACallerWhoLeavesDoesNotKillCRIU(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	script := "#!/bin/sh\n[ $1 = --version ] && echo Version: 4.0 && exit\necho begun > " + dir + "/fifo\nsleep 0.2\n: > " + dir + "/over\n"
+	if err := errors.Join(unix.Mkfifo(dir+"/fifo", 0o600), os.WriteFile(dir+"/criu", []byte(script), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		_, _ = os.ReadFile(dir + "/fifo") // until it has begun
+		leave()
+	}()
+	if err := criu.Check(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(dir + "/over"); err != nil {
+		t.Errorf("it was killed: %v", err)
+	}
+}
+
 func TestStreamsOfADumpAreOnlyStreams(t *testing.T) {
 	dir := t.TempDir()
 	for content, want := range map[string]string{
