@@ -28,7 +28,7 @@ func Do(ctx context.Context, path, verb string, request, reply any, files ...*os
 }
 
 // Stream is Do for a verb that sends items before its answer. It calls item
-// with the JSON of each, which is valid during the call only; an error from
+// with each, JSON or bytes, which is valid during the call only; an error from
 // item ends the call.
 func Stream(ctx context.Context, path, verb string, request, reply any, item func([]byte) error, files ...*os.File) error {
 	err := exchange(ctx, path, verb, request, reply, item, files)

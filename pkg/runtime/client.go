@@ -98,10 +98,15 @@ func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
 // Exec implements Processes.
 func (c *Client) Exec(ctx context.Context, r ExecRequest) (ExecResult, error) {
 	var result ExecResult
-	err := connect(ctx, func() error {
-		return rpc.Do(ctx, c.path, VerbExec, r, &result) // no stage: it lasts as long as the process
+	var all pieces
+	err := connect(ctx, func() error { // no stage: it lasts as long as the process
+		return rpc.Stream(ctx, c.path, VerbExec, CaptureMessage{ExecRequest: r, Pieces: true}, &result, all.take)
 	})
-	return result, err
+	if err != nil {
+		return ExecResult{}, err
+	}
+	result.Stdout, result.Stderr = all.with(1, result.Stdout), all.with(2, result.Stderr)
+	return result, nil
 }
 
 // ExecStream implements Processes.
