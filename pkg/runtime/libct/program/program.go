@@ -7,6 +7,8 @@ package program
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +20,8 @@ import (
 )
 
 // Blame adds a kind to the error of a process that has not begun, where it has none
-// and the root file system is why: errs.NoProgram or errs.NoExecutable.
+// and the root file system is why: errs.NoProgram or errs.NoExecutable, or
+// errs.Invalid where it has a link in the place of a mount.
 func Blame(err error, root string, mounts []specs.Mount, p *specs.Process) error {
 	if errs.Of(err) != "" {
 		return err
@@ -26,7 +29,27 @@ func Blame(err error, root string, mounts []specs.Mount, p *specs.Process) error
 	if why := errs.Of(Check(root, mounts, p)); why != "" {
 		return fmt.Errorf("%w: %w", err, why)
 	}
+	for _, m := range mounts {
+		if what := obstacle(root, m); what != "" {
+			return fmt.Errorf("the image's %s is %s, and %s cannot be mounted there: %w: %w", m.Destination, what, m.Type, err, errs.Invalid)
+		}
+	}
 	return err
+}
+
+// obstacle says what is in the place of one of the kernel's file systems, which are
+// mounted on directories alone.
+func obstacle(root string, m specs.Mount) string {
+	if filepath.Dir(m.Destination) != "/" || m.Type != "proc" && m.Type != "sysfs" && m.Destination != "/dev" {
+		return ""
+	}
+	switch info, err := os.Lstat(filepath.Join(root, m.Destination)); {
+	case err != nil || info.IsDir():
+		return ""
+	case info.Mode().Type() == fs.ModeSymlink:
+		return "a link"
+	}
+	return "no directory"
 }
 
 // Check returns an error of one of those kinds where there surely is no program for

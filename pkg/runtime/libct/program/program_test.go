@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -57,6 +58,29 @@ func TestCheckTellsAProgramThatIsMissingFromOneThatCannotBeExecuted(t *testing.T
 	}
 	if err := Check(root+"/none", nil, &specs.Process{Args: []string{"run"}}); err != nil {
 		t.Errorf("without a root: %v", err)
+	}
+}
+
+func TestBlameTellsOfALinkWhereSomethingIsToBeMounted(t *testing.T) {
+	root, p := tree(t), &specs.Process{Args: []string{"/usr/bin/run"}}
+	for name, make := range map[string]func(path string) error{
+		"proc": func(path string) error { return os.Symlink("/bin", path) },
+		"sys":  func(path string) error { return os.WriteFile(path, nil, 0o644) },
+		"dev":  func(path string) error { return os.Mkdir(path, 0o755) },
+	} {
+		if err := make(filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for m, want := range map[*specs.Mount]string{
+		{Destination: "/proc", Type: "proc"}: "the image's /proc is a link", {Destination: "/sys", Type: "sysfs"}: "the image's /sys is no directory",
+		{Destination: "/dev", Type: "tmpfs"}: "", {Destination: "/none", Type: "tmpfs"}: "",
+		{Destination: "/proc", Type: "bind"}: "", // which may be on a file
+	} {
+		err := Blame(errors.New("odd"), root, []specs.Mount{*m}, p)
+		if (want == "") != (errs.Of(err) == "") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s on %s: %v", m.Type, m.Destination, err)
+		}
 	}
 }
 
