@@ -115,7 +115,7 @@ func tarInside(ctx context.Context, c *client.Client, id string, streams session
 	streams.Stderr = &said
 	exit, err := sessions.Exec(ctx, c.Admin, &apiv1.ExecStart{ContainerId: id, Command: append([]string{"tar"}, args...)}, streams)
 	switch {
-	case err != nil && execFailed(err) == 127:
+	case err != nil && notRun(err) == 127:
 		return errors.New("the container has no tar, which cp needs")
 	case err != nil:
 		return err

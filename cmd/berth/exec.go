@@ -68,19 +68,19 @@ func execStream(ctx context.Context, a *app, c *client.Client, name string, comm
 	case errors.Is(err, context.Canceled):
 		return err
 	case err != nil:
-		return &exitError{code: execFailed(err), err: err}
+		return &exitError{code: notRun(err), err: err}
 	case exit != 0:
 		return &exitError{code: exit}
 	}
 	return nil
 }
 
-// execFailed is the exit code of a command that did not run, as a shell's.
-func execFailed(err error) int {
+// notRun is the exit code of a command that did not run, as a shell's and Docker's.
+func notRun(err error) int {
 	switch errs.Of(err) {
-	case errs.NotFound: // the container has been found
+	case errs.NoProgram:
 		return 127
-	case errs.Invalid, errs.Denied:
+	case errs.NoExecutable:
 		return 126
 	}
 	return runFailed
@@ -89,11 +89,11 @@ func execFailed(err error) int {
 func (a *app) execSync(ctx context.Context, c *client.Client, name string, command []string, timeout int64) error {
 	ctr, err := c.FindContainer(ctx, name)
 	if err != nil {
-		return &exitError{code: 125, err: err}
+		return &exitError{code: runFailed, err: err}
 	}
 	resp, err := c.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: ctr.Id, Cmd: command, Timeout: timeout})
 	if err != nil {
-		return &exitError{code: 125, err: err}
+		return &exitError{code: notRun(err), err: err}
 	}
 	if _, err := a.out.Write(resp.Stdout); err != nil {
 		return err

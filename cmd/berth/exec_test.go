@@ -14,8 +14,10 @@ func TestExecPassesStreamsAndTellsWhyNot(t *testing.T) {
 	for want, args := range map[int][]string{
 		127: {"web", "missing"}, 126: {"web", "odd"}, 125: {"nowhere", "ls"},
 	} {
-		if code, out, errOut := d.berth(t, "", append([]string{"exec"}, args...)...); code != want || out != "" || errOut == "" {
-			t.Errorf("%v: %d, %q, %q", args, code, out, errOut)
+		for _, flags := range [][]string{{"exec"}, {"exec", "--timeout", "5"}} {
+			if code, out, errOut := d.berth(t, "", append(flags, args...)...); code != want || out != "" || errOut == "" {
+				t.Errorf("%v %v: %d, %q, %q", flags, args, code, out, errOut)
+			}
 		}
 	}
 	if code, _, _ := d.berth(t, "", "exec", "-i", "--timeout", "5", "web", "ls"); code != 125 {

@@ -199,12 +199,25 @@ func (d *fakeDaemon) CreateContainer(_ context.Context, r *runtimeapi.CreateCont
 func (d *fakeDaemon) StartContainer(_ context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
 	defer d.lock("StartContainer")()
 	c := d.containers[r.ContainerId]
-	if c.line()[0] == "missing" {
-		return nil, fmt.Errorf("exec: \"missing\": executable file not found in $PATH: %w", errs.Invalid)
+	if err := startError(c.line()[0]); err != nil {
+		return nil, err
 	}
 	c.status.State, c.status.StartedAt = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now().Add(-time.Hour).UnixNano()
 	close(c.started)
 	return &runtimeapi.StartContainerResponse{}, c.play()
+}
+
+// startError is why some programs do not run.
+func startError(program string) error {
+	switch program {
+	case "missing":
+		return fmt.Errorf("exec: \"missing\": executable file not found in $PATH: %w", errs.NoProgram)
+	case "odd":
+		return fmt.Errorf("exec: \"odd\": permission denied: %w", errs.NoExecutable)
+	case "broken":
+		return fmt.Errorf("mount: %w", errs.Invalid)
+	}
+	return nil
 }
 
 func (c *fakeContainer) line() []string { return slices.Concat(c.config.Command, c.config.Args) }
@@ -274,6 +287,9 @@ func (d *fakeDaemon) ContainerStatus(_ context.Context, r *runtimeapi.ContainerS
 }
 
 func (d *fakeDaemon) ExecSync(_ context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if err := startError(r.Cmd[0]); err != nil {
+		return nil, err
+	}
 	return &runtimeapi.ExecSyncResponse{Stdout: []byte(strings.Join(r.Cmd, " ") + "\n"), Stderr: []byte("oh\n"), ExitCode: 3}, nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	apiv1 "github.com/berth-run/berth/pkg/api/v1"
-	"github.com/berth-run/berth/pkg/errs"
 )
 
 // fakeAdmin is the daemon's admin API: some of its calls are named as CRI's are.
@@ -193,19 +192,15 @@ func (d *fakeAdmin) ListManifests(context.Context, *apiv1.ListManifestsRequest) 
 	return &apiv1.ListManifestsResponse{Pods: d.manifests}, nil
 }
 
-// Exec shows the command, gives back its input, and exits with 3; "missing" is no
-// program, and "odd" none that runs.
+// Exec shows the command, gives back its input, and exits with 3.
 func (d *fakeAdmin) Exec(stream apiv1.Admin_ExecServer) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
 	}
 	start := first.GetStart()
-	switch start.GetCommand()[0] {
-	case "missing":
-		return fmt.Errorf("exec: no such program: %w", errs.NotFound)
-	case "odd":
-		return fmt.Errorf("exec: %w", errs.Invalid)
+	if err := startError(start.GetCommand()[0]); err != nil {
+		return err
 	}
 	out := []byte(strings.Join(start.GetCommand(), " ") + "\n")
 	for start.GetStdin() {

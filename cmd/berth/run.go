@@ -12,7 +12,8 @@ import (
 	"github.com/berth-run/berth/pkg/client"
 )
 
-// runFailed is the exit code of a run that could not run anything, as Docker's.
+// runFailed is the exit code of a run that could not run anything, as Docker's, but
+// for a program that is at fault: see notRun.
 const runFailed = 125
 
 func runCommand(a *app) *cobra.Command {
@@ -22,7 +23,8 @@ func runCommand(a *app) *cobra.Command {
 		Short: "Run a command in a new container",
 		Long: "run makes a container in a pod of its own, both of the name that --name gives, and\n" +
 			"runs it in the foreground: its output is shown, signals are passed on, and its exit\n" +
-			"code becomes this program's. With -d it runs in the background.",
+			"code becomes this program's, or 127 where the image has no such program, 126 where it\n" +
+			"cannot be run, 125 for other errors. With -d it runs in the background.",
 		Example: "  berth run --rm -it busybox\n" +
 			"  berth run -d --name web -p 8080:80 -v $PWD/site:/usr/share/nginx/html:ro nginx\n" +
 			"  berth run --rm --mount type=image,source=ghcr.io/org/model:1,target=/model busybox ls /model",
@@ -35,7 +37,7 @@ func runCommand(a *app) *cobra.Command {
 			if err == nil || errors.As(err, &exit) || errors.Is(err, context.Canceled) {
 				return err
 			}
-			return &exitError{code: runFailed, err: err}
+			return &exitError{code: notRun(err), err: err}
 		}),
 	}
 	f.add(cmd)

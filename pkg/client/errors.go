@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -45,8 +46,21 @@ func (t translator) translate(err error) error {
 			return away
 		}
 	}
-	return &errs.Remote{Kind: kinds[s.Code()], Message: s.Message()}
+	return &errs.Remote{Kind: kindOf(s), Message: s.Message()}
 }
+
+// kindOf returns the kind that a status names, or else that of its code.
+func kindOf(s *status.Status) errs.Kind {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Domain == domain {
+			return errs.Of(errs.Decode(&errs.Remote{Kind: errs.Kind(info.Reason)}))
+		}
+	}
+	return kinds[s.Code()]
+}
+
+// domain is that of the daemon's ErrorInfo; pkg/edge has the same.
+const domain = "berth"
 
 // away returns why nobody answers at the socket, or nil where somebody does:
 // then "unavailable" is the daemon's own word.

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -109,9 +110,9 @@ func header(ctx context.Context) func(key string) string {
 }
 
 // logFailure keeps what an operator would not act on at a lower level: objects
-// that are gone, and callers that went away.
+// that are gone, programs that an image does not have, and callers that went away.
 func logFailure(log klog.Logger, err error, took time.Duration) {
-	if k := errs.Of(err); k == errs.NotFound || k == errs.Unsupported || errors.Is(err, context.Canceled) {
+	if k := errs.Of(err); k == errs.NotFound || k == errs.Unsupported || k == errs.NoProgram || errors.Is(err, context.Canceled) {
 		log.V(2).Info("Request failed", "err", err, "took", took)
 		return
 	}
@@ -127,19 +128,26 @@ func (s *contextStream) Context() context.Context { return s.ctx }
 
 // statusCodes maps error kinds to gRPC codes.
 var statusCodes = map[errs.Kind]codes.Code{
-	errs.NotFound:    codes.NotFound,
-	errs.Exists:      codes.AlreadyExists,
-	errs.Invalid:     codes.InvalidArgument,
-	errs.Conflict:    codes.FailedPrecondition,
-	errs.Unavailable: codes.Unavailable,
-	errs.Unsupported: codes.Unimplemented,
-	errs.Timeout:     codes.DeadlineExceeded,
-	errs.Denied:      codes.PermissionDenied,
-	errs.Exhausted:   codes.ResourceExhausted,
+	errs.NotFound:     codes.NotFound,
+	errs.Exists:       codes.AlreadyExists,
+	errs.Invalid:      codes.InvalidArgument,
+	errs.Conflict:     codes.FailedPrecondition,
+	errs.Unavailable:  codes.Unavailable,
+	errs.Unsupported:  codes.Unimplemented,
+	errs.Timeout:      codes.DeadlineExceeded,
+	errs.Denied:       codes.PermissionDenied,
+	errs.Exhausted:    codes.ResourceExhausted,
+	errs.NoProgram:    codes.InvalidArgument,
+	errs.NoExecutable: codes.InvalidArgument,
 }
+
+// domain is that of the ErrorInfo in statuses, whose reason is a kind's words;
+// pkg/client has the same.
+const domain = "berth"
 
 // Status turns an error into the gRPC status with its kind's code. An error
 // that is a status already stays; one without a kind is Unknown, as gRPC has it.
+// The status names kinds that have no code of their own.
 func Status(err error) error {
 	if err == nil {
 		return nil
@@ -147,11 +155,17 @@ func Status(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	code := codes.Unknown
-	if c, ok := statusCodes[errs.Of(err)]; ok {
+	code, kind := codes.Unknown, errs.Of(err)
+	if c, ok := statusCodes[kind]; ok {
 		code = c
 	} else if errors.Is(err, context.Canceled) {
 		code = codes.Canceled
 	}
-	return status.Error(code, err.Error())
+	s := status.New(code, err.Error())
+	if kind == errs.NoProgram || kind == errs.NoExecutable {
+		if named, err := s.WithDetails(&errdetails.ErrorInfo{Domain: domain, Reason: string(kind)}); err == nil {
+			s = named
+		}
+	}
+	return s.Err()
 }

@@ -34,9 +34,13 @@ const (
 	Denied Kind = "permission denied"
 	// Exhausted says that a resource (disk, memory, addresses) has run out.
 	Exhausted Kind = "resource exhausted"
+	// NoProgram says that the program to run does not exist.
+	NoProgram Kind = "no such program"
+	// NoExecutable says that the program to run cannot be executed.
+	NoExecutable Kind = "not executable"
 )
 
-var kinds = [...]Kind{NotFound, Exists, Invalid, Conflict, Unavailable, Unsupported, Timeout, Denied, Exhausted}
+var kinds = [...]Kind{NotFound, Exists, Invalid, Conflict, Unavailable, Unsupported, Timeout, Denied, Exhausted, NoProgram, NoExecutable}
 
 // Error returns the kind's words.
 func (k Kind) Error() string { return string(k) }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestKindsCrossTheWire(t *testing.T) {
-	for _, k := range []errs.Kind{errs.NotFound, errs.Exists, errs.Invalid, errs.Conflict, errs.Unavailable, errs.Unsupported, errs.Timeout, errs.Denied, errs.Exhausted} {
+	for _, k := range []errs.Kind{errs.NotFound, errs.Exists, errs.Invalid, errs.Conflict, errs.Unavailable, errs.Unsupported, errs.Timeout, errs.Denied, errs.Exhausted, errs.NoProgram, errs.NoExecutable} {
 		sent := fmt.Errorf("container c1: %w", k)
 		got := errs.Decode(errs.Encode(sent))
 		if !errors.Is(got, k) {

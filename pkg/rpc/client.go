@@ -14,16 +14,21 @@ import (
 	"github.com/berth-run/berth/pkg/internal/stage"
 )
 
+// ErrNotConnected marks the errs.Unavailable of a call that nobody can have heard:
+// to make it again is not to make it twice.
+var ErrNotConnected = errors.New("not connected")
+
 // Do calls verb with request on the server that listens at path and decodes
 // its answer into reply, unless that is nil. The files are passed along and
 // stay the caller's. When ctx ends the call is cancelled and its error
-// returned; a server that is not there, dies or ends is errs.Unavailable.
+// returned; a server that is not there, dies or ends is errs.Unavailable, and
+// ErrNotConnected too where it is not there.
 func Do(ctx context.Context, path, verb string, request, reply any, files ...*os.File) error {
 	return Stream(ctx, path, verb, request, reply, nil, files...)
 }
 
 // Stream is Do for a verb that sends items before its answer. It calls item
-// with the JSON of each, which is valid during the call only; an error from
+// with each, JSON or bytes, which is valid during the call only; an error from
 // item ends the call.
 func Stream(ctx context.Context, path, verb string, request, reply any, item func([]byte) error, files ...*os.File) error {
 	err := exchange(ctx, path, verb, request, reply, item, files)
@@ -45,7 +50,7 @@ func exchange(ctx context.Context, path, verb string, request, reply any, item f
 	defer putBuffer(frame)
 	conn, err := dial(ctx, path)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w", verb, errs.Unavailable, err)
+		return fmt.Errorf("%s: %w: %w: %w", verb, errs.Unavailable, ErrNotConnected, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })

@@ -6,7 +6,7 @@
 //
 //	client                                server
 //	  ── request: verb '\n' JSON (+fds) ──▶
-//	  ◀── item: JSON                  ──     any number, from Call.Send
+//	  ◀── item: JSON | tag and bytes  ──     any number, from Call.Send and SendBytes
 //	  ◀── stages: JSON                ──     before the last, if the client asks: see package stage
 //	  ◀── result: JSON | failure: JSON ──     exactly one
 //

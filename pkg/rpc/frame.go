@@ -12,7 +12,7 @@ import (
 )
 
 // maxFrame bounds a payload: the largest reply is an exec's two streams of
-// 16 MiB each, in base64.
+// 16 MiB each, in base64, to a client that takes no pieces.
 const maxFrame = 64 << 20
 
 // headerSize is the kind and the length.
@@ -43,9 +43,7 @@ func putBuffer(b *bytes.Buffer) {
 
 // encode builds a frame in a pooled buffer: prefix, then v as JSON.
 func encode(k kind, prefix string, v any) (*bytes.Buffer, error) {
-	b := buffers.Get().(*bytes.Buffer)
-	b.Write([]byte{byte(k), 0, 0, 0, 0})
-	b.WriteString(prefix)
+	b := begin(k, prefix)
 	if v != nil {
 		enc := json.NewEncoder(b)
 		enc.SetEscapeHTML(false)
@@ -54,6 +52,19 @@ func encode(k kind, prefix string, v any) (*bytes.Buffer, error) {
 			return nil, fmt.Errorf("encode: %w", err)
 		}
 	}
+	return finish(b)
+}
+
+// begin takes a pooled buffer and leaves room for the length.
+func begin(k kind, prefix string) *bytes.Buffer {
+	b := buffers.Get().(*bytes.Buffer)
+	b.Write([]byte{byte(k), 0, 0, 0, 0})
+	b.WriteString(prefix)
+	return b
+}
+
+// finish fills in the length.
+func finish(b *bytes.Buffer) (*bytes.Buffer, error) {
 	size := b.Len() - headerSize
 	if size > maxFrame {
 		putBuffer(b)

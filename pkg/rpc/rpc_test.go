@@ -162,6 +162,21 @@ func TestItemsComeInOrderBeforeTheAnswer(t *testing.T) {
 	}
 }
 
+func TestItemsOfBytesComeAsTheyAre(t *testing.T) {
+	long := strings.Repeat("\x00\xff\n", 50000)
+	path, _ := serve(t, func(_ context.Context, c *rpc.Call) (any, error) {
+		return "end", errors.Join(c.SendBytes(7, []byte(long)), c.SendBytes(8, nil))
+	})
+	var got []string
+	err := rpc.Stream(t.Context(), path, "X", nil, nil, func(b []byte) error {
+		got = append(got, string(b))
+		return nil
+	})
+	if err != nil || len(got) != 2 || got[0] != "\x07"+long || got[1] != "\x08" {
+		t.Errorf("%d items, %v", len(got), err)
+	}
+}
+
 func TestShutdownCancelsLongCallsAndAwaitsOthers(t *testing.T) {
 	release, running := make(chan bool), make(chan bool, 2)
 	path, s := serve(t, func(ctx context.Context, c *rpc.Call) (any, error) {

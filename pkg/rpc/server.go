@@ -58,19 +58,35 @@ func (c *Call) TakeFiles() []*os.File {
 // Long says that the call has no end of its own: Shutdown cancels it at once.
 func (c *Call) Long() { c.long() }
 
-// Send sends one item before the answer.
+// Send sends one item before the answer. Several goroutines may send.
 func (c *Call) Send(item any) error { return c.reply(kindItem, item) }
+
+// SendBytes is Send for an item that is a tag and bytes, as they are.
+func (c *Call) SendBytes(tag byte, data []byte) error {
+	b := begin(kindItem, "")
+	b.WriteByte(tag)
+	b.Write(data)
+	frame, err := finish(b)
+	if err != nil {
+		return err
+	}
+	return c.write(frame)
+}
 
 func (c *Call) reply(k kind, v any) error {
 	frame, err := encode(k, "", v)
 	if err != nil {
 		return err
 	}
+	return c.write(frame)
+}
+
+func (c *Call) write(frame *bytes.Buffer) error {
 	defer putBuffer(frame)
 	if err := c.conn.SetWriteDeadline(time.Now().Add(replyLimit)); err != nil {
 		return err
 	}
-	_, err = c.conn.Write(frame.Bytes())
+	_, err := c.conn.Write(frame.Bytes())
 	return err
 }
 

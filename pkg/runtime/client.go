@@ -17,8 +17,9 @@ import (
 // so it survives restarts of that process: a call made meanwhile waits in the
 // socket's backlog. One that was running then is repeated, where doing it twice
 // is the same as doing it once or can be made so: pods, Create, Restore, Start,
-// Kill, Delete, Update, ReopenLog. The others, and those after ten seconds without a
-// server, fail with errs.Unavailable.
+// Kill, Delete, Update, Resize, ReopenLog. Of the others those that change something,
+// and execs, are repeated where no server was there to hear them. After ten seconds
+// without one, and for all else, it is errs.Unavailable.
 type Client struct {
 	path string
 }
@@ -97,8 +98,15 @@ func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
 // Exec implements Processes.
 func (c *Client) Exec(ctx context.Context, r ExecRequest) (ExecResult, error) {
 	var result ExecResult
-	err := rpc.Do(ctx, c.path, VerbExec, r, &result) // no stage: it lasts as long as the process
-	return result, err
+	var all pieces
+	err := connect(ctx, func() error { // no stage: it lasts as long as the process
+		return rpc.Stream(ctx, c.path, VerbExec, CaptureMessage{ExecRequest: r, Pieces: true}, &result, all.take)
+	})
+	if err != nil {
+		return ExecResult{}, err
+	}
+	result.Stdout, result.Stderr = all.with(1, result.Stdout), all.with(2, result.Stderr)
+	return result, nil
 }
 
 // ExecStream implements Processes.
@@ -108,8 +116,10 @@ func (c *Client) ExecStream(ctx context.Context, r ExecRequest, io ExecIO, start
 		Width: io.Width, Height: io.Height,
 	}
 	var result ExecResult
-	err := rpc.Stream(ctx, c.path, VerbExecIO, m, &result, func([]byte) error { started(); return nil },
-		present(io.Stdin, io.Stdout, io.Stderr, io.Console)...)
+	files := present(io.Stdin, io.Stdout, io.Stderr, io.Console)
+	err := connect(ctx, func() error {
+		return rpc.Stream(ctx, c.path, VerbExecIO, m, &result, func([]byte) error { started(); return nil }, files...)
+	})
 	return result.ExitCode, err
 }
 
@@ -119,10 +129,14 @@ func present(files ...*os.File) []*os.File {
 }
 
 // Pause implements Processes.
-func (c *Client) Pause(ctx context.Context, id string) error { return c.id(ctx, VerbPause, id) }
+func (c *Client) Pause(ctx context.Context, id string) error {
+	return connect(ctx, func() error { return c.id(ctx, VerbPause, id) })
+}
 
 // Resume implements Processes.
-func (c *Client) Resume(ctx context.Context, id string) error { return c.id(ctx, VerbResume, id) }
+func (c *Client) Resume(ctx context.Context, id string) error {
+	return connect(ctx, func() error { return c.id(ctx, VerbResume, id) })
+}
 
 // CanCheckpoint implements Checkpoints.
 func (c *Client) CanCheckpoint(ctx context.Context) error {
@@ -131,7 +145,7 @@ func (c *Client) CanCheckpoint(ctx context.Context) error {
 
 // Checkpoint implements Checkpoints.
 func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) error {
-	return c.do(ctx, VerbCheckpoint, r, nil)
+	return connect(ctx, func() error { return c.do(ctx, VerbCheckpoint, r, nil) })
 }
 
 // Restore implements Checkpoints.
@@ -150,7 +164,8 @@ func (c *Client) Attach(ctx context.Context, r AttachRequest, io AttachIO) error
 
 // Resize implements Streams.
 func (c *Client) Resize(ctx context.Context, id string, width, height uint16) error {
-	return c.do(ctx, VerbResize, ResizeRequest{ID: id, Width: width, Height: height}, nil)
+	r := ResizeRequest{ID: id, Width: width, Height: height}
+	return retry(ctx, func() error { return c.do(ctx, VerbResize, r, nil) })
 }
 
 // ReopenLog implements Streams.

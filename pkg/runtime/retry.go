@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/rpc"
 )
 
 // The server may be killed at any moment and is back within milliseconds. A
@@ -45,13 +46,23 @@ func Outlast(ctx context.Context, f func(context.Context) (connected bool, err e
 // retry repeats call while its answer is lost, until ctx ends or retryFor has
 // passed. The call must be one that may be done twice.
 func retry(ctx context.Context, call func() error) error {
+	return retryOn(ctx, errs.Unavailable, call)
+}
+
+// connect repeats call, which may be one that must not be done twice, until
+// somebody has heard it, as retry does.
+func connect(ctx context.Context, call func() error) error {
+	return retryOn(ctx, rpc.ErrNotConnected, call)
+}
+
+func retryOn(ctx context.Context, lost error, call func() error) error {
 	err := call()
-	if !errors.Is(err, errs.Unavailable) {
+	if !errors.Is(err, lost) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, retryFor)
 	defer cancel()
-	for wait := retryFirst; errors.Is(err, errs.Unavailable); wait = min(2*wait, retryLast) {
+	for wait := retryFirst; errors.Is(err, lost); wait = min(2*wait, retryLast) {
 		select {
 		case <-ctx.Done():
 			return err

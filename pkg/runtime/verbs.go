@@ -48,6 +48,14 @@ type AttachMessage struct {
 	Stderr bool `json:"stderr,omitempty"`
 }
 
+// CaptureMessage is the message of Exec. With Pieces a client takes items before the
+// answer: the tag of each is a stream, 1 or 2, the bytes are what follows of it, and
+// the answer has the rest. Without, the answer has all.
+type CaptureMessage struct {
+	ExecRequest
+	Pieces bool `json:"pieces,omitempty"`
+}
+
 // ExecMessage is the message of ExecStream: which streams the passed files are,
 // in this order, or that the only one is the console socket. The server sends one
 // empty item when the process runs.

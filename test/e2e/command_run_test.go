@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,10 +81,15 @@ func TestRunTakesItsFlags(t *testing.T) {
 	}
 }
 
-func TestRunsThatCannotBeEndWith125(t *testing.T) {
+func TestRunsThatCannotBeEndAsDockers(t *testing.T) {
+	codes := map[string]int{"no-such-cmd": 127, "/no/such": 127, "/etc/passwd": 126, "directory": 126, "again": 127}
 	for want, args := range map[string][]string{
 		"none:1":      {"--pull", "never", "e2e.local/none:1"},
 		"no-such-cmd": {busybox, "no-such-cmd"},
+		"/no/such":    {busybox, "/no/such"},
+		"/etc/passwd": {busybox, "/etc/passwd"},
+		"directory":   {busybox, "/bin"},
+		"again":       {"-d", busybox, "/again"},
 		"memory":      {"--memory", "much", busybox},
 		"relative":    {"-w", "relative", busybox},
 		"network":     {"--network", "other", busybox},
@@ -92,7 +98,7 @@ func TestRunsThatCannotBeEndWith125(t *testing.T) {
 	} {
 		name := named(t)
 		got := try(t, "", append([]string{"run", "--name", name}, args...)...)
-		if got.code != 125 || got.stdout != "" || !strings.HasPrefix(got.stderr, "berth: ") || !strings.Contains(got.stderr, want) || strings.Count(got.stderr, "\n") != 1 {
+		if got.code != cmp.Or(codes[want], 125) || got.stdout != "" || !strings.HasPrefix(got.stderr, "berth: ") || !strings.Contains(got.stderr, want) || strings.Count(got.stderr, "\n") != 1 {
 			t.Errorf("%s: %v", want, got)
 		}
 		if c := listed(t, name); c.ID != "" {

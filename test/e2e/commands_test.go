@@ -92,6 +92,16 @@ func TestCommandsMakeContainers(t *testing.T) {
 			}
 			return nil
 		})
+		for program, want := range map[string]int{"no-such-program": 127, "/no/such/program": 127, "/etc/passwd": 126, "/bin": 126} {
+			if got := try(t, "", "exec", longer.id, program); got.code != want {
+				t.Errorf("exec of %s: %v", program, got)
+			}
+			config := sh("")
+			config.Command = []string{program}
+			if err := p.createError(config); code(err) != codes.InvalidArgument {
+				t.Errorf("%s: %v", program, err)
+			}
+		}
 		if err := longer.update(&cri.LinuxContainerResources{MemoryLimitInBytes: 50 << 20}); err != nil {
 			t.Error(err)
 		}

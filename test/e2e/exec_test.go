@@ -121,6 +121,47 @@ func TestOutputThatIsTooLongIsCutToWhatKubeletTakes(t *testing.T) {
 	}
 }
 
+// peaks tells the most memory that a process has from now on beyond what it has now.
+func peaks(t *testing.T, pid int) (grown func() int64) {
+	t.Helper()
+	// Forgets the peak so far: proc_pid_clear_refs(5).
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+		t.Fatal(err)
+	}
+	read := func() (kib int64) {
+		t.Helper()
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(data), "\nVmHWM:")
+		if _, err := fmt.Sscan(rest, &kib); err != nil {
+			t.Fatal(err)
+		}
+		return kib << 10
+	}
+	before := read()
+	return func() int64 { return read() - before }
+}
+
+func TestLongOutputTakesLittleMemory(t *testing.T) {
+	c := runPod(t).start(sleeper())
+	v, err := berth.Supervisor().Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker, daemon := peaks(t, v.WorkerPID), peaks(t, berth.DaemonPID())
+	r, err := c.execSync(t.Context(), 60, "/bin/sh", "-c", "head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2")
+	if err != nil || len(r.Stdout) != len(r.Stderr) {
+		t.Fatalf("%d and %d bytes, %v", len(r.GetStdout()), len(r.GetStderr()), err)
+	}
+	inWorker, inDaemon := worker(), daemon()
+	t.Logf("two streams of 20 MB: berth-runtime grows by %d KiB, berthd by %d KiB", inWorker>>10, inDaemon>>10)
+	if inWorker > 16<<20 || inDaemon > 96<<20 {
+		t.Errorf("berth-runtime grows by %d KiB, berthd by %d KiB", inWorker>>10, inDaemon>>10)
+	}
+}
+
 func TestExecsThatCannotBe(t *testing.T) {
 	p := runPod(t)
 	c := p.start(sleeper())

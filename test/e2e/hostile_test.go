@@ -31,6 +31,8 @@ func TestAnImagesSystemDirectoriesMayBeLinks(t *testing.T) {
 				if out := k.output(); !strings.HasPrefix(out, "0\n") || strings.Contains(out, "swappiness") || !strings.Contains(out, "Read-only") {
 					t.Errorf("%s → %s: %q", dir, target, out)
 				}
+			} else if code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "the image's /"+dir+" is a link") {
+				t.Errorf("%s → %s: %v", dir, target, err)
 			}
 			if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
 				t.Fatalf("%s → %s: made outside: %v, %v", dir, target, left, err)

@@ -126,6 +126,17 @@ func TestAClientThatDoesNotReadHoldsUpNoContainer(t *testing.T) {
 	}
 }
 
+// goroutines is how many berthd has.
+func goroutines(t *testing.T) (n int) {
+	t.Helper()
+	_, text := debugSocket(t, "/metrics")
+	_, rest, _ := strings.Cut(text, "\ngo_goroutines ")
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // footprint is what berthd and berth-runtime hold.
 func footprint(t *testing.T) (fds int, rss int64) {
 	t.Helper()
@@ -206,13 +217,23 @@ func TestSessionsLeaveTheDaemonsAsTheyWere(t *testing.T) {
 		}
 	}
 	eventually(t, settled(200))
-	fdsBefore, rssBefore := fds, rss
-	began := time.Now()
-	for n := range count {
-		c.once(kinds[n%2], n)
+	fdsBefore, rssBefore, before := fds, rss, goroutines(t)
+	for _, part := range []int{count / 2, count - count/2} {
+		began := time.Now()
+		for n := range part {
+			c.once(kinds[n%2], n)
+		}
+		eventually(t, settled(fdsBefore+3))
+		var now int
+		eventually(t, func() error {
+			if now = goroutines(t); now > before+10 {
+				return fmt.Errorf("%d goroutines, %d before", now, before)
+			}
+			return nil
+		})
+		t.Logf("%d sessions in %s: descriptors %d → %d, goroutines %d → %d, resident memory %d → %d KiB",
+			part, time.Since(began).Round(time.Millisecond), fdsBefore, fds, before, now, rssBefore>>10, rss>>10)
 	}
-	eventually(t, settled(fdsBefore+3))
-	t.Logf("%d sessions in %s: descriptors %d → %d, resident memory %d → %d KiB", count, time.Since(began).Round(time.Millisecond), fdsBefore, fds, rssBefore>>10, rss>>10)
 	if rss > rssBefore+24<<20 {
 		t.Errorf("resident memory %d → %d KiB", rssBefore>>10, rss>>10)
 	}

@@ -3,27 +3,25 @@ package libct
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
-	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/program"
 )
 
-// blame marks the error of a start as errs.Invalid where the root file system
-// has no such program to execute, or the kernel no such AppArmor profile. init's
-// own error crosses as text, so we look ourselves.
+// blame gives the error of a start its kind where the kernel has no such AppArmor
+// profile, or the root file system no such program to execute. init's own error
+// crosses as text, so we look ourselves.
 func blame(err error, s *specs.Spec) error {
 	if p := s.Process.ApparmorProfile; p != "" && !profileLoaded(profilesFile, p) {
 		return fmt.Errorf("AppArmor profile %q is not loaded: %w: %w", p, errs.Invalid, err)
 	}
-	if lacksProgram(s) {
-		return fmt.Errorf("%w: %w", errs.Invalid, err)
+	if s.Root == nil {
+		return err
 	}
-	return err
+	return program.Blame(err, s.Root.Path, s.Mounts, s.Process)
 }
 
 // profilesFile has lines such as "name (enforce)".
@@ -34,44 +32,4 @@ const profilesFile = "/sys/kernel/security/apparmor/profiles"
 func profileLoaded(file, name string) bool {
 	all, err := os.ReadFile(file)
 	return err != nil || strings.ContainsAny(name, ":&") || strings.Contains("\n"+string(all), "\n"+name+" (")
-}
-
-// lacksProgram tells whether there surely is no program to execute. What lies
-// below a mount is not seen.
-func lacksProgram(s *specs.Spec) bool {
-	if s.Root == nil || executable(s) {
-		return false
-	}
-	return !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return below(s.Process.Args[0], m.Destination) })
-}
-
-func below(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
-}
-
-// executable tells whether the program of the process is in the root file
-// system, in one of the directories of its PATH where it names none.
-func executable(s *specs.Spec) bool {
-	name := s.Process.Args[0]
-	directories := []string{s.Process.Cwd}
-	if filepath.IsAbs(name) {
-		directories = []string{"/"}
-	} else if !strings.Contains(name, "/") {
-		directories = nil
-		for _, kv := range s.Process.Env {
-			if path, ok := strings.CutPrefix(kv, "PATH="); ok {
-				directories = filepath.SplitList(path)
-			}
-		}
-	}
-	for _, dir := range directories {
-		path, err := securejoin.SecureJoin(s.Root.Path, filepath.Join(dir, name))
-		if err != nil {
-			continue
-		}
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -1,7 +1,6 @@
 package libct
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -10,7 +9,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/runtime/libct/program"
 )
 
 // envHelper has to be the second argument; env.c has the same.
@@ -25,8 +24,10 @@ func (e *Engine) carryEnv(p *libcontainer.Process, s *specs.Spec) (*os.File, err
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return !utf8.ValidString(kv) }) {
 		return nil, nil
 	}
-	if lacksProgram(s) { // nobody else can tell in time
-		return nil, fmt.Errorf("exec: %q is not in the root file system: %w", p.Args[0], errs.Invalid)
+	if s.Root != nil {
+		if err := program.Check(s.Root.Path, s.Mounts, s.Process); err != nil { // nobody else can tell in time
+			return nil, err
+		}
 	}
 	env, err := execEnv(p.Env)
 	if err != nil {

@@ -21,9 +21,10 @@ import (
 
 // Exec starts one more process in the container, in a sub-cgroup of its own so
 // that Kill reaches all that it starts and nothing else. It returns once the
-// program is being executed. errs.NotFound where the program is not there,
-// errs.Invalid where it cannot be executed or its working directory is missing, in words ("executable file not found in $PATH");
-// errs.Conflict where the container is paused or has stopped.
+// program is being executed. errs.NoProgram where the program is not there,
+// errs.NoExecutable where it cannot be executed, in words ("executable file not found
+// in $PATH"), errs.Invalid where its working directory is missing, errs.Conflict where
+// the container is paused or has stopped.
 //
 // The process is made by the helper in exec.c, at a third of what libcontainer
 // needs, because no Go runtime is started in between. What the helper does not

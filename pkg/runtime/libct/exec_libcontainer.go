@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/program"
 )
 
 // execNeedsLibcontainer reports whether the process asks for what the helper
@@ -30,13 +31,13 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	program, err := c.seccomp.Given(&c.config)
+	filter, err := c.seccomp.Given(&c.config)
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	if program != nil {
-		defer program.Close()
-		process.ExtraFiles = []*os.File{program}
+	if filter != nil {
+		defer filter.Close()
+		process.ExtraFiles = []*os.File{filter}
 	}
 	v2 := len(c.paths) == 1 && group.unified
 	if v2 {
@@ -47,7 +48,7 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 		err = ct.Start(process)
 	}
 	if err != nil {
-		return runtime.Process{}, err
+		return runtime.Process{}, program.Blame(err, fmt.Sprintf("/proc/%d/root", c.pid), nil, p)
 	}
 	pid, err := process.Pid()
 	if err != nil {

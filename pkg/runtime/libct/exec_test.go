@@ -73,13 +73,13 @@ func TestExecSaysWhatIsWrong(t *testing.T) {
 		kind   errs.Kind
 		want   string
 	}{
-		{func(p *specs.Process) { p.Args = []string{"nope"} }, errs.NotFound, "executable file not found in $PATH"},
-		{func(p *specs.Process) { p.Args = []string{"/nope"} }, errs.NotFound, "no such file"},
-		{func(p *specs.Process) { p.Args = []string{"/etc"} }, errs.Invalid, "is a directory"},
-		{func(p *specs.Process) { p.Args = []string{"/proc/version"} }, errs.Invalid, "permission denied"},
+		{func(p *specs.Process) { p.Args = []string{"nope"} }, errs.NoProgram, "executable file not found in $PATH"},
+		{func(p *specs.Process) { p.Args = []string{"/nope"} }, errs.NoProgram, "no such file"},
+		{func(p *specs.Process) { p.Args = []string{"/etc"} }, errs.NoExecutable, "is a directory"},
+		{func(p *specs.Process) { p.Args = []string{"/proc/version"} }, errs.NoExecutable, "permission denied"},
 		{func(p *specs.Process) { p.Cwd = "/nope" }, errs.Invalid, "/nope"},
 		{func(p *specs.Process) { p.Env = []string{"=x"} }, errs.Invalid, "environment"},
-		{func(p *specs.Process) { p.Env = nil; p.Args = []string{"true"} }, errs.NotFound, "executable file not found in $PATH"},
+		{func(p *specs.Process) { p.Env = nil; p.Args = []string{"true"} }, errs.NoProgram, "executable file not found in $PATH"},
 	} {
 		p := b.process("true")
 		test.change(p)
@@ -236,6 +236,10 @@ func TestExecThroughLibcontainerWhereTheHelperCannot(t *testing.T) {
 	out, code, err := b.run(p)
 	if err != nil || code != 0 || !strings.HasPrefix(out, "best-effort: prio 6\nbox\n") {
 		t.Errorf("exit %d, %v: %s", code, err, out)
+	}
+	p.Args = []string{"/nope"}
+	if _, _, err := b.run(p); !errors.Is(err, errs.NoProgram) {
+		t.Errorf("missing program: %v", err)
 	}
 	expect(t, "capabilities", strings.Split(out, "\n")[2], b.sh("grep CapEff /proc/self/status | cut -f2"))
 }

@@ -78,7 +78,7 @@ func (e *Engine) spawn(helper string, stdio [3]*os.File, request, reply *os.File
 }
 
 // helperError turns a helper's "errno what detail" into an error. What the
-// request asked for in vain is errs.Invalid.
+// request asked for in vain is errs.Invalid, a program one of the kinds for that.
 func helperError(text string) error {
 	var number int
 	code, what, ok := strings.Cut(text, " ")
@@ -87,15 +87,19 @@ func helperError(text string) error {
 	}
 	errno := unix.Errno(number)
 	if strings.HasSuffix(what, "not found in $PATH") {
-		return fmt.Errorf("%s: %w", what, errs.NotFound)
+		return fmt.Errorf("%s: %w", what, errs.NoProgram)
 	}
 	switch errno {
-	case unix.ENOENT:
+	case unix.ENOENT, unix.EACCES, unix.ENOTDIR, unix.EISDIR, unix.ENOEXEC, unix.ELOOP, unix.ENAMETOOLONG, unix.EPERM:
+		kind := errs.Invalid
 		if strings.HasPrefix(what, "exec:") {
-			return fmt.Errorf("%s: %w: %w", what, errno, errs.NotFound)
+			kind = errs.NoExecutable
+			if errno == unix.ENOENT {
+				kind = errs.NoProgram
+			}
 		}
-		return fmt.Errorf("%s: %w: %w", what, errno, errs.Invalid)
-	case unix.EACCES, unix.ENOTDIR, unix.EISDIR, unix.ENOEXEC, unix.EINVAL, unix.E2BIG, unix.ELOOP, unix.ENAMETOOLONG, unix.EPERM:
+		return fmt.Errorf("%s: %w: %w", what, errno, kind)
+	case unix.EINVAL, unix.E2BIG:
 		return fmt.Errorf("%s: %w: %w", what, errno, errs.Invalid)
 	case unix.ESRCH, unix.ENODEV:
 		return fmt.Errorf("%s: %w: %w", what, errno, errs.Conflict)

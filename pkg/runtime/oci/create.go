@@ -15,6 +15,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/pkg/runtime/libct/program"
 )
 
 // specVersion is told to commands, some of which refuse what is newer than they
@@ -22,7 +23,8 @@ import (
 const specVersion = "1.0.2"
 
 // CreateBy lets the command make the container, whose process waits for Start.
-// errs.Exists where the id is taken. A failed call leaves nothing.
+// errs.Exists where the id is taken; errs.NoProgram and errs.NoExecutable where the
+// program is why it does not. A failed call leaves nothing.
 func (e *Engine) CreateBy(ctx context.Context, by runtime.Command, id string, spec *specs.Spec, io runtime.ProcessIO) (runtime.Process, error) {
 	if err := ctx.Err(); err != nil {
 		return runtime.Process{}, err
@@ -33,6 +35,9 @@ func (e *Engine) CreateBy(ctx context.Context, by runtime.Command, id string, sp
 	}
 	p, err := c.begin(ctx, io, "create", "init", c.made, "--bundle", c.dir)
 	if err != nil {
+		if spec.Root != nil {
+			err = program.Blame(err, spec.Root.Path, spec.Mounts, spec.Process)
+		}
 		return runtime.Process{}, errors.Join(fmt.Errorf("container %s: %w", id, err), e.destroy(context.WithoutCancel(ctx), c))
 	}
 	e.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
+	"github.com/berth-run/berth/pkg/runtime/libct/program"
 )
 
 // endLimit bounds the end of an exec that has failed.
@@ -39,6 +40,7 @@ func (c *container) exec(ctx context.Context, execID string, p *specs.Process, i
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 		defer cancel()
 		_ = c.sweep(limited, execID) // what went wrong first is the error
+		err = program.Blame(err, fmt.Sprintf("/proc/%d/root", c.note.PID), nil, p)
 		return runtime.ExecProcess{}, fmt.Errorf("exec in container %s: %w", c.id, err)
 	}
 	return runtime.ExecProcess{

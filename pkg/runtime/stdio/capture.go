@@ -11,17 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Capture keeps the output of an exec in memory.
+// pieceSize is how much of a long output is handed on at a time. Short ones, as of
+// probes, are kept until the end.
+const pieceSize = 64 << 10
+
+// Capture keeps the output of an exec in memory, or hands it on.
 type Capture struct {
 	outputs [2]captured
-	limit   int64
 	readers sync.WaitGroup
 }
 
 type captured struct {
-	read  *os.File
-	child *os.File
-	data  bytes.Buffer
+	stream int
+	read   *os.File
+	child  *os.File
+	data   bytes.Buffer
+	room   int64 // for what may still come into data, and on
 }
 
 // NewCapture makes two pipes.
@@ -33,6 +38,7 @@ func NewCapture() (*Capture, error) {
 			c.Close()
 			return nil, fmt.Errorf("make pipe: %w", err)
 		}
+		c.outputs[i].stream = i + 1
 		c.outputs[i].child = os.NewFile(uintptr(fds[1]), "child")
 		if err := unix.SetNonblock(fds[0], true); err != nil {
 			_ = unix.Close(fds[0]) // a read end
@@ -50,18 +56,36 @@ func (c *Capture) Child() (stdout, stderr *os.File) {
 }
 
 // Begin closes the process's ends, which it has now, and begins to read. Up to
-// limit bytes of each stream are kept, the rest is read and dropped.
-func (c *Capture) Begin(limit int64) {
-	c.limit = limit
+// limit bytes of each stream are taken, the rest is read and dropped. Where piece is
+// not nil it gets what is long, stream 1 or 2 in order and both at once, and End
+// returns what follows that; after an error from it the rest is dropped.
+func (c *Capture) Begin(limit int64, piece func(stream int, data []byte) error) {
 	for i := range c.outputs {
 		o := &c.outputs[i]
 		_ = o.child.Close() // nothing was written through it
-		o.child = nil
+		o.child, o.room = nil, limit
 		c.readers.Go(func() {
-			// A read error is the end of what can be captured.
-			_, _ = o.data.ReadFrom(io.LimitReader(o.read, limit))
-			_, _ = io.Copy(io.Discard, o.read)
+			o.take(piece)
+			_, _ = io.Copy(io.Discard, o.read) // a read error is the end of what there is
 		})
+	}
+}
+
+// take reads to the end, or until there is no room.
+func (o *captured) take(piece func(stream int, data []byte) error) {
+	for o.room > 0 {
+		size := o.room
+		if piece != nil {
+			size = min(size, pieceSize)
+		}
+		n, _ := o.data.ReadFrom(io.LimitReader(o.read, size)) // as above
+		if o.room -= n; n < size || piece == nil {
+			return
+		}
+		err := piece(o.stream, o.data.Bytes())
+		if o.data.Reset(); err != nil {
+			o.room = 0
+		}
 	}
 }
 
@@ -74,24 +98,23 @@ func (c *Capture) End(grace time.Duration) (stdout, stderr []byte) {
 	}
 	c.readers.Wait()
 	for i := range c.outputs {
-		c.outputs[i].take(c.limit)
+		c.outputs[i].takeNow()
 	}
 	return c.outputs[0].data.Bytes(), c.outputs[1].data.Bytes()
 }
 
-// take reads what is in the pipe now.
-func (o *captured) take(limit int64) {
+// takeNow reads what is in the pipe now.
+func (o *captured) takeNow() {
 	raw, err := o.read.SyscallConn()
 	if err != nil {
 		return // closed
 	}
 	_ = raw.Control(func(fd uintptr) { // as above
 		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ) // FIONREAD
-		room := limit - int64(o.data.Len())
-		if err != nil || n == 0 || room <= 0 {
+		if err != nil || n == 0 || o.room <= 0 {
 			return
 		}
-		rest := make([]byte, min(int64(n), room))
+		rest := make([]byte, min(int64(n), o.room))
 		if n, err = unix.Read(int(fd), rest); err == nil {
 			o.data.Write(rest[:n])
 		}

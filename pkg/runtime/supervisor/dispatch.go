@@ -27,7 +27,7 @@ func (w *worker) handle(ctx context.Context, c *rpc.Call) (any, error) {
 	case runtime.VerbRestore:
 		return with(ctx, c, w.restoreDump)
 	case runtime.VerbExec:
-		return with(ctx, c, w.exec)
+		return with(ctx, c, func(ctx context.Context, m runtime.CaptureMessage) (any, error) { return w.exec(ctx, c, m) })
 	case runtime.VerbExecIO:
 		return with(ctx, c, func(ctx context.Context, m runtime.ExecMessage) (any, error) { return w.execStream(ctx, c, &m) })
 	case runtime.VerbAttach:

@@ -24,7 +24,8 @@ const (
 	outputGrace = 250 * time.Millisecond
 )
 
-func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecResult, error) {
+func (w *worker) exec(ctx context.Context, call *rpc.Call, m runtime.CaptureMessage) (runtime.ExecResult, error) {
+	r := m.ExecRequest
 	c, err := w.find(r.ID)
 	if err == nil {
 		err = c.mayExec(&r, false)
@@ -40,7 +41,11 @@ func (w *worker) exec(ctx context.Context, r runtime.ExecRequest) (runtime.ExecR
 		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
 		defer cancel()
 	}
-	return w.capture(ctx, &r)
+	var piece func(stream int, data []byte) error
+	if m.Pieces {
+		piece = func(stream int, data []byte) error { return call.SendBytes(byte(stream), data) }
+	}
+	return w.capture(ctx, &r, piece)
 }
 
 // mayExec looks whether the container and the request allow an exec, and
@@ -56,8 +61,9 @@ func (c *container) mayExec(r *runtime.ExecRequest, terminal bool) error {
 	return nil
 }
 
-// capture starts the process and stays with it to its end.
-func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.ExecResult, error) {
+// capture starts the process and stays with it to its end. piece, which may be nil,
+// gets long output: see stdio.Capture.
+func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest, piece func(stream int, data []byte) error) (runtime.ExecResult, error) {
 	capture, err := stdio.NewCapture()
 	if err != nil {
 		return runtime.ExecResult{}, err
@@ -75,7 +81,7 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest) (runtime.E
 		}
 		return runtime.ExecResult{}, err
 	}
-	capture.Begin(r.MaxOutput)
+	capture.Begin(r.MaxOutput, piece)
 	result, err := w.awaitExec(ctx, keptAs, &p)
 	result.Stdout, result.Stderr = capture.End(outputGrace)
 	if releaseErr := p.Release(); err == nil {
