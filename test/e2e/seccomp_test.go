@@ -1,13 +1,17 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func TestNoNewPrivilegesAndSeccompAreTheKernels(t *testing.T) {
@@ -48,6 +52,42 @@ func TestNoNewPrivilegesAndSeccompAreTheKernels(t *testing.T) {
 		if err := p.createError(config); err == nil || code(err) == codes.Unknown {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestASeccompAgentAnswersForContainersAndExecs(t *testing.T) {
+	agent := testutil.NewAgent(t, int32(unix.EXDEV))
+	profile := filepath.Join(t.TempDir(), "profile.json")
+	write(t, profile, `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"`+agent.Path+`","listenerMetadata":"of the profile",
+		"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_NOTIFY"}]}`)
+	told := 0
+	test := func(t *testing.T, p *pod) {
+		config := sh("mkdir /x 2>&1; exec sleep 1000")
+		profileOf(cri.SecurityProfile_Localhost, profile)(security(config))
+		c := p.start(config)
+		eventually(t, func() error {
+			if out := c.written(); !strings.Contains(out, "link") {
+				return fmt.Errorf("the first process: %q", out)
+			}
+			return nil
+		})
+		if out := c.sh("mkdir /y 2>&1; true"); !strings.Contains(out, "link") {
+			t.Errorf("an exec: %q", out)
+		}
+		all := agent.Told()[told:]
+		told += len(all)
+		if len(all) != 2 || all[0].Metadata != "of the profile" || all[1].State.ID != c.id || all[0].Pid == all[1].Pid {
+			t.Errorf("told: %+v", all)
+		}
+	}
+	test(t, runPod(t))
+	eachCommand(t, test)
+
+	write(t, profile, `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/no/such/agent","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}`)
+	config := sh("true")
+	profileOf(cri.SecurityProfile_Localhost, profile)(security(config))
+	if err := runPod(t).createError(config); code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "seccomp agent at /no/such/agent") {
+		t.Errorf("without the agent: %v", err)
 	}
 }
 
