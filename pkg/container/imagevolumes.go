@@ -14,7 +14,13 @@ func imageVolumes(ctx context.Context, images Images, in *spec.Input) (map[int]s
 	if err != nil {
 		return nil, err
 	}
-	r := image.VolumesRequest{ContainerID: in.ID, Namespace: in.Pod.GetMetadata().GetNamespace(), UIDMappings: uid, GIDMappings: gid}
+	_, label, err := spec.SELinux(in.Pod, in.Container, in.Host)
+	if err != nil {
+		return nil, err
+	}
+	r := image.VolumesRequest{
+		ContainerID: in.ID, Namespace: in.Pod.GetMetadata().GetNamespace(), UIDMappings: uid, GIDMappings: gid, SELinuxLabel: label,
+	}
 	var places []int
 	for n, m := range in.Container.GetMounts() {
 		if spec.IsImageMount(m) {

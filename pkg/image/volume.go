@@ -36,6 +36,7 @@ type VolumesRequest struct {
 	// UIDMappings and GIDMappings are those of the container's user namespace;
 	// empty without one.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
+	SELinuxLabel             string // that all files show as; empty for none
 }
 
 // Volume is a mounted image or artifact: a directory or a file that nobody writes
@@ -50,7 +51,7 @@ type Volume struct {
 // error is ErrVolume, and ErrRefused too for what the signature policy does not
 // accept.
 func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume, error) {
-	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}}
+	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}, SELinuxLabel: r.SELinuxLabel}
 	lease := s.catalog.Lease()
 	defer lease.Release()
 	for _, source := range r.Sources {
@@ -112,6 +113,12 @@ type content struct {
 }
 
 // View implements volume.Content.
-func (c content) View(ctx context.Context, id string, layers []digest.Digest, m idmap.Mappings, target string) error {
-	return c.roots.View(ctx, rootfs.Root{ID: "volume-" + id, Layers: layers, UIDMappings: m.UIDs, GIDMappings: m.GIDs}, target)
+func (c content) View(ctx context.Context, r volume.Record, v volume.Volume, target string) error {
+	root := rootfs.Root{
+		ID: "volume-" + r.ID, Layers: v.Layers, UIDMappings: r.Mappings.UIDs, GIDMappings: r.Mappings.GIDs, SELinuxLabel: r.SELinuxLabel,
+	}
+	if v.Tree != "" {
+		root.Tree = c.Tree(v.Tree)
+	}
+	return c.roots.View(ctx, root, target)
 }

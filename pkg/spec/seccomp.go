@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/moby/profiles/seccomp"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -45,22 +44,14 @@ func (b *builder) seccomp() error {
 	if err != nil {
 		return fmt.Errorf("seccomp profile %s: %w: %w", p.GetLocalhostRef(), errs.Invalid, err)
 	}
-	b.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(body), b.spec)
-	if err == nil {
-		err = checkListener(b.spec.Linux.Seccomp)
+	loaded, err := seccomp.LoadProfile(string(body), b.spec)
+	if err == nil && loaded != nil && loaded.ListenerPath+loaded.ListenerMetadata != "" && !path.IsAbs(loaded.ListenerPath) {
+		err = fmt.Errorf("listenerPath %q is no absolute path", loaded.ListenerPath)
 	}
 	if err != nil {
 		return fmt.Errorf("seccomp profile %s: %w: %w", p.GetLocalhostRef(), errs.Invalid, err)
 	}
-	return nil
-}
-
-// checkListener looks at the socket of the agent that a profile leaves system calls
-// to. Only profiles name one, which are files of the node.
-func checkListener(p *specs.LinuxSeccomp) error {
-	if p != nil && p.ListenerPath+p.ListenerMetadata != "" && !path.IsAbs(p.ListenerPath) {
-		return fmt.Errorf("listenerPath %q is no absolute path", p.ListenerPath)
-	}
+	b.spec.Linux.Seccomp = loaded
 	return nil
 }
 
