@@ -178,7 +178,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		return fail(err)
 	}
 	in.Host = by.Lower(in.Host)
-	volumeImages, err := imageVolumes(ctx, s.d.Images, &in)
+	volumeImages, err := imageVolumes(ctx, s.d.Images, p.Handler, &in)
 	if err != nil {
 		return fail(err)
 	}
@@ -280,7 +280,7 @@ func (s *Service) mount(ctx context.Context, id string, p Pod, c *cri.ContainerC
 	var root string
 	err = stage.Run(ctx, "root file system", func(ctx context.Context) error {
 		root, err = s.d.Images.Mount(ctx, image.MountRequest{
-			ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid, SELinuxLabel: label, Changes: begins,
+			ContainerID: id, Image: img, Handler: p.Handler, Use: c.GetImage().GetRuntimeHandler(), UIDMappings: uid, GIDMappings: gid, SELinuxLabel: label, Changes: begins,
 		})
 		return err
 	})

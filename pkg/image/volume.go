@@ -31,6 +31,7 @@ type VolumeSource struct {
 // VolumesRequest asks for all image volumes of a container.
 type VolumesRequest struct {
 	ContainerID string
+	Handler     string // the runtime handler of its pod
 	Namespace   string // the Kubernetes one, whose signature policy counts
 	Sources     []VolumeSource
 	// UIDMappings and GIDMappings are those of the container's user namespace;
@@ -55,7 +56,7 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 	lease := s.catalog.Lease()
 	defer lease.Release()
 	for _, source := range r.Sources {
-		i, err := s.source(ctx, source, &v, lease)
+		i, err := s.source(ctx, source, s.options.Directories[r.Handler], &v, lease)
 		if err == nil {
 			err = s.Admit(ctx, i, cmp.Or(source.Asked, source.Ref), r.Namespace)
 		}
@@ -78,7 +79,7 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 }
 
 // source adds to v what a source is made of, and keeps it until v is recorded.
-func (s *Service) source(ctx context.Context, source VolumeSource, v *volume.Record, lease *catalog.Lease) (i Image, err error) {
+func (s *Service) source(ctx context.Context, source VolumeSource, trees bool, v *volume.Record, lease *catalog.Lease) (i Image, err error) {
 	var r catalog.Record
 	err = s.catalog.Do(func(tx *catalog.Tx) error {
 		if i, err = s.Get(source.Ref); err != nil {
@@ -94,10 +95,11 @@ func (s *Service) source(ctx context.Context, source VolumeSource, v *volume.Rec
 	if err != nil {
 		return i, err
 	}
-	if r.Stack, err = s.settle(ctx, r, lease); err != nil {
+	stack, err := s.settle(ctx, r, lease, trees)
+	if err != nil {
 		return i, err
 	}
-	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: r.Stack, SubPath: source.SubPath}
+	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: stack, SubPath: source.SubPath}
 	if r.Artifact != nil {
 		one.Tree = r.Artifact.Tree
 		v.Blobs = append(v.Blobs, r.Content()...)
