@@ -62,7 +62,7 @@ func imageViews(images []*runtimeapi.Image) []image {
 	slices.SortFunc(list, func(a, b image) int {
 		return cmp.Or(slices.Compare(a.RepoTags, b.RepoTags), cmp.Compare(a.ID, b.ID))
 	})
-	return list
+	return slices.CompactFunc(list, func(a, b image) bool { return a.ID == b.ID }) // listed for each runtime handler
 }
 
 // imageTable writes one row for each name of each image.

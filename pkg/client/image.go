@@ -133,7 +133,7 @@ func (c *Client) RemoveImage(ctx context.Context, ref string, force bool) (untag
 			return nil, nil, err
 		}
 	}
-	_, err = c.Images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: image.Id}})
+	_, err = c.Admin.Untag(ctx, &apiv1.UntagRequest{Image: image.Id}) // for all runtime handlers
 	return image.RepoTags, []string{image.Id}, err
 }
 

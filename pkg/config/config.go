@@ -99,6 +99,8 @@ type Handler struct {
 	Root string `toml:"root"`
 	// SeccompProfile replaces Runtime.SeccompProfile where not empty.
 	SeccompProfile string `toml:"seccomp_profile"`
+	// LayerBackend is "directory", or empty: Image.LayerBackend.
+	LayerBackend string `toml:"layer_backend"`
 	// Annotations are the keys that reach the runtime; a final * matches any
 	// ending.
 	Annotations                  []string `toml:"annotations"`

@@ -128,6 +128,7 @@ func TestLoadNamesTheFault(t *testing.T) {
 		{"the built-in handler by a program", "[runtime.handlers.berth]\npath = \"crun\"\n", "runtime.handlers.berth.path: this handler is the built-in one"},
 		{"state of no program", "[runtime.handlers.gpu]\nroot = \"/x\"\n", "runtime.handlers.gpu.root"},
 		{"relative state of a program", "[runtime.handlers.gpu]\npath = \"crun\"\nroot = \"x\"\n", "runtime.handlers.gpu.root"},
+		{"a form of layers of a handler", "[runtime.handlers.gpu]\nlayer_backend = \"erofs\"\n", "runtime.handlers.gpu.layer_backend"},
 		{"seccomp of a handler", "[runtime.handlers.gpu]\nseccomp_profile = \"x\"\n", "runtime.handlers.gpu.seccomp_profile"},
 		{"wrong type", "log_level = \"much\"\n", "berth.toml:1: log_level"},
 		{"syntax", "root = \n", "berth.toml:1"},

@@ -113,6 +113,8 @@ func (h Handler) validate(v *validation, name string) {
 	if h.Root != "" {
 		v.absolute(key+"root", h.Root)
 	}
+	v.check(slices.Contains([]string{"", "directory"}, h.LayerBackend),
+		key+"layer_backend", `%q is neither empty nor "directory": what is kept for all is image.layer_backend's`, h.LayerBackend)
 	if h.SeccompProfile != "" {
 		v.seccomp(key+"seccomp_profile", h.SeccompProfile)
 	}

@@ -180,7 +180,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 		return fail(err)
 	}
 	in.Host = by.Lower(in.Host)
-	volumeImages, err := imageVolumes(ctx, s.d.Images, &in)
+	volumeImages, err := imageVolumes(ctx, s.d.Images, p.Handler, &in)
 	if err != nil {
 		return fail(err)
 	}
@@ -188,7 +188,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err != nil {
 		return fail(err)
 	}
-	if err := relabelMounts(ctx, c, in.Sources, sp.Linux.MountLabel); err != nil {
+	if err := relabelMounts(ctx, &in, sp); err != nil {
 		return fail(err)
 	}
 	devices.Apply(sp, idmap.Possible)
@@ -244,7 +244,7 @@ func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerC
 		Shm: p.Shm, ResolvConf: p.ResolvConf, Hosts: p.Hosts, Hostname: p.Hostname, UTSName: p.UTSName, Host: s.d.Host, System: s.d.System, Options: options,
 	}
 	var err error
-	if in.RootFS, err = s.mount(ctx, id, p, img.ID, from); err != nil {
+	if in.RootFS, err = s.mount(ctx, id, p, c, img.ID, from); err != nil {
 		return in, err
 	}
 	if in.User, err = resolveUser(in.RootFS, c, img.Config.Config.User); err != nil {
@@ -265,8 +265,12 @@ func (s *Service) input(ctx context.Context, id string, p Pod, c *cri.ContainerC
 	return in, nil
 }
 
-func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest, from *checkpoint.Part) (string, error) {
+func (s *Service) mount(ctx context.Context, id string, p Pod, c *cri.ContainerConfig, img digest.Digest, from *checkpoint.Part) (string, error) {
 	uid, gid, _, err := spec.UserNamespace(p.Config)
+	if err != nil {
+		return "", err
+	}
+	_, label, err := spec.SELinux(p.Config, c, s.d.Host)
 	if err != nil {
 		return "", err
 	}
@@ -277,7 +281,9 @@ func (s *Service) mount(ctx context.Context, id string, p Pod, img digest.Digest
 	defer done()
 	var root string
 	err = stage.Run(ctx, "root file system", func(ctx context.Context) error {
-		root, err = s.d.Images.Mount(ctx, image.MountRequest{ContainerID: id, Image: img, UIDMappings: uid, GIDMappings: gid, Changes: begins})
+		root, err = s.d.Images.Mount(ctx, image.MountRequest{
+			ContainerID: id, Image: img, Handler: p.Handler, Use: c.GetImage().GetRuntimeHandler(), UIDMappings: uid, GIDMappings: gid, SELinuxLabel: label, Changes: begins,
+		})
 		return err
 	})
 	return root, err

@@ -31,8 +31,10 @@ type fakeImages struct {
 	fill   func(rootfs string) error
 
 	refuse func(asked, namespace string) error
-	// changes are what a root file system has begun with.
+	// changes are what a root file system has begun with, labels those of SELinux that
+	// were asked for.
 	changes string
+	labels  []string
 
 	mu      sync.Mutex
 	mounted map[string]bool
@@ -61,6 +63,7 @@ func (f *fakeImages) Mount(_ context.Context, r image.MountRequest) (string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mounted[r.ContainerID] = true
+	f.labels = append(f.labels, r.SELinuxLabel)
 	rootfs := filepath.Join(f.dir, r.ContainerID)
 	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		return "", err
@@ -80,6 +83,7 @@ func (f *fakeImages) Mount(_ context.Context, r image.MountRequest) (string, err
 
 func (f *fakeImages) MountVolumes(_ context.Context, r image.VolumesRequest) ([]image.Volume, error) {
 	var all []image.Volume
+	f.labels = append(f.labels, r.SELinuxLabel)
 	for n, v := range r.Sources {
 		if v.Ref != "app" && v.Ref != "model" {
 			return nil, fmt.Errorf("%w at %s: %s: %w", image.ErrVolume, v.Path, v.Ref, errs.NotFound)

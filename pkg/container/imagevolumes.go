@@ -9,12 +9,18 @@ import (
 
 // imageVolumes mounts the images that the configuration mounts, tells the
 // specification where, and returns their ids.
-func imageVolumes(ctx context.Context, images Images, in *spec.Input) (map[int]string, error) {
+func imageVolumes(ctx context.Context, images Images, handler string, in *spec.Input) (map[int]string, error) {
 	uid, gid, _, err := spec.UserNamespace(in.Pod)
 	if err != nil {
 		return nil, err
 	}
-	r := image.VolumesRequest{ContainerID: in.ID, Namespace: in.Pod.GetMetadata().GetNamespace(), UIDMappings: uid, GIDMappings: gid}
+	_, label, err := spec.SELinux(in.Pod, in.Container, in.Host)
+	if err != nil {
+		return nil, err
+	}
+	r := image.VolumesRequest{
+		ContainerID: in.ID, Handler: handler, Namespace: in.Pod.GetMetadata().GetNamespace(), UIDMappings: uid, GIDMappings: gid, SELinuxLabel: label,
+	}
 	var places []int
 	for n, m := range in.Container.GetMounts() {
 		if spec.IsImageMount(m) {

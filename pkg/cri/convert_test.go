@@ -113,9 +113,9 @@ func TestAnImageHasEveryField(t *testing.T) {
 	i.Config.Config.User = "1000:5"
 	want := &runtimeapi.Image{
 		Id: "sha256:0123", RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Size: 9, Pinned: true, Uid: &runtimeapi.Int64Value{Value: 1000},
-		Spec: &runtimeapi.ImageSpec{Image: "sha256:0123", Annotations: i.Annotations},
+		Spec: &runtimeapi.ImageSpec{Image: "sha256:0123", Annotations: i.Annotations, RuntimeHandler: "crun"},
 	}
-	if diff := cmp.Diff(want, criImage(i), protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(want, criImage(i, "crun"), protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}
 }

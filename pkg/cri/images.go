@@ -80,34 +80,36 @@ func (i *Images) ListImages(_ context.Context, r *runtimeapi.ListImagesRequest) 
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtimeapi.ListImagesResponse{}
-	for _, f := range found {
-		resp.Images = append(resp.Images, criImage(f))
-	}
-	return resp, nil
+	return &runtimeapi.ListImagesResponse{Images: found}, nil
 }
 
-// filtered returns the image of a name, or all; of a runtime handler, where the
-// filter has no more than that.
-func (i *Images) filtered(spec *runtimeapi.ImageSpec) ([]image.Image, error) {
+// filtered returns the image of a name, or all, once for each runtime handler that it
+// is here for: kubelet tells images apart by both. A filter with a handler has only
+// that one's.
+func (i *Images) filtered(spec *runtimeapi.ImageSpec) (list []*runtimeapi.Image, err error) {
 	if err := i.checkHandler(spec.GetRuntimeHandler()); err != nil {
 		return nil, err
 	}
+	all := i.Service.List()
 	if spec.GetImage() != "" {
 		found, err := i.Service.Get(spec.GetImage())
 		if err != nil {
 			return nil, idempotent(err, true)
 		}
-		return []image.Image{found}, nil
+		all = []image.Image{found}
 	}
-	all := i.Service.List()
-	if spec.GetRuntimeHandler() == "" {
-		return all, nil
+	for _, f := range all {
+		for _, handler := range f.Handlers {
+			if spec.GetRuntimeHandler() == "" || spec.GetRuntimeHandler() == handler {
+				list = append(list, criImage(f, handler))
+			}
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(f image.Image) bool { return f.Handler != spec.GetRuntimeHandler() }), nil
+	return list, nil
 }
 
-// ImageStatus tells of one image, and nothing where it is not here.
+// ImageStatus tells of one image, and nothing where it is not here. All runtime
+// handlers have all images.
 func (i *Images) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
 	if err := i.checkHandler(r.GetImage().GetRuntimeHandler()); err != nil {
 		return nil, err
@@ -119,7 +121,7 @@ func (i *Images) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtimeapi.ImageStatusResponse{Image: criImage(found)}
+	resp := &runtimeapi.ImageStatusResponse{Image: criImage(found, r.GetImage().GetRuntimeHandler())}
 	if r.GetVerbose() {
 		resp.Info, err = verbose(describe(found))
 	}
@@ -133,9 +135,10 @@ func describe(i image.Image) map[string]any {
 	return map[string]any{"imageSpec": i.Config, "digest": i.Digest, "layers": i.Layers}
 }
 
-// RemoveImage removes an image with all of its names.
+// RemoveImage removes an image with all of its names, unless other runtime handlers
+// have it, too.
 func (i *Images) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
-	err := i.Service.Remove(ctx, r.GetImage().GetImage())
+	err := i.Service.Release(ctx, r.GetImage().GetImage(), r.GetImage().GetRuntimeHandler())
 	if err := idempotent(err, missing(i.Service.Get(r.GetImage().GetImage()))); err != nil {
 		return nil, err
 	}
@@ -157,10 +160,10 @@ func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoReque
 	}, nil
 }
 
-func criImage(i image.Image) *runtimeapi.Image {
+func criImage(i image.Image, handler string) *runtimeapi.Image {
 	out := &runtimeapi.Image{
 		Id: i.ID.String(), RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Size: uint64(i.Size), Pinned: i.Pinned,
-		Spec: &runtimeapi.ImageSpec{Image: i.ID.String(), Annotations: i.Annotations, RuntimeHandler: i.Handler},
+		Spec: &runtimeapi.ImageSpec{Image: i.ID.String(), Annotations: i.Annotations, RuntimeHandler: handler},
 	}
 	out.Uid, out.Username = imageUser(i.Config.Config.User)
 	return out

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -312,11 +313,60 @@ func TestImagesAreKnownByOneID(t *testing.T) {
 	}
 }
 
+// kubelet with the feature RuntimeClassInImageCriApi tells images apart by name and
+// runtime handler, and removes those that no container uses by the same two.
+func TestImagesAreListedAndRemovedByRuntimeHandler(t *testing.T) {
+	k := newKubelet(t)
+	ctx := t.Context()
+	handlers := func(filter *runtimeapi.ImageSpec) (list []string) {
+		t.Helper()
+		resp, err := k.ListImages(ctx, &runtimeapi.ListImagesRequest{Filter: &runtimeapi.ImageFilter{Image: filter}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range resp.Images {
+			list = append(list, i.Id+" "+i.Spec.RuntimeHandler)
+		}
+		return list
+	}
+	spec := &runtimeapi.ImageSpec{Image: appName, RuntimeHandler: "berth"}
+	if st, err := k.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec}); err != nil || st.Image.GetSpec().GetRuntimeHandler() != "berth" {
+		t.Errorf("status: %v, %v", st, err)
+	}
+	if got := handlers(nil); !slices.Equal(got, []string{k.image + " "}) {
+		t.Errorf("loaded: %q", got)
+	}
+	k.start(k.run("p"), "c") // asks with the handler
+	both := []string{k.image + " ", k.image + " berth"}
+	if got := handlers(nil); !slices.Equal(got, both) || !slices.Equal(handlers(spec), both[1:]) || !slices.Equal(handlers(&runtimeapi.ImageSpec{RuntimeHandler: "berth"}), both[1:]) {
+		t.Errorf("used: %q, %q", got, handlers(spec))
+	}
+	remove := func(handler string) {
+		t.Helper()
+		_, err := k.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: k.image, RuntimeHandler: handler}})
+		wantCode(t, "remove", err, codes.OK)
+	}
+	remove("")
+	if got := handlers(nil); !slices.Equal(got, both[1:]) {
+		t.Errorf("removed for the default one: %q", got)
+	}
+	remove("berth")
+	remove("berth")
+	if got := handlers(nil); len(got) != 0 {
+		t.Errorf("removed for all: %q", got)
+	}
+}
+
 func TestARemovedImageKeepsItsContainersName(t *testing.T) {
 	k := newKubelet(t)
 	id := k.start(k.run("p"), "c")
-	if _, err := k.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: appName}}); err != nil {
-		t.Fatal(err)
+	for _, handler := range []string{"", "berth"} { // asked names the latter
+		if _, err := k.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: appName, RuntimeHandler: handler}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if resp, err := k.ListImages(t.Context(), &runtimeapi.ListImagesRequest{}); err != nil || len(resp.Images) != 0 {
+		t.Errorf("listed: %v, %v", resp, err)
 	}
 	if st := k.status(id).Status; st.ImageId != k.image || st.Image.UserSpecifiedImage != appName {
 		t.Errorf("got %v", st)

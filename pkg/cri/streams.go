@@ -42,13 +42,9 @@ func (c *Containers) StreamContainers(r *runtimeapi.StreamContainersRequest, str
 
 // StreamImages is ListImages for any number of images.
 func (i *Images) StreamImages(r *runtimeapi.StreamImagesRequest, stream runtimeapi.ImageService_StreamImagesServer) error {
-	found, err := i.filtered(r.GetFilter().GetImage())
+	all, err := i.filtered(r.GetFilter().GetImage())
 	if err != nil {
 		return err
-	}
-	var all []*runtimeapi.Image
-	for _, f := range found {
-		all = append(all, criImage(f))
 	}
 	return inParts(all, func(part []*runtimeapi.Image) error {
 		return stream.Send(&runtimeapi.StreamImagesResponse{Images: part})

@@ -10,6 +10,7 @@ import (
 	"github.com/berth-run/berth/pkg/config"
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/host"
+	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/spec"
 )
 
@@ -32,6 +33,16 @@ func handlerOptions(c config.Runtime, driver string) map[string]spec.Options {
 			o.Limit(limit, c.DefaultUlimits[limit].Soft, c.DefaultUlimits[limit].Hard)
 		}
 		all[name] = o
+	}
+	all[""] = all[c.DefaultHandler]
+	return all
+}
+
+// directoryHandlers are those whose containers need layers as directories.
+func directoryHandlers(c config.Runtime) map[string]bool {
+	all := map[string]bool{}
+	for name, h := range c.Handlers {
+		all[name] = h.LayerBackend == string(layer.Directory)
 	}
 	all[""] = all[c.DefaultHandler]
 	return all

@@ -33,6 +33,11 @@ func TestTheConfigurationReachesEveryHandler(t *testing.T) {
 	if diff := cmp.Diff([]string{"berth", "plain", "unconfined"}, handlerNames(c)); diff != "" || len(all) != 4 {
 		t.Errorf("%d handlers: %s", len(all), diff)
 	}
+	c.Handlers["trees"] = config.Handler{LayerBackend: "directory"}
+	if diff := cmp.Diff(map[string]bool{"": false, "berth": false, "plain": false, "unconfined": false, "trees": true}, directoryHandlers(c)); diff != "" {
+		t.Errorf("directories: %s", diff)
+	}
+	delete(c.Handlers, "trees")
 	if p := all["unconfined"].SeccompUnset; p != "unconfined" {
 		t.Errorf("seccomp profile of a handler of its own: %q", p)
 	}

@@ -144,7 +144,7 @@ func (s *services) openStores(life context.Context) (err error) {
 		MaxConnections: c.Image.MaxConnections, MemoryBudget: int64(c.Image.MemoryBudget),
 		Registry: s.registryOptions(c), Pinned: c.Image.Pinned,
 		Signatures:   trust.Options{Policy: c.Image.SignaturePolicy, Namespaces: c.Image.SignaturePolicyDir, RegistriesD: c.Image.RegistriesD},
-		LayerBackend: layer.Backend(c.Image.LayerBackend), LayerVerity: c.Image.LayerVerity,
+		LayerBackend: layer.Backend(c.Image.LayerBackend), LayerVerity: c.Image.LayerVerity, Directories: directoryHandlers(c.Runtime),
 	})
 	if err != nil {
 		return fmt.Errorf("open images: %w", err)

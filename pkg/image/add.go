@@ -33,7 +33,7 @@ type source interface {
 // its references, so that nothing of it is visible before all of it is. The
 // layers come in parallel, each as one stream: download, verify, inflate, verify,
 // unpack.
-func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs []string, report *flight.Reporter) (Image, error) {
+func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs []string, handler string, report *flight.Reporter) (Image, error) {
 	form, index, err := manifest.Parse(m)
 	if err != nil {
 		return Image{}, err
@@ -42,7 +42,7 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 		return Image{}, fmt.Errorf("manifest %s: an index where an image was expected: %w", m.Desc.Digest, errs.Invalid)
 	}
 	if artifact.Is(*form) {
-		return s.addArtifact(ctx, m, *form, src, refs, report)
+		return s.addArtifact(ctx, m, *form, src, refs, handler, report)
 	}
 	lease := s.catalog.Lease(m.Desc.Digest, form.Config.Digest)
 	defer lease.Release()
@@ -56,7 +56,7 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 	}
 	r := catalog.Record{
 		ID: form.Config.Digest, Manifest: m.Desc, Notes: form.Annotations,
-		Size: form.Config.Size, Created: time.Now().UTC(), Config: config,
+		Size: form.Config.Size, Created: time.Now().UTC(), Config: config, Handlers: []string{handler},
 	}
 	for n, d := range form.Layers {
 		r.Layers = append(r.Layers, catalog.Layer{DiffID: config.RootFS.DiffIDs[n], Blob: d})
@@ -70,7 +70,10 @@ func (s *Service) add(ctx context.Context, m manifest.Document, src source, refs
 		r.Size += info.Bytes
 	}
 	if r.Stack, err = s.layers.Stack(ctx, config.RootFS.DiffIDs, lease.Add); err == nil {
-		r.Stack, err = s.settle(ctx, r, lease)
+		r.Stack, err = s.settle(ctx, r, lease, false)
+	}
+	if err == nil && s.options.Directories[handler] && s.layers.Composed(r.Stack) {
+		r.Trees, err = s.layers.Trees(ctx, config.RootFS.DiffIDs, lease.Add)
 	}
 	if err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", r.ID, err)

@@ -17,13 +17,13 @@ import (
 )
 
 // addArtifact brings an artifact here as add does an image.
-func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form ispec.Manifest, src source, refs []string, report *flight.Reporter) (Image, error) {
+func (s *Service) addArtifact(ctx context.Context, m manifest.Document, form ispec.Manifest, src source, refs []string, handler string, report *flight.Reporter) (Image, error) {
 	files, err := artifact.Files(form)
 	if err != nil {
 		return Image{}, fmt.Errorf("manifest %s: %w", m.Desc.Digest, err)
 	}
 	r := catalog.Record{
-		ID: m.Desc.Digest, Manifest: m.Desc, Notes: form.Annotations, Created: time.Now().UTC(),
+		ID: m.Desc.Digest, Manifest: m.Desc, Notes: form.Annotations, Created: time.Now().UTC(), Handlers: []string{handler},
 		Artifact: &catalog.Artifact{Type: artifact.Type(form), Config: form.Config},
 	}
 	for _, f := range files {

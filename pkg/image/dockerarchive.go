@@ -81,7 +81,7 @@ func (s *Service) loadDockerEntry(ctx context.Context, sp *archive.Spool, e arch
 		}
 	}
 	desc := ispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	return s.add(ctx, manifest.Document{Desc: desc, Data: data}, src, refs, nil)
+	return s.add(ctx, manifest.Document{Desc: desc, Data: data}, src, refs, "", nil)
 }
 
 // describe finds what a file is, and remembers its name.

@@ -81,6 +81,9 @@ type Options struct {
 	// is empty. LayerVerity protects them by fs-verity, where the file system can.
 	LayerBackend layer.Backend
 	LayerVerity  bool
+	// Directories are the runtime handlers whose containers get layers as directories
+	// whatever form they are kept in.
+	Directories map[string]bool
 }
 
 func (o Options) withDefaults() Options {

@@ -105,7 +105,7 @@ func (s *Service) loadManifest(ctx context.Context, src ociSource, d ispec.Descr
 	if err != nil {
 		return Image{}, err
 	}
-	return s.add(ctx, doc, src, refs, nil)
+	return s.add(ctx, doc, src, refs, "", nil)
 }
 
 // archiveRefs returns the references that an archive asks for: the tag, and the

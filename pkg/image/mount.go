@@ -19,6 +19,8 @@ import (
 type MountRequest struct {
 	ContainerID string
 	Image       digest.Digest // an image id
+	Handler     string        // the runtime handler of its pod
+	Use         string        // the one that the image is used for, which kubelet may not tell
 	// UIDMappings and GIDMappings are those of the container's user namespace;
 	// empty without one. Layers are shown through idmapped mounts, never copied.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
@@ -31,7 +33,11 @@ type MountRequest struct {
 // idempotent, also after a reboot and after the image has been removed: the
 // layers of a container stay until Unmount.
 func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
-	stack, lease, err := s.stackOf(ctx, r.Image)
+	err := s.catalog.Claim(r.Image, r.Use)
+	if err != nil {
+		return "", err
+	}
+	stack, lease, err := s.stackOf(ctx, r.Image, r.Handler)
 	if err != nil {
 		if path, again := s.roots.Remount(ctx, r.ContainerID); again == nil {
 			return path, nil
@@ -50,13 +56,13 @@ func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
 }
 
 // stackOf returns what to mount for an image, leased until it is recorded as mounted.
-func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Digest, *catalog.Lease, error) {
+func (s *Service) stackOf(ctx context.Context, id digest.Digest, handler string) ([]digest.Digest, *catalog.Lease, error) {
 	lease := s.catalog.Lease()
 	var r catalog.Record
 	var ok bool
 	s.catalog.With(func(tx *catalog.Tx) {
 		if r, ok = tx.Record(id); ok && r.Fault == nil {
-			lease.AddIn(tx, append(r.DiffIDs(), r.Stack...)...)
+			lease.AddIn(tx, slices.Concat(r.DiffIDs(), r.Stack, r.Trees)...)
 		}
 	})
 	if !ok {
@@ -65,7 +71,7 @@ func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Diges
 	if r.Fault != nil {
 		return nil, nil, fmt.Errorf("image %s is damaged: pull it again: %s: %w", id, r.Fault.Error(), errs.NotFound)
 	}
-	stack, err := s.settle(ctx, r, lease)
+	stack, err := s.settle(ctx, r, lease, s.options.Directories[handler])
 	if err != nil {
 		lease.Release()
 	}
@@ -74,20 +80,26 @@ func (s *Service) stackOf(ctx context.Context, id digest.Digest) ([]digest.Diges
 
 // settle returns what to mount for an image whose layers are leased. Nothing of it is
 // a suspect, and what was made of the layers and is missing or damaged is made again.
-func (s *Service) settle(ctx context.Context, r catalog.Record, lease *catalog.Lease) ([]digest.Digest, error) {
+// With trees it is directories in any case.
+func (s *Service) settle(ctx context.Context, r catalog.Record, lease *catalog.Lease, trees bool) ([]digest.Digest, error) {
 	if err := s.suspects.Settle(ctx, r.DiffIDs()...); err != nil {
 		return nil, err
 	}
-	if err := s.suspects.Settle(ctx, r.Stack...); err != nil && !errors.Is(err, errs.NotFound) {
+	have, make := func(r *catalog.Record) *[]digest.Digest { return &r.Stack }, s.layers.Stack
+	if trees && s.layers.Composed(r.Stack) {
+		have, make = func(r *catalog.Record) *[]digest.Digest { return &r.Trees }, s.layers.Trees
+	}
+	was := *have(&r)
+	if err := s.suspects.Settle(ctx, was...); err != nil && !errors.Is(err, errs.NotFound) {
 		return nil, err
 	}
-	if s.layers.Stacked(r.Stack) {
-		return r.Stack, nil
+	if s.layers.Stacked(was) && (len(was) > 0 || len(r.DiffIDs()) == 0) {
+		return was, nil
 	}
-	stack, err := s.layers.Stack(ctx, r.DiffIDs(), lease.Add)
-	if err == nil && !slices.Equal(stack, r.Stack) {
+	stack, err := make(ctx, r.DiffIDs(), lease.Add)
+	if err == nil && !slices.Equal(stack, was) {
 		// One that is being added, or was removed meanwhile, has no record.
-		_, _, err = s.catalog.Change(r.ID, func(r *catalog.Record) bool { r.Stack = stack; return true })
+		_, _, err = s.catalog.Change(r.ID, func(r *catalog.Record) bool { *have(r) = stack; return true })
 	}
 	return stack, err
 }

@@ -110,6 +110,17 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 	return err
 }
 
+// Release is Remove where the image is here for no other runtime handler than this one.
+// It is kept for the others.
+func (s *Service) Release(ctx context.Context, ref, handler string) error {
+	if i, err := s.Get(ref); err == nil {
+		if needed, err := s.catalog.Disclaim(i.ID, handler); needed || err != nil {
+			return err
+		}
+	}
+	return s.Remove(ctx, ref)
+}
+
 func (s *Service) forget(ref string) error {
 	return s.catalog.Do(func(tx *catalog.Tx) error {
 		i, err := s.Get(ref)

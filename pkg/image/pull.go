@@ -10,7 +10,6 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
-	"github.com/berth-run/berth/pkg/image/catalog"
 	"github.com/berth-run/berth/pkg/image/flight"
 	"github.com/berth-run/berth/pkg/image/manifest"
 	"github.com/berth-run/berth/pkg/image/policy"
@@ -36,7 +35,7 @@ type PullRequest struct {
 	// Platform chooses from an index; nil means this machine.
 	Platform *ispec.Platform
 	// Handler is the runtime handler that it is for, "" for the default. All share
-	// one image; it is only remembered.
+	// one image, which stays until none needs it.
 	Handler string
 	// Progress, if not nil, is told of each step, one call at a time; it must not
 	// block. It is not called after Pull has returned.
@@ -65,12 +64,9 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (Image, error) {
 	told := ""
 	for n := 0; ; n++ { // there is one at least
 		ref := names[n]
-		i, err := s.flights.Do(ctx, flightKey(ref, r.Auth, platform, rules), r.Progress, func(ctx context.Context, report *flight.Reporter) (Image, error) {
-			return s.pull(ctx, ref, r.Auth, platform, rules, report)
+		i, err := s.flights.Do(ctx, flightKey(ref, r, platform, rules), r.Progress, func(ctx context.Context, report *flight.Reporter) (Image, error) {
+			return s.pull(ctx, ref, r, platform, rules, report)
 		})
-		if err == nil && i.Handler != r.Handler {
-			return s.setHandler(i, r.Handler)
-		}
 		if err == nil {
 			return i, nil
 		}
@@ -87,36 +83,21 @@ func elsewhere(err error) bool {
 	return errors.Is(err, errs.NotFound) || errors.Is(err, errs.Denied) || errors.Is(err, errs.Unavailable)
 }
 
-// setHandler notes which handler an image was last pulled for.
-func (s *Service) setHandler(i Image, handler string) (Image, error) {
-	now, changed, err := s.catalog.Change(i.ID, func(r *catalog.Record) bool {
-		other := r.Handler != handler
-		r.Handler = handler
-		return other
-	})
-	if err != nil {
-		return Image{}, err
-	}
-	if !changed { // removed meanwhile, or done by another pull
-		return i, nil
-	}
-	return now, nil
-}
-
 // flightKey tells requests apart, credentials and policy included: one user's
 // answer is not another's.
-func flightKey(ref reference.Name, a Auth, p ispec.Platform, rules *policy.Policy) string {
+func flightKey(ref reference.Name, r PullRequest, p ispec.Platform, rules *policy.Policy) string {
+	a := r.Auth
 	return digest.FromString(strings.Join([]string{
-		ref.String(), p.OS, p.Architecture, p.Variant, rules.Digest().String(),
+		ref.String(), r.Handler, p.OS, p.Architecture, p.Variant, rules.Digest().String(),
 		a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken,
 	}, "\x00")).String()
 }
 
-func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform ispec.Platform, rules *policy.Policy, report *flight.Reporter) (Image, error) {
+func (s *Service) pull(ctx context.Context, ref reference.Name, r PullRequest, platform ispec.Platform, rules *policy.Policy, report *flight.Reporter) (Image, error) {
 	if err := rules.Foregone(ref); err != nil {
 		return Image{}, err
 	}
-	repository, err := s.downloads.Load().registry.Repository(ref, a)
+	repository, err := s.downloads.Load().registry.Repository(ref, r.Auth)
 	if err != nil {
 		return Image{}, err
 	}
@@ -150,7 +131,7 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, a Auth, platform
 	if ref.Digest == "" {
 		refs = append(refs, ref.String())
 	}
-	i, err := s.add(ctx, m, repository, refs, report)
+	i, err := s.add(ctx, m, repository, refs, r.Handler, report)
 	err = room.Explain(err, s.options.Root, 0)
 	switch errs.Of(err) {
 	case errs.Invalid, errs.Unsupported, errs.Exhausted: // else the next attempt goes on from what has come

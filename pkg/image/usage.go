@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -80,7 +81,7 @@ func (s *Service) Usages(ctx context.Context, used map[string]bool) (all []Usage
 		for _, d := range r.Content() {
 			of[d] = true
 		}
-		s.layers.Mark(of, r.Stack)
+		s.layers.Mark(of, slices.Concat(r.Stack, r.Trees))
 		for d := range of {
 			users[d]++
 			parts[r.ID] = append(parts[r.ID], d)

@@ -31,11 +31,13 @@ type VolumeSource struct {
 // VolumesRequest asks for all image volumes of a container.
 type VolumesRequest struct {
 	ContainerID string
+	Handler     string // the runtime handler of its pod
 	Namespace   string // the Kubernetes one, whose signature policy counts
 	Sources     []VolumeSource
 	// UIDMappings and GIDMappings are those of the container's user namespace;
 	// empty without one.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
+	SELinuxLabel             string // that all files show as; empty for none
 }
 
 // Volume is a mounted image or artifact: a directory or a file that nobody writes
@@ -50,11 +52,11 @@ type Volume struct {
 // error is ErrVolume, and ErrRefused too for what the signature policy does not
 // accept.
 func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume, error) {
-	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}}
+	v := volume.Record{ID: r.ContainerID, Mappings: idmap.Mappings{UIDs: r.UIDMappings, GIDs: r.GIDMappings}, SELinuxLabel: r.SELinuxLabel}
 	lease := s.catalog.Lease()
 	defer lease.Release()
 	for _, source := range r.Sources {
-		i, err := s.source(ctx, source, &v, lease)
+		i, err := s.source(ctx, source, s.options.Directories[r.Handler], &v, lease)
 		if err == nil {
 			err = s.Admit(ctx, i, cmp.Or(source.Asked, source.Ref), r.Namespace)
 		}
@@ -77,7 +79,7 @@ func (s *Service) MountVolumes(ctx context.Context, r VolumesRequest) ([]Volume,
 }
 
 // source adds to v what a source is made of, and keeps it until v is recorded.
-func (s *Service) source(ctx context.Context, source VolumeSource, v *volume.Record, lease *catalog.Lease) (i Image, err error) {
+func (s *Service) source(ctx context.Context, source VolumeSource, trees bool, v *volume.Record, lease *catalog.Lease) (i Image, err error) {
 	var r catalog.Record
 	err = s.catalog.Do(func(tx *catalog.Tx) error {
 		if i, err = s.Get(source.Ref); err != nil {
@@ -93,10 +95,11 @@ func (s *Service) source(ctx context.Context, source VolumeSource, v *volume.Rec
 	if err != nil {
 		return i, err
 	}
-	if r.Stack, err = s.settle(ctx, r, lease); err != nil {
+	stack, err := s.settle(ctx, r, lease, trees)
+	if err != nil {
 		return i, err
 	}
-	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: r.Stack, SubPath: source.SubPath}
+	one := volume.Volume{Path: source.Path, Image: r.ID, Layers: stack, SubPath: source.SubPath}
 	if r.Artifact != nil {
 		one.Tree = r.Artifact.Tree
 		v.Blobs = append(v.Blobs, r.Content()...)
@@ -112,6 +115,12 @@ type content struct {
 }
 
 // View implements volume.Content.
-func (c content) View(ctx context.Context, id string, layers []digest.Digest, m idmap.Mappings, target string) error {
-	return c.roots.View(ctx, rootfs.Root{ID: "volume-" + id, Layers: layers, UIDMappings: m.UIDs, GIDMappings: m.GIDs}, target)
+func (c content) View(ctx context.Context, r volume.Record, v volume.Volume, target string) error {
+	root := rootfs.Root{
+		ID: "volume-" + r.ID, Layers: v.Layers, UIDMappings: r.Mappings.UIDs, GIDMappings: r.Mappings.GIDs, SELinuxLabel: r.SELinuxLabel,
+	}
+	if v.Tree != "" {
+		root.Tree = c.Tree(v.Tree)
+	}
+	return c.roots.View(ctx, root, target)
 }

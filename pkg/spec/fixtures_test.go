@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -65,6 +66,9 @@ func (fakeSystem) ReadFile(path string, limit int64) ([]byte, error) {
 		return []byte(`{"defaultAction":"SCMP_ACT_LOG"}`), nil
 	case "/profiles/broken.json":
 		return []byte(`{`), nil
+	}
+	if profile, ok := strings.CutPrefix(path, "/profiles/inline/"); ok {
+		return []byte(profile), nil
 	}
 	return nil, fs.ErrNotExist
 }

@@ -8,14 +8,16 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/host"
 )
 
 // mandatoryAccess sets AppArmor and SELinux confinement.
-func (b *builder) mandatoryAccess() error {
-	if err := b.appArmor(); err != nil {
+func (b *builder) mandatoryAccess() (err error) {
+	b.spec.Process.SelinuxLabel, b.spec.Linux.MountLabel, err = SELinux(b.Pod, b.Container, b.Host)
+	if err != nil {
 		return err
 	}
-	return b.seLinux()
+	return b.appArmor()
 }
 
 // appArmor refuses a named profile where the host has no AppArmor: running
@@ -53,27 +55,28 @@ func (b *builder) appArmor() error {
 	return nil
 }
 
-// seLinux builds the labels from the container's options, else the pod's. With
-// SELinux off the options have no effect, as for every runtime.
-func (b *builder) seLinux() error {
-	o := b.security.GetSelinuxOptions()
+// SELinux builds the labels of a container's processes and of what only it has mounted
+// from its options, else the pod's. With SELinux off the options have no effect, as
+// for every runtime.
+func SELinux(pod *cri.PodSandboxConfig, c *cri.ContainerConfig, h host.Facts) (process, mount string, err error) {
+	s := c.GetLinux().GetSecurityContext()
+	o := s.GetSelinuxOptions()
 	if o == nil {
-		o = b.Pod.GetLinux().GetSecurityContext().GetSelinuxOptions()
+		o = pod.GetLinux().GetSecurityContext().GetSelinuxOptions()
 	}
-	if o == nil || !b.Host.SELinux || b.privileged() {
-		return nil
+	if o == nil || !h.SELinux || s.GetPrivileged() {
+		return "", "", nil
 	}
 	for _, part := range []string{o.GetUser(), o.GetRole(), o.GetType()} {
 		if strings.ContainsAny(part, ": \x00\n") {
-			return fmt.Errorf("SELinux option %q: %w", part, errs.Invalid)
+			return "", "", fmt.Errorf("SELinux option %q: %w", part, errs.Invalid)
 		}
 	}
 	level := cmp.Or(o.GetLevel(), "s0")
-	if strings.ContainsAny(level, " \x00\n") {
-		return fmt.Errorf("SELinux level %q: %w", level, errs.Invalid)
+	if strings.ContainsAny(level, " \x00\n\"\\") {
+		return "", "", fmt.Errorf("SELinux level %q: %w", level, errs.Invalid)
 	}
 	user := cmp.Or(o.GetUser(), "system_u")
-	b.spec.Process.SelinuxLabel = strings.Join([]string{user, cmp.Or(o.GetRole(), "system_r"), cmp.Or(o.GetType(), "container_t"), level}, ":")
-	b.spec.Linux.MountLabel = strings.Join([]string{user, "object_r", "container_file_t", level}, ":")
-	return nil
+	process = strings.Join([]string{user, cmp.Or(o.GetRole(), "system_r"), cmp.Or(o.GetType(), "container_t"), level}, ":")
+	return process, strings.Join([]string{user, "object_r", "container_file_t", level}, ":"), nil
 }

@@ -44,10 +44,14 @@ func (b *builder) seccomp() error {
 	if err != nil {
 		return fmt.Errorf("seccomp profile %s: %w: %w", p.GetLocalhostRef(), errs.Invalid, err)
 	}
-	b.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(body), b.spec)
+	loaded, err := seccomp.LoadProfile(string(body), b.spec)
+	if err == nil && loaded != nil && loaded.ListenerPath+loaded.ListenerMetadata != "" && !path.IsAbs(loaded.ListenerPath) {
+		err = fmt.Errorf("listenerPath %q is no absolute path", loaded.ListenerPath)
+	}
 	if err != nil {
 		return fmt.Errorf("seccomp profile %s: %w: %w", p.GetLocalhostRef(), errs.Invalid, err)
 	}
+	b.spec.Linux.Seccomp = loaded
 	return nil
 }
 

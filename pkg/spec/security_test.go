@@ -140,6 +140,45 @@ func TestSeccompProfiles(t *testing.T) {
 	refused(t, in, errs.Unsupported)
 }
 
+func TestAProfileNamesTheAgentOfItsSystemCallsWhole(t *testing.T) {
+	profile := func(listener string) spec.Input {
+		in := input()
+		text := `{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]` + listener + `}`
+		security(in).Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "/profiles/inline/" + text}
+		return in
+	}
+	in := profile(`,"listenerPath":"/run/agent.sock","listenerMetadata":"m"`)
+	got := build(t, in).Linux.Seccomp
+	if got.ListenerPath != "/run/agent.sock" || got.ListenerMetadata != "m" || len(got.Flags) != 1 || got.Syscalls[0].Action != "SCMP_ACT_NOTIFY" {
+		t.Errorf("got %+v", got)
+	}
+	for _, listener := range []string{`,"listenerPath":"agent.sock"`, `,"listenerMetadata":"m"`} {
+		refused(t, profile(listener), errs.Invalid)
+	}
+}
+
+// Whoever makes a pod's annotations, or an image, must not choose a socket of the node
+// that berth-runtime talks to, or a file that crun writes or loads.
+func TestAnnotationsAndImagesNameNoSeccompAgent(t *testing.T) {
+	in := input()
+	keys := []string{"run.oci.seccomp.receiver", "run.oci.seccomp.plugins", "run.oci.hooks.stdout", "run.oci.hooks.stderr"}
+	in.Pod.Annotations, in.Container.Annotations, in.Image.Labels = map[string]string{}, map[string]string{}, map[string]string{}
+	for _, key := range keys {
+		in.Pod.Annotations[key], in.Container.Annotations[key], in.Image.Labels[key] = "/x", "/x", "/x"
+	}
+	in.Options.Annotations = []string{"*", "run.oci.*"}
+	security(in).Seccomp = &cri.SecurityProfile{}
+	s := build(t, in)
+	for _, key := range keys {
+		if value, ok := s.Annotations[key]; ok {
+			t.Errorf("%s: %s", key, value)
+		}
+	}
+	if s.Linux.Seccomp.ListenerPath != "" {
+		t.Errorf("agent %s", s.Linux.Seccomp.ListenerPath)
+	}
+}
+
 func TestSeccompDefaultFollowsCapabilities(t *testing.T) {
 	allows := func(caps *cri.Capability) bool {
 		in := input()

@@ -31,7 +31,7 @@ func commandHandlers(dir string) string {
 		}
 	}
 	if path, err := testutil.FindCommand("runc", dir); err == nil && os.Symlink(path, movable(dir)) == nil {
-		fmt.Fprintf(&b, "[runtime.handlers.movable]\npath = %q\n", movable(dir))
+		fmt.Fprintf(&b, "[runtime.handlers.movable]\npath = %q\n%s\n", movable(dir), handlersOwn)
 	}
 	return b.String()
 }

@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +42,52 @@ func TestAHandlerChangesWhatItIsConfiguredTo(t *testing.T) {
 	security(privileged).Privileged = true
 	if out := plain.start(privileged).output(); !strings.Contains(out, "vda") {
 		t.Errorf("the default handler gives %q", out)
+	}
+}
+
+// TestHandlersHaveSettingsOfTheirOwn looks at the built-in one and one of a program.
+func TestHandlersHaveSettingsOfTheirOwn(t *testing.T) {
+	for handler, settings := range map[string]bool{"": false, "careful": true, "movable": true} {
+		config := podConfig(t)
+		r, err := berth.Runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &pod{t, r.PodSandboxId, config}
+		t.Cleanup(p.remove)
+		script := "grep Seccomp: /proc/self/status | cut -f2; head -1 /proc/self/mountinfo | grep -o -m 1 -E 'state/images|run/images|data/layers' | head -1"
+		c := sh(script + "; sleep 1000")
+		c.Annotations = map[string]string{"e2e.test/a": "reaches", "other.test/b": "does not"}
+		k := p.start(c)
+		want := []string{"0", "run/images"}
+		if settings {
+			want = []string{"2", "data/layers"}
+		}
+		eventually(t, func() error {
+			if got := strings.Fields(k.written()); !slices.Equal(got, want) {
+				return fmt.Errorf("seccomp and layers of %q: %q, want %q", handler, got, want)
+			}
+			return nil
+		})
+		status, err := berth.Runtime.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: k.id, Verbose: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var info struct {
+			RuntimeSpec struct{ Annotations map[string]string } `json:"runtimeSpec"`
+		}
+		if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil {
+			t.Fatal(err)
+		}
+		got := info.RuntimeSpec.Annotations
+		if _, other := got["other.test/b"]; (got["e2e.test/a"] == "reaches") != settings || other {
+			t.Errorf("annotations of %q: %v", handler, got)
+		}
+		unconfined := sh("grep Seccomp: /proc/self/status | cut -f2")
+		profileOf(cri.SecurityProfile_Unconfined, "")(security(unconfined))
+		if out := p.start(unconfined).output(); out != "0" {
+			t.Errorf("unconfined, of %q: seccomp %s", handler, out)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -209,7 +210,12 @@ func TestTheRuntimeHandlerOfAPullIsKept(t *testing.T) {
 	if _, err := berth.Images.PullImage(t.Context(), &cri.PullImageRequest{Image: spec}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeImage(t, ref) })
+	t.Cleanup(func() {
+		removeImage(t, ref)
+		if _, err := berth.Images.RemoveImage(context.Background(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref, RuntimeHandler: "careful"}}); err != nil {
+			t.Error(err)
+		}
+	})
 	restart(t)
 	r, err := berth.Images.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec})
 	if err != nil || r.Image.GetSpec().GetRuntimeHandler() != "careful" {

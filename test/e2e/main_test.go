@@ -19,6 +19,11 @@ var berth *testnode.Node
 
 const busybox = "e2e.local/busybox:1"
 
+// handlersOwn is what a handler may have of its own.
+const handlersOwn = `seccomp_profile = "runtime/default"
+layer_backend = "directory"
+annotations = ["e2e.test/*"]`
+
 // options are the shared node's, whose directory is dir.
 func options(dir string) testnode.Options {
 	return testnode.Options{Bridge: "berthe2e0", Subnet6: "fd00:be:e2e::/64", Config: fmt.Sprintf(`
@@ -31,6 +36,7 @@ core = "0"
 [runtime.handlers.berth]
 [runtime.handlers.careful]
 privileged_without_host_devices = true
+%[3]s
 [telemetry]
 trace_endpoint = "%[2]s"
 [image]
@@ -42,7 +48,7 @@ enable = "on"
 socket_path = "%[1]s/nri.sock"
 plugin_path = "%[1]s/nri"
 plugin_config_path = "%[1]s/nri.d"
-`, dir, collectorAddress) + commandHandlers(dir)}
+`, dir, collectorAddress, handlersOwn) + commandHandlers(dir)}
 }
 
 func TestMain(m *testing.M) {

@@ -108,7 +108,10 @@ func (c *Catalog) With(f func(*Tx)) {
 func (c *Catalog) Save(ctx context.Context, r Record, names []string) (i Image, err error) {
 	err = c.Do(func(tx *Tx) error {
 		if old, ok := tx.images[r.ID]; ok {
-			r.Created, r.Handler = old.Created, old.Handler
+			r.Created, r.Handlers = old.Created, union(old.Handlers, r.Handlers)
+			if r.Trees == nil {
+				r.Trees = old.Trees
+			}
 		}
 		if err := tx.Put(r); err != nil {
 			return err

@@ -29,8 +29,9 @@ type Image struct {
 	// ArtifactType is set where this is an artifact: its id is the manifest's
 	// digest, it has no config and no containers, and serves as a volume.
 	ArtifactType string
-	// Handler is the runtime handler that the last pull named.
-	Handler string
+	// Handlers are the runtime handlers that it was pulled for, or containers use it
+	// with; "" is the default one. There is one at least.
+	Handlers []string
 }
 
 // Runnable returns nil for an image, and for an artifact why no container can be
@@ -76,7 +77,7 @@ func (tx *Tx) publish() {
 func (tx *Tx) Image(r Record) Image {
 	i := Image{
 		ID: r.ID, Digest: r.Manifest.Digest, Size: r.Size, Config: r.Config, CreatedAt: r.Created,
-		Layers: r.DiffIDs(), Annotations: r.Notes, Handler: r.Handler,
+		Layers: r.DiffIDs(), Annotations: r.Notes, Handlers: union(r.Handlers, nil),
 	}
 	if r.Artifact != nil {
 		i.ArtifactType = r.Artifact.Type

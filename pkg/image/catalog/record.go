@@ -17,11 +17,12 @@ type Record struct {
 	Manifest ispec.Descriptor  `json:"manifest"`
 	Layers   []Layer           `json:"layers,omitempty"`
 	Stack    []digest.Digest   `json:"stack,omitempty"` // what to mount, the lowest first
+	Trees    []digest.Digest   `json:"trees,omitempty"` // instead, for handlers that take directories alone
 	Size     int64             `json:"size"`
 	Created  time.Time         `json:"created"`
 	Notes    map[string]string `json:"annotations,omitempty"`
-	Handler  string            `json:"runtimeHandler,omitempty"` // of the last pull
-	Artifact *Artifact         `json:"artifact,omitempty"`       // nil for an image
+	Handlers []string          `json:"runtimeHandlers,omitempty"` // that it is here for; none is the default one
+	Artifact *Artifact         `json:"artifact,omitempty"`        // nil for an image
 
 	Config ispec.Image `json:"-"` // read from its blob
 	Fault  error       `json:"-"` // why the image is not shown; see Inspect
@@ -73,4 +74,6 @@ func (r Record) Content() []digest.Digest {
 }
 
 // Needs is every blob and every layer that a record names.
-func (r Record) Needs() []digest.Digest { return slices.Concat(r.Content(), r.DiffIDs(), r.Stack) }
+func (r Record) Needs() []digest.Digest {
+	return slices.Concat(r.Content(), r.DiffIDs(), r.Stack, r.Trees)
+}

@@ -131,9 +131,15 @@ func (s shelf) Has(diffID digest.Digest) bool {
 	return err == nil && !slices.ContainsFunc(info.Layers, func(d digest.Digest) bool { return !s.has(d, tarRecord) })
 }
 
-// Stacked reports whether a stack that Stack has returned is here, to be mounted.
+// Composed reports whether a stack is an EROFS image.
+func (s shelf) Composed(stack []digest.Digest) bool {
+	return len(stack) == 1 && s.has(stack[0], imageRecord)
+}
+
+// Stacked reports whether a stack that Stack or Trees has returned is here, to be
+// mounted.
 func (s shelf) Stacked(stack []digest.Digest) bool {
-	if len(stack) == 1 && s.has(stack[0], imageRecord) {
+	if s.Composed(stack) {
 		return s.Has(stack[0])
 	}
 	return !slices.ContainsFunc(stack, func(d digest.Digest) bool { return !s.has(d, treeRecord) })

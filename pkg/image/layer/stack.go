@@ -31,14 +31,15 @@ func (s *Store) Stack(ctx context.Context, diffIDs []digest.Digest, keep func(..
 			return []digest.Digest{id}, err
 		}
 	}
+	return s.Trees(ctx, diffIDs, keep)
+}
+
+// Trees is Stack for who takes directories alone. Layers that are here as tar streams
+// are unpacked, too, and stay so.
+func (s *Store) Trees(ctx context.Context, diffIDs []digest.Digest, keep func(...digest.Digest)) ([]digest.Digest, error) {
 	if err := s.deriveAll(ctx, diffIDs); err != nil {
 		return nil, err
 	}
-	return s.stack(ctx, diffIDs, keep)
-}
-
-// stack is Stack for layers that are directories.
-func (s *Store) stack(ctx context.Context, diffIDs []digest.Digest, keep func(...digest.Digest)) ([]digest.Digest, error) {
 	var stack []digest.Digest
 	for n, d := range diffIDs {
 		info, err := s.read(d, treeRecord)

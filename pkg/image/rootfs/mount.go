@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/berth-run/berth/pkg/image/layer"
 	"github.com/berth-run/berth/pkg/image/overlay"
 )
 
@@ -38,9 +39,11 @@ func (r *Roots) View(ctx context.Context, root Root, target string) error {
 // lower returns at least so many directories to mount for root's layers, the
 // lowest first, and what to call once they are mounted.
 func (r *Roots) lower(ctx context.Context, root Root, atLeast int) (dirs []string, done func(), err error) {
-	l, err := r.layers.Lower(ctx, root.Layers)
-	if err != nil {
-		return nil, nil, err
+	l := layer.Lower{Base: filepath.Dir(root.Tree), Dirs: []string{filepath.Base(root.Tree)}}
+	if root.Tree == "" {
+		if l, err = r.layers.Lower(ctx, root.Layers); err != nil {
+			return nil, nil, err
+		}
 	}
 	for n := len(l.Dirs); n < atLeast; n++ {
 		empty := filepath.Join(r.mounts, emptyLayer+strconv.Itoa(n))

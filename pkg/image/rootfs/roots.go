@@ -58,6 +58,8 @@ type Root struct {
 	GIDMappings []specs.LinuxIDMapping `json:"gidMappings,omitempty"`
 	// SELinuxLabel is what every file shows as, or "".
 	SELinuxLabel string `json:"selinuxLabel,omitempty"`
+	// Tree, where set, is what View shows instead of layers.
+	Tree string `json:"-"`
 	// Changes, where set, is what a container had written (package changes), and what
 	// a new root file system begins with. It is hostile.
 	Changes io.ReadSeeker `json:"-"`

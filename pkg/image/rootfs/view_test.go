@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +37,34 @@ func TestViewsShowStacksOfEverySize(t *testing.T) {
 		}
 		if err := os.WriteFile(filepath.Join(target, "new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
 			t.Errorf("%d layers: write: %v", len(layers), err)
+		}
+		if err := unix.Unmount(target, 0); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestATreeIsShownAsLayersAre(t *testing.T) {
+	s, _ := layered(t)
+	dir := t.TempDir()
+	r, err := Open(s, filepath.Join(dir, "writable"), filepath.Join(dir, "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	tree, target := filepath.Join(dir, "tree"), t.TempDir()
+	if err := errors.Join(os.Mkdir(tree, 0o755), os.WriteFile(filepath.Join(tree, "a"), []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 300000, Size: 1000}}
+	for _, m := range [][]specs.LinuxIDMapping{nil, maps} {
+		if err := r.View(t.Context(), Root{ID: "v", Tree: tree, UIDMappings: m, GIDMappings: m}, target); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		data, err := os.ReadFile(filepath.Join(target, "a"))
+		if statErr := unix.Stat(filepath.Join(target, "a"), &st); err != nil || statErr != nil || string(data) != "x" || st.Uid != uint32(len(m))*300000 {
+			t.Errorf("%q of %d: %v, %v", data, st.Uid, err, statErr)
 		}
 		if err := unix.Unmount(target, 0); err != nil {
 			t.Error(err)

@@ -54,16 +54,18 @@ type Record struct {
 	Version  int            `json:"version"`
 	ID       string         `json:"id"` // the container's
 	Mappings idmap.Mappings `json:"mappings"`
-	Volumes  []Volume       `json:"volumes"`
+	// SELinuxLabel is what every file shows as, or "".
+	SELinuxLabel string   `json:"selinuxLabel,omitempty"`
+	Volumes      []Volume `json:"volumes"`
 	// Blobs are those that artifacts are made of.
 	Blobs []digest.Digest `json:"blobs,omitempty"`
 }
 
 // Content is what volumes show.
 type Content interface {
-	// View mounts layers, the lowest first, at target, read-only and as a user
-	// namespace of the mappings sees them. id names the call.
-	View(ctx context.Context, id string, layers []digest.Digest, m idmap.Mappings, target string) error
+	// View mounts the layers of v, or its tree, at target, read-only and as the
+	// container of r sees them. The container's id names the call.
+	View(ctx context.Context, r Record, v Volume, target string) error
 	// Tree is the directory of an artifact's tree.
 	Tree(name string) string
 }
@@ -161,7 +163,7 @@ var ErrMount = errors.New("image volume")
 
 // mount mounts one volume at target.
 func (s *Store) mount(ctx context.Context, r Record, v Volume, target string) error {
-	if v.Tree != "" {
+	if v.Tree != "" && r.SELinuxLabel == "" {
 		return attach(s.content.Tree(v.Tree), v.SubPath, r.Mappings, target)
 	}
 	view := filepath.Join(s.mounts, viewPrefix+r.ID)
@@ -169,7 +171,7 @@ func (s *Store) mount(ctx context.Context, r Record, v Volume, target string) er
 	if err := os.Mkdir(view, 0o700); err != nil {
 		return err
 	}
-	if err := s.content.View(ctx, r.ID, v.Layers, r.Mappings, view); err != nil {
+	if err := s.content.View(ctx, r, v, view); err != nil {
 		return err
 	}
 	return attach(view, v.SubPath, idmap.Mappings{}, target) // mapped already

@@ -15,6 +15,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/criu"
+	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
 // dumpPrefix begins the names of what a checkpoint needs for as long as it lasts,
@@ -101,6 +102,9 @@ func (e *Engine) view(c *container, spec *specs.Spec, temp, images string, fifos
 func dumpable(c *configs.Config) error {
 	if c.Namespaces.Contains(configs.NEWUSER) {
 		return fmt.Errorf("checkpoint of a container in a user namespace: %w", errs.Unsupported)
+	}
+	if seccomp.Asks(c.Seccomp) { // CRIU restores the filter without its listener
+		return fmt.Errorf("checkpoint of a container with a seccomp agent: %w", errs.Unsupported)
 	}
 	return nil
 }

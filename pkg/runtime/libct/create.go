@@ -20,6 +20,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/limits"
+	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
 // Create makes the container's cgroup, namespaces and mounts, and its first
@@ -63,7 +64,7 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		}
 		var env *os.File
 		if env, err = e.carryEnv(p, spec); err == nil {
-			err = ct.Start(p)
+			err = startInit(ctx, ct, p, config)
 		}
 		defer env.Close()
 	}
@@ -74,6 +75,28 @@ func (e *Engine) Create(ctx context.Context, id string, spec *specs.Spec, io run
 		return runtime.Process{}, fmt.Errorf("container %s: %w", id, blame(err, spec))
 	}
 	return e.created(ct, id, ct)
+}
+
+// startInit starts the first process, up to the gate. A seccomp agent may keep it from
+// getting there.
+func startInit(ctx context.Context, ct *libcontainer.Container, p *libcontainer.Process, config *configs.Config) error {
+	if !seccomp.Asks(config.Seccomp) {
+		return ct.Start(p)
+	}
+	stop := killWith(ctx, config.Cgroups)
+	err := ct.Start(p)
+	stop()
+	return errors.Join(endedBy(ctx, p, err), seccomp.Blame(err, config.Seccomp))
+}
+
+// endedBy returns the error of ctx, and ends a process that has begun, by which
+// libcontainer's error is nil: that says nothing of its end.
+func endedBy(ctx context.Context, p *libcontainer.Process, err error) error {
+	if err == nil && ctx.Err() != nil {
+		_ = p.Signal(unix.SIGKILL) // it may have ended
+		_, _ = p.Wait()            // nobody asks how
+	}
+	return ctx.Err()
 }
 
 // enter makes a container without a process, and its note before it. made waits for

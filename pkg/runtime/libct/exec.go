@@ -47,7 +47,7 @@ func (e *Engine) Exec(ctx context.Context, id, execID string, p *specs.Process, 
 	}
 	var process runtime.Process
 	if c.execNeedsLibcontainer(p) {
-		process, err = c.execByLibcontainer(group, p, stdio)
+		process, err = c.execByLibcontainer(ctx, group, p, stdio)
 	} else {
 		process, err = e.execByHelper(ctx, c, group, p, stdio)
 	}

@@ -1,6 +1,8 @@
 package libct
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,9 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/pidfd"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/libct/cgroup"
 	"github.com/berth-run/berth/pkg/runtime/libct/program"
+	"github.com/berth-run/berth/pkg/runtime/libct/seccomp"
 )
 
 // execNeedsLibcontainer reports whether the process asks for what the helper
@@ -23,10 +27,10 @@ func (c *container) execNeedsLibcontainer(p *specs.Process) bool {
 	return p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil ||
 		c.config.Scheduler != nil || c.config.IOPriority != nil || c.config.ExecCPUAffinity != nil ||
 		c.config.Personality != nil || c.config.MemoryPolicy != nil || c.config.IntelRdt != nil ||
-		c.config.Seccomp != nil && c.config.Seccomp.ListenerPath != ""
+		seccomp.Asks(c.config.Seccomp)
 }
 
-func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio runtime.ProcessIO) (runtime.Process, error) {
+func (c *container) execByLibcontainer(ctx context.Context, group execGroup, p *specs.Process, stdio runtime.ProcessIO) (runtime.Process, error) {
 	process, err := setnsProcess(p, stdio)
 	if err != nil {
 		return runtime.Process{}, err
@@ -44,11 +48,11 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 		process.SubCgroupPaths = map[string]string{"": filepath.Base(group.path)}
 	}
 	ct, err := c.load()
-	if err == nil {
-		err = ct.Start(process)
-	}
 	if err != nil {
-		return runtime.Process{}, program.Blame(err, fmt.Sprintf("/proc/%d/root", c.pid), nil, p)
+		return runtime.Process{}, err
+	}
+	if err := startExec(ctx, ct, process); err != nil {
+		return runtime.Process{}, program.Blame(seccomp.Blame(err, c.config.Seccomp), fmt.Sprintf("/proc/%d/root", c.pid), nil, p)
 	}
 	pid, err := process.Pid()
 	if err != nil {
@@ -64,6 +68,53 @@ func (c *container) execByLibcontainer(group execGroup, p *specs.Process, stdio 
 		_ = cgroup.Join(group.path, pid)
 	}
 	return runtime.Process{PID: pid, PIDFD: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// startExec starts a process, and kills it where ctx ends first: a seccomp agent may
+// keep it from executing its program. The process tells its pidfd before it loads the
+// filter.
+func startExec(ctx context.Context, ct *libcontainer.Container, p *libcontainer.Process) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "pidfd"), os.NewFile(uintptr(pair[1]), "pidfd")
+	defer ours.Close()
+	p.PidfdSocket = theirs
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		if fd, err := receive(ours); err == nil { // else it has not come so far
+			_ = pidfd.Signal(int(fd.Fd()), unix.SIGKILL)
+			_ = fd.Close()
+		}
+	})
+	err = ct.Start(p)
+	_ = theirs.Close()
+	if stop() {
+		return err
+	}
+	<-killed
+	return errors.Join(endedBy(ctx, p, err), err)
+}
+
+// receive returns the descriptor that comes over a socket. It waits for one, or for
+// the other end to be closed.
+func receive(socket *os.File) (*os.File, error) {
+	space := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(socket.Fd()), make([]byte, 64), space, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("recvmsg", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(space[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("receive descriptor: %d control messages: %w", len(messages), errors.Join(err, unix.EBADMSG))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("receive descriptor: %d descriptors: %w", len(fds), errors.Join(err, unix.EBADMSG))
+	}
+	return os.NewFile(uintptr(fds[0]), "received"), nil
 }
 
 // setnsProcess is libcontainer's form of an exec: what initProcess takes from

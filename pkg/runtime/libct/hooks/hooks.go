@@ -1,12 +1,12 @@
-// Package hooks gives OCI hooks what they expect of a runtime. They are told, on
-// stdin, of a bundle: a directory with the container's specification, which they
-// read. It is made for containers that have hooks, and for no others.
+// Package hooks gives OCI hooks, and seccomp agents, what they expect of a runtime.
+// They are told of a bundle: a directory with the container's specification, which
+// they read. It is made for containers that have such, and for no others.
 //
 // libcontainer runs the hooks of a container's creation. Those after its start
 // and after its end, which it would run before the start, or instead of
 // finishing the removal where one fails, are run here.
 //
-// On disk, in a directory on tmpfs: ID/config.json for each container with hooks.
+// On disk, in a directory on tmpfs: ID/config.json for each container with a bundle.
 // Those that run in a user namespace may read their container's, and no others.
 package hooks
 
@@ -42,7 +42,7 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir}, nil
 }
 
-// Bundle is that of one container. A nil one, of a container without hooks, does
+// Bundle is that of one container. A nil one, of a container that has none, does
 // nothing.
 type Bundle struct {
 	id, path string
@@ -51,10 +51,10 @@ type Bundle struct {
 func (s *Store) bundle(id string) *Bundle { return &Bundle{id: id, path: filepath.Join(s.dir, id)} }
 
 // Make makes the bundle of a container and tells libcontainer of it, by c, which is
-// what spec has become there. It is nil where there are no hooks. The error is
+// what spec has become there. It is nil where nobody is told of it. The error is
 // errs.Exists where there is one.
 func (s *Store) Make(id string, spec *specs.Spec, c *configs.Config) (*Bundle, error) {
-	if !hasHooks(spec.Hooks) {
+	if !hasHooks(spec.Hooks) && (c.Seccomp == nil || c.Seccomp.ListenerPath == "") {
 		return nil, nil
 	}
 	b := s.bundle(id)

@@ -41,6 +41,9 @@ func (b *Bundle) Run(ctx context.Context, when After, pid int) error {
 	if err := json.Unmarshal(text, &spec); err != nil {
 		return fmt.Errorf("%s: %w", b.config(), err)
 	}
+	if spec.Hooks == nil {
+		return nil
+	}
 	state := specs.State{Version: specs.Version, ID: b.id, Status: specs.StateRunning, Pid: pid, Bundle: b.path, Annotations: spec.Annotations}
 	list := spec.Hooks.Poststart
 	if when == Poststop {

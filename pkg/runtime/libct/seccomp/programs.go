@@ -154,12 +154,21 @@ func (s *Programs) StandIn(config *configs.Config) (*os.File, error) {
 	if profile == nil || slices.ContainsFunc(profile.Syscalls, func(c *configs.Syscall) bool { return c.Action == configs.Notify }) {
 		return nil, nil
 	}
+	if err := checkAgent(profile); err != nil {
+		return nil, fmt.Errorf("seccomp profile: %w: %w", err, errs.Invalid)
+	}
 	program, name, err := s.of(profile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errs.Invalid)
 	}
 	enosys := uint(unix.ENOSYS) // with it, libcontainer adds no stub: the program has one
 	config.Seccomp = &configs.Seccomp{DefaultAction: configs.Errno, DefaultErrnoRet: &enosys, Flags: profile.Flags}
+	if Asks(profile) {
+		// libcontainer asks the kernel for a listener, and sends it to the agent, where
+		// it sees a call that is the agent's.
+		config.Seccomp.Syscalls = []*configs.Syscall{{Name: "getpid", Action: configs.Notify}}
+		config.Seccomp.ListenerPath, config.Seccomp.ListenerMetadata = profile.ListenerPath, profile.ListenerMetadata
+	}
 	config.Labels = append(config.Labels, label+name)
 	return program.file()
 }
