@@ -95,7 +95,7 @@ func TestAChildThatLivesHasNoExit(t *testing.T) {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		t.Error(err)
 	}
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000); err != nil {
+	if err := AwaitEnd(t.Context(), fd); err != nil {
 		t.Error(err)
 	}
 }
