@@ -42,7 +42,7 @@ func TestBerthRunsOnVersion2(t *testing.T) {
 	bin := built(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
-	m := boot(ctx, t, vm.Debian(), version2Tools(t, bin), vm.Options{Systemd: true, Memory: 2048, InTurn: true})
+	m := boot(ctx, t, vm.Debian(), version2Tools(t, bin), vm.Options{Systemd: true, Memory: 2048})
 	t.Run("cgroupfs", func(t *testing.T) { endToEnd(ctx, t, m, "", version2) })
 	t.Run("systemd", func(t *testing.T) { endToEnd(ctx, t, m, "BERTH_TEST_MACHINE=1", systemds) })
 	t.Run("crashes", func(t *testing.T) {

@@ -83,7 +83,7 @@ func TestARealKubeletRunsPods(t *testing.T) {
 	tools := version2Tools(t, bin)
 	tools["kubelet"], err = vm.Kubelet(ctx, dir)
 	must(t, err)
-	n := &node{t, boot(ctx, t, vm.Debian(), tools, vm.Options{Systemd: true, Memory: 2048, InTurn: true})}
+	n := &node{t, boot(ctx, t, vm.Debian(), tools, vm.Options{Systemd: true, Memory: 2048})}
 	n.sh(startKubelet)
 	web := n.await("web", func(p kubeletPod) bool { return p.ready() })
 	n.await("users", func(p kubeletPod) bool { return p.ready() })

@@ -40,11 +40,6 @@ type Options struct {
 	Memory int
 	// Kernel has more words for the kernel's command line.
 	Kernel string
-	// InTurn has one thread emulate both processors, in turn. It is slower. Where
-	// each has its own, a processor may run an instruction that the other has just
-	// replaced (QEMU 7.2), and dies of "Oops: int3" when the kernel switches static
-	// keys, as for the first CPU quota.
-	InTurn bool
 }
 
 // Machine is one that runs.
@@ -124,12 +119,11 @@ func (m *Machine) arguments(o Options) ([]string, error) {
 	if !o.Systemd {
 		boot += " init=/usr/local/sbin/vm-init"
 	}
-	accel := "tcg,thread=multi"
-	if o.InTurn {
-		accel = "tcg,thread=single"
-	}
 	args := []string{
-		"-accel", accel, "-smp", "2", "-cpu", "max", "-m", fmt.Sprint(memory), "-nodefaults", "-display", "none", "-no-reboot",
+		// One thread emulates both processors, in turn. Where each has its own, one may
+		// run an instruction that the other has just replaced (QEMU 7.2), and dies of
+		// "Oops: int3" when the kernel switches static keys: at boot, for the first quota.
+		"-accel", "tcg,thread=single", "-smp", "2", "-cpu", "max", "-m", fmt.Sprint(memory), "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", o.Root.Kernel, "-initrd", o.Root.Initrd, "-append", boot,
 		"-serial", "file:" + filepath.Join(m.dir, "console"),
 		"-chardev", "socket,id=agent,path=" + filepath.Join(m.dir, "agent"), "-serial", "chardev:agent",
