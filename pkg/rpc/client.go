@@ -10,19 +10,21 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/stage"
 )
 
-// ErrNotConnected marks the errs.Unavailable of a call that nobody can have heard:
-// to make it again is not to make it twice.
-var ErrNotConnected = errors.New("not connected")
+// ErrNotHeard marks the errs.Unavailable of a call that no server has read to its
+// end, and so none has begun: to make it again is not to make it twice.
+var ErrNotHeard = errors.New("not heard")
 
 // Do calls verb with request on the server that listens at path and decodes
 // its answer into reply, unless that is nil. The files are passed along and
 // stay the caller's. When ctx ends the call is cancelled and its error
 // returned; a server that is not there, dies or ends is errs.Unavailable, and
-// ErrNotConnected too where it is not there.
+// ErrNotHeard too where it did so before it had read the request.
 func Do(ctx context.Context, path, verb string, request, reply any, files ...*os.File) error {
 	return Stream(ctx, path, verb, request, reply, nil, files...)
 }
@@ -50,13 +52,13 @@ func exchange(ctx context.Context, path, verb string, request, reply any, item f
 	defer putBuffer(frame)
 	conn, err := dial(ctx, path)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w: %w", verb, errs.Unavailable, ErrNotConnected, err)
+		return fmt.Errorf("%s: %w: %w: %w", verb, errs.Unavailable, ErrNotHeard, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := writeWithFiles(conn, frame.Bytes(), files); err != nil {
-		return fmt.Errorf("%s: send: %w: %w", verb, errs.Unavailable, err)
+		return fmt.Errorf("%s: send: %w: %w: %w", verb, errs.Unavailable, ErrNotHeard, err)
 	}
 	return receive(ctx, conn, verb, reply, item)
 }
@@ -76,6 +78,9 @@ func receive(ctx context.Context, conn *net.UnixConn, verb string, reply any, it
 	r := &shortReader{conn: conn}
 	for {
 		k, err := readFrame(r, b)
+		if errors.Is(err, unix.ECONNRESET) { // the other end had not read all: else it is io.EOF
+			return fmt.Errorf("%s: connection lost: %w: %w: %w", verb, errs.Unavailable, ErrNotHeard, err)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: connection lost: %w: %w", verb, errs.Unavailable, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,48 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	if err := rpc.Do(t.Context(), path+"-none", "X", nil, nil); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("no server: %v", err)
 	}
+}
+
+func TestACallThatNoServerHasReadIsToldFromOneThatIsLost(t *testing.T) {
+	long := text{strings.Repeat("x", 1<<20)} // more than a socket holds
+	for name, test := range map[string]struct {
+		serve    func(*net.UnixListener)
+		request  any
+		notHeard bool
+	}{
+		"refused":         {func(l *net.UnixListener) { l.Close() }, nil, true},
+		"not accepted":    {func(l *net.UnixListener) { time.AfterFunc(50*time.Millisecond, func() { l.Close() }) }, nil, true},
+		"not read":        {func(l *net.UnixListener) { go take(l, 0) }, nil, true},
+		"half of it read": {func(l *net.UnixListener) { go take(l, 100) }, long, true},
+		"read":            {func(l *net.UnixListener) { go take(l, 4096) }, nil, false},
+	} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := rpc.Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test.serve(l)
+		err = rpc.Do(t.Context(), path, "X", test.request, nil)
+		if !errors.Is(err, errs.Unavailable) || errors.Is(err, rpc.ErrNotHeard) != test.notHeard {
+			t.Errorf("%s: %v", name, err)
+		}
+		l.Close()
+	}
+	if err := rpc.Do(t.Context(), filepath.Join(t.TempDir(), "s"), "X", nil, nil); !errors.Is(err, rpc.ErrNotHeard) {
+		t.Errorf("no socket: %v", err)
+	}
+}
+
+// take accepts a connection, reads so much of it at most, and dies.
+func take(l *net.UnixListener, n int) {
+	conn, err := l.Accept()
+	if err != nil {
+		return
+	}
+	if n > 0 {
+		_, _ = conn.Read(make([]byte, n)) // what the client gets tells
+	}
+	conn.Close()
 }
 
 func TestStagesComeBackWhereTheyAreWanted(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 // socket's backlog. One that was running then is repeated, where doing it twice
 // is the same as doing it once or can be made so: pods, Create, Restore, Start,
 // Kill, Delete, Update, Resize, ReopenLog. Of the others those that change something,
-// and execs, are repeated where no server was there to hear them. After ten seconds
-// without one, and for all else, it is errs.Unavailable.
+// and execs, are repeated where no server has heard them. After ten seconds without one,
+// and for all else, it is errs.Unavailable.
 type Client struct {
 	path string
 }
@@ -99,7 +99,7 @@ func (c *Client) Update(ctx context.Context, r UpdateRequest) error {
 func (c *Client) Exec(ctx context.Context, r ExecRequest) (ExecResult, error) {
 	var result ExecResult
 	var all pieces
-	err := connect(ctx, func() error { // no stage: it lasts as long as the process
+	err := heard(ctx, func() error { // no stage: it lasts as long as the process
 		return rpc.Stream(ctx, c.path, VerbExec, CaptureMessage{ExecRequest: r, Pieces: true}, &result, all.take)
 	})
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *Client) ExecStream(ctx context.Context, r ExecRequest, io ExecIO, start
 	}
 	var result ExecResult
 	files := present(io.Stdin, io.Stdout, io.Stderr, io.Console)
-	err := connect(ctx, func() error {
+	err := heard(ctx, func() error {
 		return rpc.Stream(ctx, c.path, VerbExecIO, m, &result, func([]byte) error { started(); return nil }, files...)
 	})
 	return result.ExitCode, err
@@ -130,12 +130,12 @@ func present(files ...*os.File) []*os.File {
 
 // Pause implements Processes.
 func (c *Client) Pause(ctx context.Context, id string) error {
-	return connect(ctx, func() error { return c.id(ctx, VerbPause, id) })
+	return heard(ctx, func() error { return c.id(ctx, VerbPause, id) })
 }
 
 // Resume implements Processes.
 func (c *Client) Resume(ctx context.Context, id string) error {
-	return connect(ctx, func() error { return c.id(ctx, VerbResume, id) })
+	return heard(ctx, func() error { return c.id(ctx, VerbResume, id) })
 }
 
 // CanCheckpoint implements Checkpoints.
@@ -145,7 +145,7 @@ func (c *Client) CanCheckpoint(ctx context.Context) error {
 
 // Checkpoint implements Checkpoints.
 func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) error {
-	return connect(ctx, func() error { return c.do(ctx, VerbCheckpoint, r, nil) })
+	return heard(ctx, func() error { return c.do(ctx, VerbCheckpoint, r, nil) })
 }
 
 // Restore implements Checkpoints.

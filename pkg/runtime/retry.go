@@ -49,10 +49,10 @@ func retry(ctx context.Context, call func() error) error {
 	return retryOn(ctx, errs.Unavailable, call)
 }
 
-// connect repeats call, which may be one that must not be done twice, until
-// somebody has heard it, as retry does.
-func connect(ctx context.Context, call func() error) error {
-	return retryOn(ctx, rpc.ErrNotConnected, call)
+// heard repeats call, which may be one that must not be done twice, until somebody
+// has heard it, as retry does.
+func heard(ctx context.Context, call func() error) error {
+	return retryOn(ctx, rpc.ErrNotHeard, call)
 }
 
 func retryOn(ctx context.Context, lost error, call func() error) error {

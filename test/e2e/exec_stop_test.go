@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -34,6 +35,25 @@ func TestProbesRunOnWhileAContainerIsBeingStopped(t *testing.T) {
 	}
 	if s := c.status(); s.ExitCode != 0 {
 		t.Errorf("it was killed: %v", s)
+	}
+}
+
+func TestAnExecWaitsForABerthRuntimeThatIsAboutToComeBack(t *testing.T) {
+	c := runPod(t).start(sleeper())
+	v, err := berth.Supervisor().Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := []int{v.AnchorPID, v.WorkerPID}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() error { return gone(pids) })
+	r, err := c.execSync(t.Context(), 20, "/bin/echo", "here")
+	if err != nil || string(r.Stdout) != "here\n" {
+		t.Errorf("got %v, %v", r, err)
 	}
 }
 

@@ -149,16 +149,29 @@ func (r *numbers) Read(p []byte) (int, error) {
 func TestAllInputArrivesAfterTheOutputIsClosed(t *testing.T) {
 	c := runPod(t).start(sleeper())
 	size := inputSize(t)
-	eachExecutor(t, func(t *testing.T, kind string) {
+	const script = "exec >&- 2>&-; cat > /tmp/input"
+	arrives := func(t *testing.T, exec func(in io.Reader) (exit int, err error)) {
+		t.Helper()
 		sum := sha256.New()
-		o := remotecommand.StreamOptions{Stdin: io.TeeReader(io.LimitReader(&numbers{}, size), sum), Stdout: io.Discard, Stderr: io.Discard}
-		exit, err := session(t.Context(), kind, c.execURL(o, "exec >&- 2>&-; cat > /tmp/input"), o)
-		if err != nil || exit != 0 {
+		if exit, err := exec(io.TeeReader(io.LimitReader(&numbers{}, size), sum)); err != nil || exit != 0 {
 			t.Errorf("exit %d, %v", exit, err)
 		}
 		if got, want := c.sh("sha256sum < /tmp/input; rm /tmp/input"), fmt.Sprintf("%x", sum.Sum(nil)); !strings.HasPrefix(got, want) {
 			t.Errorf("what arrived has digest %s, what was sent %s", got, want)
 		}
+	}
+	eachExecutor(t, func(t *testing.T, kind string) {
+		arrives(t, func(in io.Reader) (int, error) {
+			o := remotecommand.StreamOptions{Stdin: in, Stdout: io.Discard, Stderr: io.Discard}
+			return session(t.Context(), kind, c.execURL(o, script), o)
+		})
+	})
+	t.Run("berth", func(t *testing.T) {
+		arrives(t, func(in io.Reader) (int, error) {
+			k := berth.Command(t.Context(), "exec", "-i", c.id, "/bin/sh", "-c", script)
+			k.Stdin = in
+			return 0, k.Run()
+		})
 	})
 }
 

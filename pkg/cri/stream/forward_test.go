@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"golang.org/x/net/websocket"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	spdytransport "k8s.io/client-go/transport/spdy"
@@ -79,5 +83,46 @@ func TestPortForwardCarriesBytesAndTheirEnd(t *testing.T) {
 			}
 			all.Wait()
 		})
+	}
+}
+
+// Clients of the first WebSockets have no words for ports: those are the request's.
+func TestPortForwardThroughAPlainWebSocketHasTheRequestsPorts(t *testing.T) {
+	s := start(t, Options{}, &fake{})
+	to := s.ask(t, Request{Verb: PortForward, ID: "p", Ports: []int32{80, 1}})
+	c, err := websocket.NewConfig(strings.Replace(to, "http", "ws", 1), "http://localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Protocol = []string{"v4.channel.k8s.io"}
+	conn, err := websocket.DialConfig(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := websocket.Message.Send(conn, []byte("\x00hello")); err != nil {
+		t.Fatal(err)
+	}
+	// Two channels a port: its data and its error. Both begin with the port.
+	want := map[byte]string{0: "\x50\x0080:hello", 1: "\x50\x00", 2: "\x01\x00", 3: "\x01\x00"}
+	got := map[byte]string{}
+	for !maps.Equal(got, want) {
+		var m []byte
+		if err := websocket.Message.Receive(conn, &m); err != nil {
+			t.Fatalf("%v after %q", err, got)
+		}
+		if len(m) == 0 {
+			continue
+		}
+		if m[0] == 3 && len(got[3]) == 2 {
+			if !strings.Contains(string(m), "nobody listens") {
+				t.Errorf("the error of port 1: %q", m)
+			}
+			continue
+		}
+		got[m[0]] += string(m[1:])
 	}
 }

@@ -265,6 +265,27 @@ func TestAURLIsGoodOnceAndNotForLong(t *testing.T) {
 	}
 }
 
+func TestURLsLeadToTheAddressOrToLoopback(t *testing.T) {
+	for address, want := range map[string]string{"127.0.0.1:0": "127.0.0.1", "127.0.0.2:0": "127.0.0.2", "[::1]:0": "::1", "0.0.0.0:0": "127.0.0.1", "[::]:0": "127.0.0.1"} {
+		s := start(t, Options{Address: address}, &fake{})
+		to := s.ask(t, Request{Verb: Exec, ID: "c", Stdin: true, Stdout: true})
+		if u, err := url.Parse(to); err != nil || u.Hostname() != want {
+			t.Errorf("%s: %s, %v", address, to, err)
+		}
+		var out bytes.Buffer
+		e, err := transports["WebSocket v5"](&rest.Config{}, to)
+		if err == nil {
+			err = e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello"), Stdout: &out})
+		}
+		if err != nil || out.String() != "hello" {
+			t.Errorf("%s: %q, %v", address, &out, err)
+		}
+	}
+	if _, err := Listen(Options{Address: "192.0.2.1:0"}, &fake{}); err == nil {
+		t.Error("it serves where this machine is not")
+	}
+}
+
 func TestRequestsThatWaitAreBounded(t *testing.T) {
 	s := start(t, Options{TokenLifetime: time.Minute}, &fake{})
 	for range maxTokens {
