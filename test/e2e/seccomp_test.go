@@ -81,6 +81,7 @@ func TestASeccompAgentAnswersForContainersAndExecs(t *testing.T) {
 		}
 	}
 	test(t, runPod(t))
+	test(t, runPod(t, userNS))
 	eachCommand(t, test)
 
 	write(t, profile, `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/no/such/agent","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}`)
