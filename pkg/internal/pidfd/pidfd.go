@@ -97,6 +97,25 @@ func AwaitEnd(ctx context.Context, fd int) error {
 	return ctx.Err()
 }
 
+// Receive returns the pidfd that comes over a socket. It waits for one, or for
+// the other end to be closed.
+func Receive(socket *os.File) (*os.File, error) {
+	space := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(socket.Fd()), make([]byte, 64), space, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("recvmsg", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(space[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("receive descriptor: %d control messages: %w", len(messages), errors.Join(err, unix.EBADMSG))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("receive descriptor: %d descriptors: %w", len(fds), errors.Join(err, unix.EBADMSG))
+	}
+	return os.NewFile(uintptr(fds[0]), "pidfd"), nil
+}
+
 // siginfo is the part of siginfo_t that waitid fills.
 type siginfo struct {
 	signo, errno, code, _ int32

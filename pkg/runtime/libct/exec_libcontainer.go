@@ -84,7 +84,7 @@ func startExec(ctx context.Context, ct *libcontainer.Container, p *libcontainer.
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(killed)
-		if fd, err := receive(ours); err == nil { // else it has not come so far
+		if fd, err := pidfd.Receive(ours); err == nil { // else it has not come so far
 			_ = pidfd.Signal(int(fd.Fd()), unix.SIGKILL)
 			_ = fd.Close()
 		}
@@ -96,25 +96,6 @@ func startExec(ctx context.Context, ct *libcontainer.Container, p *libcontainer.
 	}
 	<-killed
 	return errors.Join(endedBy(ctx, p, err), err)
-}
-
-// receive returns the descriptor that comes over a socket. It waits for one, or for
-// the other end to be closed.
-func receive(socket *os.File) (*os.File, error) {
-	space := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(int(socket.Fd()), make([]byte, 64), space, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("recvmsg", err)
-	}
-	messages, err := unix.ParseSocketControlMessage(space[:n])
-	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("receive descriptor: %d control messages: %w", len(messages), errors.Join(err, unix.EBADMSG))
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("receive descriptor: %d descriptors: %w", len(fds), errors.Join(err, unix.EBADMSG))
-	}
-	return os.NewFile(uintptr(fds[0]), "received"), nil
 }
 
 // setnsProcess is libcontainer's form of an exec: what initProcess takes from
