@@ -66,8 +66,9 @@ func TestSystemdForgetsWhatWasRefused(t *testing.T) {
 		_, err := berth.Runtime.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: c.id, Linux: r})
 		return err
 	}
-	if err := update(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 512, CpuPeriod: 100000, CpuQuota: 1}); err == nil {
-		t.Error("a quota below the kernel's least is taken")
+	bad := &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 512, CpuPeriod: 100000, CpuQuota: 50000, Unified: map[string]string{"memory.oom.group": "7"}}
+	if err := update(bad); err == nil { // by the kernel, after systemd has been told
+		t.Error("nonsense is taken")
 	}
 	if after := look(); after != before {
 		t.Errorf("after a refusal:\n%s\nbefore:\n%s", after, before)
