@@ -80,7 +80,8 @@ type Containers interface {
 type Processes interface {
 	// Exec runs one more process in the container to its end and returns its
 	// output. When the timeout or ctx ends first, the process and all that it
-	// started are killed, and nothing else.
+	// started are killed, and nothing else. errs.NoProgram and errs.NoExecutable
+	// where the program is why it has not run; so too ExecStream, and Create.
 	Exec(ctx context.Context, r ExecRequest) (ExecResult, error)
 	// ExecStream runs one more process in the container with the caller's files
 	// as its stdio, calls started once it runs, and returns its exit code. The

@@ -1,5 +1,5 @@
 // Package stdio moves the output of containers into their logs and to attached
-// clients, and the output of execs into memory.
+// clients, and the output of execs into memory, or on in pieces where it is long.
 //
 // A container writes into FIFOs under the state directory. Its ends are opened
 // for reading and writing, so that it never sees EPIPE, and what it wrote stays
