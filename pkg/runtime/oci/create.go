@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,10 @@ import (
 // specVersion is told to commands, some of which refuse what is newer than they
 // are, down to the digit. Each reads those fields that it knows.
 const specVersion = "1.0.2"
+
+// ofPods are annotations that a command does not get: gVisor joins the pod's sandbox
+// by them, which no command has made.
+var ofPods = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"}
 
 // CreateBy lets the command make the container, whose process waits for Start.
 // errs.Exists where the id is taken; errs.NoProgram and errs.NoExecutable where the
@@ -59,7 +64,10 @@ func (e *Engine) prepare(by runtime.Command, id string, spec *specs.Spec, io run
 		return nil, err
 	}
 	s := *spec
-	s.Version, s.Process = specVersion, process
+	s.Version, s.Process, s.Annotations = specVersion, process, maps.Clone(spec.Annotations)
+	for _, key := range ofPods {
+		delete(s.Annotations, key)
+	}
 	bundle, err := json.Marshal(&s)
 	if err != nil {
 		return nil, err

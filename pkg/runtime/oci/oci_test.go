@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/internal/pidfd"
+	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/test/testutil"
 )
 
@@ -146,4 +149,24 @@ func TestACommandThatStillRunsIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
+}
+
+func TestACommandIsToldOfNoPod(t *testing.T) {
+	e := &Engine{dir: t.TempDir()}
+	spec := &specs.Spec{
+		Process: &specs.Process{Args: []string{"x"}}, Linux: &specs.Linux{CgroupsPath: "/none"},
+		Annotations: map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "p", "other": "o"},
+	}
+	c, err := e.prepare(runtime.Command{Path: "/x", Root: t.TempDir()}, "c", spec, runtime.ProcessIO{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(c.path("config.json"))
+	var got specs.Spec
+	if err == nil {
+		err = json.Unmarshal(data, &got)
+	}
+	if err != nil || len(got.Annotations) != 1 || got.Annotations["other"] != "o" || len(spec.Annotations) != 3 {
+		t.Errorf("the command's %v, the caller's %v: %v", got.Annotations, spec.Annotations, err)
+	}
 }
