@@ -1,7 +1,9 @@
 package libct
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,21 +11,49 @@ import (
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// blame marks the error of a start as errs.Invalid where the root file system
-// has no such program to execute, or the kernel no such AppArmor profile. init's
-// own error crosses as text, so we look ourselves.
+// blame marks the error of a start as errs.Invalid where the root file system has no
+// such program to execute, the kernel no such AppArmor profile, or init has next to no
+// memory. init's own error crosses as text, and libcontainer's often, so we look
+// ourselves.
 func blame(err error, s *specs.Spec) error {
 	if p := s.Process.ApparmorProfile; p != "" && !profileLoaded(profilesFile, p) {
 		return fmt.Errorf("AppArmor profile %q is not loaded: %w: %w", p, errs.Invalid, err)
 	}
-	if lacksProgram(s) {
+	if lacksProgram(s) || starves(s) {
 		return fmt.Errorf("%w: %w", errs.Invalid, err)
 	}
+	return refused(err)
+}
+
+// refused marks the error of a limit that the kernel does not take, such as of a
+// processor that is not there, as errs.Invalid; of one that it does not take now, such
+// as of less memory than is in use, as errs.Conflict.
+func refused(err error) error {
+	var file *fs.PathError
+	if !errors.As(err, &file) || !strings.HasPrefix(file.Path, "/sys/fs/cgroup/") {
+		return err
+	}
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: %w", errs.Invalid, err)
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("%w: %w", errs.Conflict, err)
+	}
 	return err
+}
+
+// initMemory is more than init takes, in bytes, before it executes its program.
+const initMemory = 8 << 20
+
+// starves tells whether the limit may be what keeps init from its work.
+func starves(s *specs.Spec) bool {
+	r := s.Linux.Resources
+	return r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < initMemory
 }
 
 // profilesFile has lines such as "name (enforce)".

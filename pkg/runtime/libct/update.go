@@ -100,7 +100,7 @@ func (c *container) setConfig(r runtime.UpdateRequest) error {
 		return fmt.Errorf("%w: %w", err, errs.Unsupported)
 	}
 	if err != nil {
-		return err
+		return refused(err)
 	}
 	now.SkipDevices = false // libcontainer keeps and saves it, and refuses to start so
 	c.mu.Lock()
