@@ -146,6 +146,8 @@ func TestBadInputIsRefused(t *testing.T) {
 	escape.Config.LogDirectory = t.TempDir()
 	outside := testConfig("c")
 	outside.LogPath = "../outside.log"
+	zero, itself := testConfig("c"), testConfig("c")
+	zero.LogPath, itself.LogPath = "a\x00b.log", "."
 	target := testConfig("c")
 	target.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
 		NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER, TargetId: "other"},
@@ -161,14 +163,16 @@ func TestBadInputIsRefused(t *testing.T) {
 		config *cri.ContainerConfig
 		want   error
 	}{
-		"no name":         {testPod(), &cri.ContainerConfig{Image: &cri.ImageSpec{Image: "app"}}, errs.Invalid},
-		"no image":        {testPod(), &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "c"}}, errs.Invalid},
-		"nil":             {testPod(), nil, errs.Invalid},
-		"unknown image":   {testPod(), missing, errs.NotFound},
-		"log outside":     {escape, outside, errs.Invalid},
-		"windows":         {testPod(), windows, errs.Invalid},
-		"useless target":  {testPod(), target, errs.Invalid},
-		"unknown handler": {handler, testConfig("c"), errs.NotFound},
+		"no name":          {testPod(), &cri.ContainerConfig{Image: &cri.ImageSpec{Image: "app"}}, errs.Invalid},
+		"no image":         {testPod(), &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "c"}}, errs.Invalid},
+		"nil":              {testPod(), nil, errs.Invalid},
+		"unknown image":    {testPod(), missing, errs.NotFound},
+		"log outside":      {escape, outside, errs.Invalid},
+		"zero in the log":  {escape, zero, errs.Invalid},
+		"directory as log": {escape, itself, errs.Invalid},
+		"windows":          {testPod(), windows, errs.Invalid},
+		"useless target":   {testPod(), target, errs.Invalid},
+		"unknown handler":  {handler, testConfig("c"), errs.NotFound},
 	} {
 		if _, err := n.Create(t.Context(), c.pod, c.config); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)

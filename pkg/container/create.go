@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -319,7 +320,7 @@ func logPath(p *cri.PodSandboxConfig, c *cri.ContainerConfig) (string, error) {
 	if directory == "" || name == "" {
 		return "", nil
 	}
-	if !filepath.IsAbs(directory) || !filepath.IsLocal(name) {
+	if !filepath.IsAbs(directory) || !filepath.IsLocal(name) || filepath.Clean(name) == "." || strings.ContainsRune(directory+name, 0) {
 		return "", fmt.Errorf("log path %q in %q: must stay in an absolute directory: %w", name, directory, errs.Invalid)
 	}
 	path := filepath.Join(directory, name)

@@ -34,7 +34,7 @@ func (c *Containers) CreateContainer(ctx context.Context, r *runtimeapi.CreateCo
 		err = fmt.Errorf("%w: %w", crierrors.ErrImageVolumeMountFailed, err) // CRI wants it at the beginning
 	}
 	if err != nil {
-		return nil, sentinel(err)
+		return nil, lacking(sentinel(err))
 	}
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
@@ -122,7 +122,7 @@ func (c *Containers) UpdateContainerResources(ctx context.Context, r *runtimeapi
 		return nil, fmt.Errorf("update of container %s without linux resources: %w", r.GetContainerId(), errs.Invalid)
 	}
 	if err := c.Service.Update(ctx, r.GetContainerId(), r.GetLinux()); err != nil {
-		return nil, err
+		return nil, lacking(err)
 	}
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }

@@ -3,8 +3,9 @@
 //
 // It keeps no state and decides nothing but what CRI itself decrees: that Stop
 // and Remove of what is not there succeed, and how things are named. There is a
-// type for each group of RPCs, which can be called in process too. RPCs that
-// Berth does not have answer Unimplemented. README.md lists all RPCs, and what
+// type for each group of RPCs, which can be called in process too. What
+// the node cannot do is FailedPrecondition; Unimplemented are checkpoints alone, where
+// CRIU does not work. README.md lists all RPCs, and what
 // becomes of each field of a request; fields.txt is where to write that.
 package cri
 
@@ -75,6 +76,15 @@ func idempotent(err error, missing bool) error {
 func notUs(err error) error {
 	if errors.Is(err, errs.Unavailable) {
 		return errors.New(err.Error())
+	}
+	return err
+}
+
+// lacking is for calls that there are, of which one asks for what the node or a
+// program of it lacks: Unimplemented would tell the client that there is no such call.
+func lacking(err error) error {
+	if errs.Of(err) == errs.Unsupported {
+		return &errs.Remote{Kind: errs.Conflict, Message: err.Error()}
 	}
 	return err
 }

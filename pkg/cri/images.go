@@ -38,7 +38,7 @@ func (i *Images) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 		},
 	})
 	if err != nil {
-		return nil, pullError(err)
+		return nil, lacking(pullError(err))
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: pulled.ID.String()}, nil
 }

@@ -20,7 +20,7 @@ type Pods struct {
 func (p *Pods) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
 	id, err := p.Service.Run(ctx, r.GetConfig(), r.GetRuntimeHandler())
 	if err != nil {
-		return nil, notUs(err)
+		return nil, lacking(notUs(err))
 	}
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
@@ -66,7 +66,7 @@ func (p *Pods) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatu
 // plugins.
 func (p *Pods) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	if err := p.Service.UpdateResources(ctx, r.GetPodSandboxId(), r.GetOverhead(), r.GetResources()); err != nil {
-		return nil, err
+		return nil, lacking(err)
 	}
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil
 }

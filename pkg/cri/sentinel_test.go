@@ -40,7 +40,7 @@ func TestTextsBeginWithTheWordsThatKubeletKnows(t *testing.T) {
 	want("a registry that is down", pull(l.Addr().String()+"/app:1"), crierrors.ErrRegistryUnavailable, codes.Unknown)
 	want("recursive read-only", create(func(c *runtimeapi.ContainerConfig) {
 		c.Mounts = []*runtimeapi.Mount{{ContainerPath: "/m", HostPath: k.logs, Readonly: true, RecursiveReadOnly: true}}
-	}), crierrors.ErrRROUnsupported, codes.Unimplemented)
+	}), crierrors.ErrRROUnsupported, codes.FailedPrecondition)
 	k.decide("reject")
 	want("a pull", pull(l.Addr().String()+"/app:1"), crierrors.ErrSignatureValidationFailed, codes.Unknown)
 	want("a container", create(func(*runtimeapi.ContainerConfig) {}), crierrors.ErrSignatureValidationFailed, codes.Unknown)

@@ -9,6 +9,7 @@ package errs
 import (
 	"context"
 	"errors"
+	"syscall"
 )
 
 // Kind classifies an error. The zero value is no kind.
@@ -46,15 +47,18 @@ var kinds = [...]Kind{NotFound, Exists, Invalid, Conflict, Unavailable, Unsuppor
 func (k Kind) Error() string { return string(k) }
 
 // Of returns the kind that err wraps, or "" where it wraps none. A context's
-// deadline counts as Timeout.
+// deadline counts as Timeout, a path that is too long for the kernel as Invalid.
 func Of(err error) Kind {
 	for _, k := range kinds {
 		if errors.Is(err, k) {
 			return k
 		}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		return Timeout
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		return Invalid
 	}
 	return ""
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/berth-run/berth/pkg/errs"
@@ -26,6 +28,13 @@ func TestDecodeKeepsTextOfUnknownKind(t *testing.T) {
 	got := errs.Decode(&errs.Remote{Kind: "from the future", Message: "boom"})
 	if got.Error() != "boom" || errs.Of(got) != "" {
 		t.Errorf("got %q of kind %q", got, errs.Of(got))
+	}
+}
+
+func TestAPathThatIsTooLongIsInvalid(t *testing.T) {
+	_, err := os.Open("/" + strings.Repeat("x", 300))
+	if k := errs.Of(fmt.Errorf("open log: %w", err)); k != errs.Invalid {
+		t.Errorf("%v is %q", err, k)
 	}
 }
 

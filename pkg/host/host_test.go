@@ -145,8 +145,10 @@ func TestEnsureSourceMakesAndResolves(t *testing.T) {
 	if got, err := EnsureSource(link); err != nil || got != made {
 		t.Errorf("%s, %v, want %s", got, err, made)
 	}
-	if _, err := EnsureSource("relative"); !errors.Is(err, errs.Invalid) {
-		t.Errorf("relative: %v", err)
+	for _, path := range []string{"relative", "/zero\x00"} {
+		if _, err := EnsureSource(path); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%q: %v", path, err)
+		}
 	}
 }
 

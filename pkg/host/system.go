@@ -100,8 +100,8 @@ func device(path string) (specs.LinuxDevice, bool) {
 // nothing is, as kubelet expects of hostPath volumes without a type, and
 // returns the path with every symbolic link resolved.
 func EnsureSource(path string) (string, error) {
-	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("mount source %q is not absolute: %w", path, errs.Invalid)
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		return "", fmt.Errorf("mount source %q is no absolute path: %w", path, errs.Invalid)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil {

@@ -1,6 +1,7 @@
 package pod_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/test/testutil"
 )
 
@@ -46,6 +48,24 @@ func TestPodsAskServersThatTheyCanReach(t *testing.T) {
 		got, err := os.ReadFile(filepath.Join(n.state, "pods", n.run(config), "resolv.conf"))
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", mode, got, err)
+		}
+	}
+}
+
+func TestWhatCouldBeAnotherLineOrPathIsRefused(t *testing.T) {
+	n := newNode(t)
+	for name, change := range map[string]func(*cri.PodSandboxConfig){
+		"log directory": func(c *cri.PodSandboxConfig) { c.LogDirectory = "/tmp/a\x00b" },
+		"name server": func(c *cri.PodSandboxConfig) {
+			c.DnsConfig = &cri.DNSConfig{Servers: []string{"10.0.0.1\nsearch evil"}}
+		},
+		"search domain": func(c *cri.PodSandboxConfig) { c.DnsConfig = &cri.DNSConfig{Searches: []string{"a b"}} },
+		"option":        func(c *cri.PodSandboxConfig) { c.DnsConfig = &cri.DNSConfig{Options: []string{"a\tb"}} },
+	} {
+		c := testConfig("p")
+		change(c)
+		if _, err := n.Run(t.Context(), c, ""); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

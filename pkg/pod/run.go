@@ -73,14 +73,17 @@ func (s *Service) validate(config *cri.PodSandboxConfig, handler string) error {
 		return fmt.Errorf("pod without a name: %w", errs.Invalid)
 	case handler != "" && !slices.Contains(s.d.Handlers, handler):
 		return fmt.Errorf("runtime handler %q is not configured, this node has %s: %w", handler, strings.Join(s.d.Handlers, ", "), errs.NotFound)
-	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
-		return fmt.Errorf("log directory %q is not absolute: %w", config.GetLogDirectory(), errs.Invalid)
+	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()), strings.ContainsRune(config.GetLogDirectory(), 0):
+		return fmt.Errorf("log directory %q is no absolute path: %w", config.GetLogDirectory(), errs.Invalid)
 	case security.GetRunAsGroup() != nil && security.GetRunAsUser() == nil: // CRI: MUST error; else nothing of it concerns us
 		return fmt.Errorf("pod with a group to run as, %d, but no user: %w", security.GetRunAsGroup().GetValue(), errs.Invalid)
 	case config.GetWindows() != nil:
 		return fmt.Errorf("pod for Windows, and this is Linux: %w", errs.Invalid)
 	}
 	if err := checkModes(security.GetNamespaceOptions()); err != nil {
+		return err
+	}
+	if err := checkDNS(config.GetDnsConfig()); err != nil {
 		return err
 	}
 	return checkHostname(config.GetHostname())
@@ -107,6 +110,18 @@ const maxHostname = 64
 func checkHostname(name string) error {
 	if len(name) > maxHostname || strings.ContainsAny(name, "\x00\n\r\t /") {
 		return fmt.Errorf("hostname %q: at most %d bytes, no blanks: %w", name, maxHostname, errs.Invalid)
+	}
+	return nil
+}
+
+// checkDNS refuses what could begin a line of its own in resolv.conf.
+func checkDNS(d *cri.DNSConfig) error {
+	for what, words := range map[string][]string{"name server": d.GetServers(), "search domain": d.GetSearches(), "resolver's option": d.GetOptions()} {
+		for _, word := range words {
+			if strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+				return fmt.Errorf("%s %q is not one word: %w", what, word, errs.Invalid)
+			}
+		}
 	}
 	return nil
 }

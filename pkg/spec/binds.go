@@ -11,6 +11,7 @@ import (
 	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/spec/check"
 )
 
 // MissingHostPaths returns the sources of bind mounts, each once, in order.
@@ -94,10 +95,10 @@ func (b *builder) ends(m *cri.Mount) (source, destination string, err error) {
 
 func containerPath(m *cri.Mount) (string, error) {
 	p := path.Clean("/" + m.GetContainerPath())
-	if p == "/" || strings.ContainsRune(p, 0) {
+	if p == "/" {
 		return "", fmt.Errorf("container path: %w", errs.Invalid)
 	}
-	return p, nil
+	return p, check.Path(p)
 }
 
 // propagation checks that the host's mount can give what is asked for, and

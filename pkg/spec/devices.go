@@ -9,6 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/spec/check"
 	"github.com/berth-run/berth/pkg/spec/edit"
 )
 
@@ -44,6 +45,9 @@ func (b *builder) device(d *cri.Device) error {
 	}
 	if !path.IsAbs(hostPath) || !path.IsAbs(target) || path.Clean(target) == "/" {
 		return fmt.Errorf("device %q at %q: paths must be absolute: %w", d.GetHostPath(), d.GetContainerPath(), errs.Invalid)
+	}
+	if err := check.Path(target); err != nil {
+		return fmt.Errorf("device %s: %w", hostPath, err)
 	}
 	access, err := deviceAccess(d.GetPermissions())
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -144,6 +145,8 @@ func TestMountsThatAreRefused(t *testing.T) {
 		{"relative host path", &cri.Mount{ContainerPath: "/m", HostPath: "h"}, errs.Invalid},
 		{"no host path", &cri.Mount{ContainerPath: "/m"}, errs.Invalid},
 		{"the root", &cri.Mount{ContainerPath: "/x/..", HostPath: "/h"}, errs.Invalid},
+		{"a descriptor", &cri.Mount{ContainerPath: "/proc/self/fd/3", HostPath: "/h"}, errs.Invalid},
+		{"long", &cri.Mount{ContainerPath: "/" + strings.Repeat("m", 256), HostPath: "/h"}, errs.Invalid},
 		{"zero byte", &cri.Mount{ContainerPath: "/m\x00", HostPath: "/h"}, errs.Invalid},
 		{"image that is not mounted", &cri.Mount{ContainerPath: "/m", Image: &cri.ImageSpec{Image: "x"}}, errs.Invalid},
 		{"sub path of no image", &cri.Mount{ContainerPath: "/m", HostPath: "/h", ImageSubPath: "x"}, errs.Invalid},

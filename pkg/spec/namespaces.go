@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -72,9 +73,19 @@ func mappings(in []*cri.IDMapping) ([]specs.LinuxIDMapping, error) {
 		if m.GetLength() == 0 || last > math.MaxUint32 {
 			return nil, fmt.Errorf("mapping %d:%d:%d is empty or too long: %w", m.GetContainerId(), m.GetHostId(), m.GetLength(), errs.Invalid)
 		}
-		out = append(out, specs.LinuxIDMapping{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Size: m.GetLength()})
+		next := specs.LinuxIDMapping{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Size: m.GetLength()}
+		if slices.ContainsFunc(out, func(o specs.LinuxIDMapping) bool { return overlap(o, next) }) {
+			return nil, fmt.Errorf("mapping %d:%d:%d overlaps another: %w", m.GetContainerId(), m.GetHostId(), m.GetLength(), errs.Invalid)
+		}
+		out = append(out, next)
 	}
 	return out, nil
+}
+
+// overlap tells whether two mappings have an id in common, inside or outside.
+func overlap(a, b specs.LinuxIDMapping) bool {
+	meet := func(a, aSize, b, bSize uint32) bool { return a < b+bSize && b < a+aSize }
+	return meet(a.ContainerID, a.Size, b.ContainerID, b.Size) || meet(a.HostID, a.Size, b.HostID, b.Size)
 }
 
 // mapped tells whether id inside the namespace stands for any outside.

@@ -86,11 +86,13 @@ func TestUserNamespace(t *testing.T) {
 	in.Host.UserNamespaces = false
 	refused(t, in, errs.Unsupported)
 	for name, o := range map[string]*cri.NamespaceOption{
-		"no mappings":   userns(cri.NamespaceMode_POD),
-		"empty mapping": userns(cri.NamespaceMode_POD, &cri.IDMapping{HostId: 1}),
-		"overflow":      userns(cri.NamespaceMode_POD, &cri.IDMapping{HostId: 1<<32 - 1, Length: 2}),
-		"container":     userns(cri.NamespaceMode_CONTAINER, good),
-		"node, mapped":  userns(cri.NamespaceMode_NODE, good),
+		"no mappings":    userns(cri.NamespaceMode_POD),
+		"empty mapping":  userns(cri.NamespaceMode_POD, &cri.IDMapping{HostId: 1}),
+		"overflow":       userns(cri.NamespaceMode_POD, &cri.IDMapping{HostId: 1<<32 - 1, Length: 2}),
+		"one user twice": userns(cri.NamespaceMode_POD, good, &cri.IDMapping{HostId: 65536 + 65535, ContainerId: 65536, Length: 1}),
+		"one for two":    userns(cri.NamespaceMode_POD, good, &cri.IDMapping{HostId: 200000, ContainerId: 65535, Length: 1}),
+		"container":      userns(cri.NamespaceMode_CONTAINER, good),
+		"node, mapped":   userns(cri.NamespaceMode_NODE, good),
 	} {
 		if _, _, _, err := spec.UserNamespace(podOptions(o)); !errors.Is(err, errs.Invalid) {
 			t.Errorf("%s: %v", name, err)

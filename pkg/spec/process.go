@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/spec/check"
 )
 
 func (b *builder) process() error {
@@ -70,10 +71,10 @@ func workingDir(configured, image string) (string, error) {
 	if dir == "" {
 		dir = image
 	}
-	if strings.ContainsRune(dir, 0) {
-		return "", fmt.Errorf("working directory contains a zero byte: %w", errs.Invalid)
-	}
 	dir = path.Clean("/" + dir)
+	if err := check.Path(dir); err != nil {
+		return "", fmt.Errorf("working directory: %w", err)
+	}
 	if strings.HasPrefix(dir, "/proc/") {
 		return "", fmt.Errorf("working directory %q lies in /proc: %w", dir, errs.Invalid)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
+	"github.com/berth-run/berth/pkg/spec/check"
 )
 
 // Resources turns CRI's limits into OCI's, for a new container. Zero fields are
@@ -45,12 +46,24 @@ func OOMScoreAdj(score int64, h host.Facts, o Options) int {
 	return int(min(max(score, int64(least)), 1000))
 }
 
+// What the kernel takes: as a period or a quota, in microseconds, and as shares.
+const (
+	minCPUTime, maxCPUPeriod   = 1000, 1_000_000
+	minCPUShares, maxCPUShares = 2, 262_144
+)
+
 func cpu(r *cri.LinuxContainerResources) (*specs.LinuxCPU, error) {
 	if r.GetCpuPeriod() < 0 || r.GetCpuShares() < 0 || r.GetCpuQuota() < -1 {
 		return nil, fmt.Errorf("cpu period %d, quota %d, shares %d: %w", r.GetCpuPeriod(), r.GetCpuQuota(), r.GetCpuShares(), errs.Invalid)
 	}
+	if p, q := r.GetCpuPeriod(), r.GetCpuQuota(); p != 0 && (p < minCPUTime || p > maxCPUPeriod) || q > 0 && q < minCPUTime {
+		return nil, fmt.Errorf("cpu period %d, quota %d: the kernel takes no less than %d and no period above %d: %w", p, q, minCPUTime, maxCPUPeriod, errs.Invalid)
+	}
+	if n := r.GetCpuShares(); n != 0 && (n < minCPUShares || n > maxCPUShares) {
+		return nil, fmt.Errorf("cpu shares %d: the kernel takes from %d to %d: %w", n, minCPUShares, maxCPUShares, errs.Invalid)
+	}
 	for _, set := range []string{r.GetCpusetCpus(), r.GetCpusetMems()} {
-		if err := checkCPUSet(set); err != nil {
+		if err := check.CPUSet(set); err != nil {
 			return nil, err
 		}
 	}
@@ -118,13 +131,13 @@ func unified(in map[string]string, h host.Facts) (map[string]string, error) {
 	if len(in) == 0 {
 		return nil, nil
 	}
-	if !h.CgroupV2 {
-		return nil, fmt.Errorf("unified resources need cgroup version 2: %w", errs.Unsupported)
-	}
 	for name, value := range in {
 		controller, _, ok := strings.Cut(name, ".")
 		if !ok || controller == "" || strings.ContainsAny(name, "/\x00\n") || strings.ContainsRune(value, 0) {
 			return nil, fmt.Errorf("unified resource %q: %w", name, errs.Invalid)
+		}
+		if !h.CgroupV2 {
+			return nil, fmt.Errorf("unified resources need cgroup version 2: %w", errs.Unsupported)
 		}
 		if controller != "cgroup" && !h.HasController(controller) {
 			return nil, fmt.Errorf("unified resource %q: no such controller: %w", name, errs.Unsupported)

@@ -2,6 +2,7 @@ package spec_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -81,6 +82,16 @@ func TestPrivilegedLiftsConfinement(t *testing.T) {
 	in.Options.PrivilegedWithoutHostDevices = true
 	if s := build(t, in); len(s.Linux.Devices) != 0 {
 		t.Errorf("devices %v", s.Linux.Devices)
+	}
+}
+
+func TestPathsToHideAreAbsolute(t *testing.T) {
+	for _, p := range []string{"proc/kcore", "", "/a\x00b", "/proc/self/fd/3", "/proc/./thread-self/fd", "/" + strings.Repeat("x", 256), strings.Repeat("/x", 2048)} {
+		masked, readonly := input(), input()
+		security(masked).MaskedPaths = []string{p}
+		refused(t, masked, errs.Invalid)
+		security(readonly).ReadonlyPaths = []string{p}
+		refused(t, readonly, errs.Invalid)
 	}
 }
 

@@ -14,6 +14,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
+	"github.com/berth-run/berth/pkg/spec/check"
 )
 
 // Input is all that decides the specification of one container.
@@ -157,6 +159,11 @@ func (b *builder) check() error {
 // paths sets what of /proc and /sys is hidden or cannot be written. The lists
 // are kubelet's: empty ones mean procMount Unmasked.
 func (b *builder) paths() error {
+	for _, p := range slices.Concat(b.security.GetMaskedPaths(), b.security.GetReadonlyPaths()) {
+		if err := check.Path(p); err != nil {
+			return fmt.Errorf("masked or read-only path: %w", err)
+		}
+	}
 	if !b.privileged() {
 		b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths = b.security.GetMaskedPaths(), b.security.GetReadonlyPaths()
 	}

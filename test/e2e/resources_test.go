@@ -160,8 +160,8 @@ func TestLimitsThatCannotHoldAreRefused(t *testing.T) {
 		"swap without memory":  {&cri.LinuxContainerResources{MemorySwapLimitInBytes: 1 << 30}, codes.InvalidArgument},
 		"cpuset":               {&cri.LinuxContainerResources{CpusetCpus: "0;1"}, codes.InvalidArgument},
 		"negative shares":      {&cri.LinuxContainerResources{CpuShares: -5}, codes.InvalidArgument},
-		"huge pages":           {&cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, codes.Unimplemented},
-		"unified on version 1": {&cri.LinuxContainerResources{Unified: map[string]string{"memory.high": "1048576"}}, codes.Unimplemented},
+		"huge pages":           {&cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, codes.FailedPrecondition},
+		"unified on version 1": {&cri.LinuxContainerResources{Unified: map[string]string{"memory.high": "1048576"}}, codes.FailedPrecondition},
 	} {
 		if name == "unified on version 1" && cgroup2() {
 			continue

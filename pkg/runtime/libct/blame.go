@@ -9,19 +9,20 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/runtime/libct/program"
+	"github.com/berth-run/berth/pkg/runtime/libct/resources"
 )
 
-// blame gives the error of a start its kind where the kernel has no such AppArmor
-// profile, or the root file system no such program to execute. init's own error
-// crosses as text, so we look ourselves.
+// blame gives the error of a start its kind where the root file system has no such
+// program to execute, the kernel no such AppArmor profile, or init next to no memory.
+// init's own error crosses as text, and libcontainer's often, so we look ourselves.
 func blame(err error, s *specs.Spec) error {
 	if p := s.Process.ApparmorProfile; p != "" && !profileLoaded(profilesFile, p) {
 		return fmt.Errorf("AppArmor profile %q is not loaded: %w: %w", p, errs.Invalid, err)
 	}
-	if s.Root == nil {
-		return err
+	if s.Root != nil {
+		err = program.Blame(err, s.Root.Path, s.Mounts, s.Process)
 	}
-	return program.Blame(err, s.Root.Path, s.Mounts, s.Process)
+	return resources.Blame(err, s.Linux.Resources)
 }
 
 // profilesFile has lines such as "name (enforce)".

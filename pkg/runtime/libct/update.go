@@ -100,7 +100,7 @@ func (c *container) setConfig(r runtime.UpdateRequest, saved resources.Saved) er
 		return fmt.Errorf("%w: %w", err, errs.Unsupported)
 	}
 	if err != nil {
-		return err
+		return resources.Blame(err, nil)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

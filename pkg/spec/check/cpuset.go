@@ -1,4 +1,4 @@
-package spec
+package check
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// checkCPUSet checks a list such as "0-3,8". Anything else could make one
+// CPUSet checks a list such as "0-3,8". Anything else could make one
 // write to a cgroup file mean two.
-func checkCPUSet(s string) error {
+func CPUSet(s string) error {
 	if s == "" {
 		return nil
 	}
