@@ -110,7 +110,7 @@ func (c *container) setConfig(r runtime.UpdateRequest, saved resources.Saved) er
 
 // resetUnit tells systemd the limits that there were. libcontainer tells it those
 // that it has set itself, and of the others a unit would keep what was refused
-// until systemd writes the unit's limits, as at a daemon-reload.
+// until systemd writes the unit's limits, as it does when another changes.
 func (c *container) resetUnit(saved resources.Saved) error {
 	before := saved.Unified(c.paths)
 	if before == nil {
