@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/telemetry"
 )
 
@@ -17,10 +18,7 @@ func (s *services) telemetryOptions() telemetry.Options {
 	c := s.o.Config.Telemetry
 	return telemetry.Options{
 		Version: s.o.Version, TraceEndpoint: c.TraceEndpoint, TraceSamplingPerMillion: c.TraceSamplingPerMillion,
-		Healthy: func(ctx context.Context) error {
-			_, err := s.runtime.Version(ctx)
-			return err
-		},
+		Healthy: func(ctx context.Context) error { return healthy(s.runtime)(ctx) },
 		Counts: []telemetry.Count{
 			{Name: "berth_pods", Help: "Pods by state.", Label: "state", Read: s.countPods},
 			{Name: "berth_containers", Help: "Containers by state.", Label: "state", Read: s.countContainers},
@@ -31,6 +29,14 @@ func (s *services) telemetryOptions() telemetry.Options {
 				return map[string]float64{"": float64(s.containers.Dropped() + s.criEvents.Dropped())}
 			}},
 		},
+	}
+}
+
+// healthy tells why no container can be made.
+func healthy(r runtime.Runtime) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := r.Version(ctx)
+		return err
 	}
 }
 
