@@ -25,6 +25,9 @@ func (s *services) telemetryOptions() telemetry.Options {
 			{Name: "berth_images", Help: "Images that are whole.", Read: func() map[string]float64 {
 				return map[string]float64{"": float64(len(s.images.List()))}
 			}},
+			{Name: "berth_pulled_bytes_total", Help: "Bytes of blobs that came from registries.", Total: true, Read: func() map[string]float64 {
+				return map[string]float64{"": float64(s.images.Received())}
+			}},
 			{Name: "berth_events_dropped_total", Help: "Readers of events that were cut off for being slow.", Total: true, Read: func() map[string]float64 {
 				return map[string]float64{"": float64(s.containers.Dropped() + s.criEvents.Dropped())}
 			}},
