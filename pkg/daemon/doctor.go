@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/berth-run/berth/pkg/admin"
 	"github.com/berth-run/berth/pkg/errs"
@@ -40,8 +41,8 @@ func (s *services) advice(ctx context.Context) []admin.Advice {
 	if s.facts.AppArmor && s.o.Config.Runtime.AppArmorProfile == "auto" && !host.AppArmorLoaded(defaultProfile) {
 		add(admin.Advice{What: "AppArmor is on and confines no container: profile " + defaultProfile + " is not loaded", Do: "apparmor_parser -r contrib/apparmor/" + defaultProfile + ", or contrib/install.sh install, and restart berthd"})
 	}
-	for _, limit := range v.Limits {
-		add(admin.Advice{What: "berth-runtime: " + limit, Do: "run berth-runtime with all capabilities, as the unit in contrib/systemd does"})
+	if len(v.Limits) > 0 { // of one cause
+		add(admin.Advice{What: "berth-runtime: " + strings.Join(v.Limits, "; "), Do: "run berth-runtime with all capabilities, as the unit in contrib/systemd does"})
 	}
 	if socket := s.o.Config.NRI.SocketPath; s.plugins != nil && socket != "" && !s.plugins.Listens() {
 		add(admin.Advice{What: "NRI plugins cannot connect: another runtime has " + socket, Do: "stop that one and restart berthd, or give berthd a nri.socket_path of its own"})

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/telemetry"
 )
 
@@ -17,20 +18,28 @@ func (s *services) telemetryOptions() telemetry.Options {
 	c := s.o.Config.Telemetry
 	return telemetry.Options{
 		Version: s.o.Version, TraceEndpoint: c.TraceEndpoint, TraceSamplingPerMillion: c.TraceSamplingPerMillion,
-		Healthy: func(ctx context.Context) error {
-			_, err := s.runtime.Version(ctx)
-			return err
-		},
+		Healthy: func(ctx context.Context) error { return healthy(s.runtime)(ctx) },
 		Counts: []telemetry.Count{
 			{Name: "berth_pods", Help: "Pods by state.", Label: "state", Read: s.countPods},
 			{Name: "berth_containers", Help: "Containers by state.", Label: "state", Read: s.countContainers},
 			{Name: "berth_images", Help: "Images that are whole.", Read: func() map[string]float64 {
 				return map[string]float64{"": float64(len(s.images.List()))}
 			}},
+			{Name: "berth_pulled_bytes_total", Help: "Bytes of blobs that came from registries.", Total: true, Read: func() map[string]float64 {
+				return map[string]float64{"": float64(s.images.Received())}
+			}},
 			{Name: "berth_events_dropped_total", Help: "Readers of events that were cut off for being slow.", Total: true, Read: func() map[string]float64 {
 				return map[string]float64{"": float64(s.criEvents.Dropped())}
 			}},
 		},
+	}
+}
+
+// healthy tells why no container can be made.
+func healthy(r runtime.Runtime) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := r.Version(ctx)
+		return err
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-run/berth/pkg/container"
 	"github.com/berth-run/berth/pkg/cri"
 	"github.com/berth-run/berth/pkg/cri/stream"
+	"github.com/berth-run/berth/pkg/edge"
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/host"
 	"github.com/berth-run/berth/pkg/image"
@@ -221,6 +222,7 @@ func (s *services) translate() {
 // register adds CRI and Berth's own API to the server.
 func (s *services) register(g *grpc.Server, stopping <-chan struct{}) {
 	s.criEvents.Stopping = stopping
+	edge.RegisterHealth(g, healthy(s.runtime), stopping)
 	cri.Register(g, cri.Groups{
 		Node: s.node, Pods: s.criPods, Containers: s.criContainers, Images: s.criImages, Stats: &cri.Stats{Collector: s.stats}, Events: s.criEvents, Streams: s.criStreams,
 	})

@@ -72,7 +72,7 @@ const auditLevel = 1
 // says ids and names, never what else is in a request, which may be secret.
 func audit(ctx context.Context, method string, req any) {
 	log := klog.FromContext(ctx).V(auditLevel)
-	if !log.Enabled() || readsOnly(path.Base(method)) {
+	if !log.Enabled() || readsOnly(method) {
 		return
 	}
 	var pairs []any
@@ -89,8 +89,9 @@ func audit(ctx context.Context, method string, req any) {
 
 // readsOnly goes by the names of methods: those of CRI and of Berth's own API
 // begin with what they do.
-func readsOnly(name string) bool {
-	if name == "Version" || strings.HasSuffix(name, "Status") || strings.HasSuffix(name, "Stats") || strings.HasSuffix(name, "Info") {
+func readsOnly(method string) bool {
+	name := path.Base(method)
+	if strings.HasPrefix(method, healthService) || name == "Version" || strings.HasSuffix(name, "Status") || strings.HasSuffix(name, "Stats") || strings.HasSuffix(name, "Info") {
 		return true
 	}
 	for _, prefix := range []string{"List", "Stream", "Get", "Inspect", "History", "DiskUsage"} {

@@ -43,7 +43,7 @@ func (f Facts) Advise() []Advice {
 	lacks(f.UserNamespaces, false, "user namespaces are off: pods with hostUsers: false fail", "set sysctl user.max_user_namespaces above 0")
 	lacks(f.OverlayIDMap || !f.IDMapMounts, false, "overlay takes no idmapped layers: pods with hostUsers: false fail", "use Linux 5.19 or newer")
 	lacks(f.Swap, false, "cgroups do not limit swap", "boot with swapaccount=1, or use cgroup version 2")
-	lacks(f.CgroupV2, false, "cgroups are of version 1: no memory QoS, no pressure figures, and kubelet drops it", "boot with systemd.unified_cgroup_hierarchy=1")
+	lacks(f.CgroupV2, false, "cgroups are of version 1: no memory QoS, no pressure figures, and kubelet is giving version 1 up", "boot with systemd.unified_cgroup_hierarchy=1")
 	lacks(f.Kernel.AtLeast(6, 12), false, fmt.Sprintf("Linux %s cannot mount EROFS images from files: layers need loop devices, or are directories", f.Kernel), "use Linux 6.12 or newer")
 	lacks(f.PidfdExitInfo, false, fmt.Sprintf("Linux %s forgets how a process ended: of a container that runs on while both processes of berth-runtime are killed, the exit code is lost", f.Kernel), "use Linux 6.15 or newer")
 	lacks(f.HasCapability("CAP_SYS_RESOURCE"), false, "berthd lacks CAP_SYS_RESOURCE: oom_score_adj and hard limits of containers are lowered to what it may give", "run berthd and berth-runtime with all capabilities")
@@ -56,7 +56,7 @@ func (f Facts) enable(controller string) string {
 	if f.CgroupV2 {
 		return fmt.Sprintf("echo +%s > %s/cgroup.subtree_control; if that fails, look for cgroup_disable= in /proc/cmdline", controller, f.CgroupRoot)
 	}
-	return fmt.Sprintf("mount -t cgroup -o %s cgroup %s/%s; if that fails, look for cgroup_disable= in /proc/cmdline", controller, f.CgroupRoot, controller)
+	return fmt.Sprintf("mkdir -p %[2]s/%[1]s && mount -t cgroup -o %[1]s cgroup %[2]s/%[1]s; if that fails, the kernel is without it (no line in /proc/cgroups), or /proc/cmdline has cgroup_disable=", controller, f.CgroupRoot)
 }
 
 // Sysctls are kernel settings that pods' networks need.

@@ -18,12 +18,15 @@ func (s *Service) SetDownloads(r registry.Options, maxConcurrent int) {
 	if maxConcurrent <= 0 {
 		maxConcurrent = 4
 	}
-	r.Memory, r.Connections = s.memory, s.connections
+	r.Memory, r.Connections, r.Received = s.memory, s.connections, &s.received
 	old := s.downloads.Swap(&downloads{registry: registry.New(r), layers: maxConcurrent})
 	if old != nil {
 		old.registry.Close() // its idle connections: pulls keep theirs
 	}
 }
+
+// Received is how many bytes of blobs have come from registries.
+func (s *Service) Received() int64 { return s.received.Load() }
 
 // localName is the name of an image that is here which ref means, or what ref
 // means by itself: a short name may stand for several. It is "" for no name.

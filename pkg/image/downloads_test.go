@@ -12,6 +12,20 @@ import (
 	testregistry "github.com/berth-run/berth/test/registry"
 )
 
+func TestWhatComesFromRegistriesIsCounted(t *testing.T) {
+	s, b := service(t), build(t, sample("counted"))
+	if _, err := s.Pull(t.Context(), image.PullRequest{Ref: serve(t, nil).Put("app", "1", b)}); err != nil {
+		t.Fatal(err)
+	}
+	want := int64(len(b.Blobs[b.Config]))
+	for _, l := range b.Layers {
+		want += l.Size
+	}
+	if got := s.Received(); got != want {
+		t.Errorf("%d bytes, want %d", got, want)
+	}
+}
+
 func TestDownloadsChangeWhileTheServiceRuns(t *testing.T) {
 	s := service(t)
 	b := build(t, sample("new"))

@@ -121,6 +121,7 @@ type Service struct {
 	rests     sync.WaitGroup // removals of files that nothing names any more
 
 	downloads atomic.Pointer[downloads]
+	received  atomic.Int64 // bytes, by all of them
 }
 
 // Open opens the images below o.Root. It fails only where the directories cannot

@@ -17,6 +17,7 @@ import (
 	"github.com/berth-run/berth/pkg/image/registry"
 	"github.com/berth-run/berth/pkg/image/trust"
 	"github.com/berth-run/berth/pkg/internal/room"
+	"github.com/berth-run/berth/pkg/internal/stage"
 )
 
 // Auth is what a request brings to prove who asks.
@@ -118,7 +119,11 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, r PullRequest, p
 		}
 		return manifest.Document{Desc: desc, Data: data}, err
 	}
-	m, err := manifest.Descend(ispec.Descriptor{Digest: ref.Digest}, platform, get)
+	var m manifest.Document
+	err = stage.Run(ctx, "pull manifest", func(context.Context) error {
+		m, err = manifest.Descend(ispec.Descriptor{Digest: ref.Digest}, platform, get)
+		return err
+	})
 	if err != nil {
 		return Image{}, err
 	}
@@ -131,7 +136,11 @@ func (s *Service) pull(ctx context.Context, ref reference.Name, r PullRequest, p
 	if ref.Digest == "" {
 		refs = append(refs, ref.String())
 	}
-	i, err := s.add(ctx, m, repository, refs, r.Handler, report)
+	var i Image
+	err = stage.Run(ctx, "pull content", func(ctx context.Context) error {
+		i, err = s.add(ctx, m, repository, refs, r.Handler, report)
+		return err
+	})
 	err = room.Explain(err, s.options.Root, 0)
 	switch errs.Of(err) {
 	case errs.Invalid, errs.Unsupported, errs.Exhausted: // else the next attempt goes on from what has come

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,10 @@ import (
 
 // stalledAfter is how long a stage may last before it counts as stalled.
 const stalledAfter = 10 * time.Second
+
+// unhurried are stages that last as long as a network takes, and have bounds of their
+// own.
+var unhurried = []string{"pull content"}
 
 // buckets are in seconds, from what an exec takes to what a large pull takes.
 var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
@@ -72,7 +77,7 @@ func (s *stages) stalledNow(now time.Time) map[string]int {
 		out[name] = 0
 	}
 	for r := range s.running {
-		if now.Sub(r.begun) > stalledAfter {
+		if now.Sub(r.begun) > stalledAfter && !slices.Contains(unhurried, r.name) {
 			out[r.name]++
 		}
 	}

@@ -104,6 +104,11 @@ func TestAStageThatLastsCountsAsStalled(t *testing.T) {
 	if later := s.stalledNow(time.Now().Add(2 * stalledAfter)); later["network attach"] != 1 {
 		t.Errorf("later: %v", later)
 	}
+	long := s.begin("pull content")
+	if later := s.stalledNow(time.Now().Add(time.Hour)); later["pull content"] != 0 {
+		t.Errorf("a long pull: %v", later)
+	}
+	long(nil)
 	end(nil)
 	if after := s.stalledNow(time.Now().Add(time.Hour)); after["network attach"] != 0 {
 		t.Errorf("after its end: %v", after)

@@ -16,6 +16,8 @@ import (
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	health "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -84,6 +86,12 @@ func TestTheDashboardShowsMetricsThatThereAre(t *testing.T) {
 	if code, text := debugSocket(t, "/healthz"); code != http.StatusOK {
 		t.Errorf("healthz: %d, %s", code, text)
 	}
+	conn, err := grpc.NewClient("unix://"+berth.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	must(t, err)
+	defer conn.Close()
+	if h, err := health.NewHealthClient(conn).Check(t.Context(), &health.HealthCheckRequest{}); err != nil || h.Status != health.HealthCheckResponse_SERVING {
+		t.Errorf("gRPC health: %v, %v", h, err)
+	}
 	info, err := os.Stat(filepath.Join(berth.State(), "debug.sock"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("debug socket: %v, %v", info.Mode(), err)
@@ -136,12 +144,25 @@ func TestATraceGoesFromTheClientThroughToTheWorker(t *testing.T) {
 	must(t, err)
 	_, err = berth.Runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: created.ContainerId})
 	must(t, err)
+	_, err = berth.Runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: created.ContainerId, Cmd: []string{"/bin/true"}})
+	must(t, err)
+	next, err := berth.Runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: podConfig(t)})
+	must(t, err)
+	t.Cleanup((&pod{t, next.PodSandboxId, nil}).remove)
+	ref := startRegistry(t, nil).Put("traced", "1", shipped(t))
+	_, err = berth.Images.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
+	must(t, err)
+	t.Cleanup(func() { removeImage(t, ref) })
 	eventually(t, func() error {
 		for _, pair := range [][2]string{
 			{"root file system", "runtime.v1.RuntimeService/CreateContainer"},
 			{"runtime Create", "runtime.v1.RuntimeService/CreateContainer"},
 			{"init", "runtime Create"},
 			{"gate", "runtime Start"},
+			{"spawn", "runtime.v1.RuntimeService/ExecSync"},
+			{"namespaces", "runtime CreatePod"},
+			{"pull manifest", "runtime.v1.ImageService/PullImage"},
+			{"pull content", "runtime.v1.ImageService/PullImage"},
 		} {
 			if err := s.child(pair[0], pair[1]); err != nil {
 				return err

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -47,6 +48,8 @@ type Options struct {
 	// Memory and Connections are what the blobs of all clients may use; nil means
 	// budgets of this client.
 	Memory, Connections *fetch.Budget
+	// Received counts the bytes of blobs; nil: nobody does.
+	Received *atomic.Int64
 	// Hosts says which servers are asked, and how.
 	Hosts hosts.Options
 	// AuthFiles have the credentials of requests that bring none.
@@ -73,6 +76,9 @@ func New(o Options) *Client {
 	}
 	if o.StallTimeout == 0 {
 		o.StallTimeout = time.Minute
+	}
+	if o.Received == nil {
+		o.Received = new(atomic.Int64)
 	}
 	if o.UploadChunk == 0 {
 		o.UploadChunk = 16 << 20

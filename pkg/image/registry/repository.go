@@ -30,11 +30,12 @@ import (
 // Repository is one repository as one request sees it, on all servers that may
 // have it.
 type Repository struct {
-	name    string // as the user knows it
-	secrets *secrets
-	fetcher *fetch.Fetcher
-	trust   trust
-	sources atomic.Pointer[[]*Source] // in the order of asking
+	name     string // as the user knows it
+	secrets  *secrets
+	fetcher  *fetch.Fetcher
+	received *atomic.Int64
+	trust    trust
+	sources  atomic.Pointer[[]*Source] // in the order of asking
 }
 
 // Source is one server that may have a repository.
@@ -50,7 +51,7 @@ type Source struct {
 // which servers are asked. The tokens that registries grant live as long as what
 // is returned.
 func (c *Client) Repository(n reference.Name, a Auth) (*Repository, error) {
-	r := &Repository{name: n.Repository(), secrets: &secrets{}, fetcher: c.fetcher}
+	r := &Repository{name: n.Repository(), secrets: &secrets{}, fetcher: c.fetcher, received: c.options.Received}
 	r.secrets.add(a.secrets()...)
 	if _, err := a.credential(); err != nil {
 		return nil, fmt.Errorf("repository %s: %w", r.name, err)

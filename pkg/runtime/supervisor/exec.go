@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/pidfd"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/rpc"
 	"github.com/berth-run/berth/pkg/runtime"
 	"github.com/berth-run/berth/pkg/runtime/stdio"
@@ -74,7 +75,11 @@ func (w *worker) capture(ctx context.Context, r *runtime.ExecRequest, piece func
 	w.keeper.put(&entry{ID: keptAs}) // from here on a new worker ends it
 	defer w.keeper.drop(keptAs)
 	stdout, stderr := capture.Child()
-	p, err := w.engine.Exec(ctx, r.ID, execID, r.Process, runtime.ProcessIO{Stdout: stdout, Stderr: stderr})
+	var p runtime.ExecProcess
+	err = stage.Run(ctx, "spawn", func(ctx context.Context) (err error) {
+		p, err = w.engine.Exec(ctx, r.ID, execID, r.Process, runtime.ProcessIO{Stdout: stdout, Stderr: stderr})
+		return err
+	})
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) && r.Timeout > 0 {
 			return runtime.ExecResult{ExitCode: pidfd.Unknown, TimedOut: true}, nil

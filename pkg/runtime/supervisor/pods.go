@@ -11,6 +11,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 	"github.com/berth-run/berth/pkg/internal/keylock"
 	"github.com/berth-run/berth/pkg/internal/pidfd"
+	"github.com/berth-run/berth/pkg/internal/stage"
 	"github.com/berth-run/berth/pkg/internal/statefile"
 	"github.com/berth-run/berth/pkg/runtime"
 )
@@ -88,7 +89,11 @@ func (p *pods) make(ctx context.Context, r runtime.PodRequest) error {
 	if err := statefile.Write(path, &rec); err != nil {
 		return err
 	}
-	pid, err := p.engine.CreatePod(ctx, r)
+	var pid int
+	err := stage.Run(ctx, "namespaces", func(ctx context.Context) (err error) {
+		pid, err = p.engine.CreatePod(ctx, r)
+		return err
+	})
 	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
