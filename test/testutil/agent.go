@@ -18,6 +18,8 @@ import (
 // kernel asks it for what their filters leave to it.
 type Agent struct {
 	Path string
+	// Unanswered gets a value for each system call that the agent leaves unanswered.
+	Unanswered chan struct{}
 
 	mu    sync.Mutex
 	told  []specs.ContainerProcessState
@@ -28,7 +30,7 @@ type Agent struct {
 // success. A negative one means that it never answers.
 func NewAgent(t testing.TB, answer int32) *Agent {
 	t.Helper()
-	a := &Agent{Path: filepath.Join(t.TempDir(), "agent.sock")}
+	a := &Agent{Path: filepath.Join(t.TempDir(), "agent.sock"), Unanswered: make(chan struct{}, 16)}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: a.Path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +112,10 @@ func (a *Agent) answer(listener int, errno int32) {
 	a.asked++
 	a.mu.Unlock()
 	if errno < 0 {
+		select {
+		case a.Unanswered <- struct{}{}:
+		default: // nobody looks
+		}
 		return
 	}
 	r := reply{id: q.id, err: -errno}

@@ -129,9 +129,9 @@ func TestDevices(t *testing.T) {
 // processes that it sees, as the published attack does, and writes to it until it can
 // or has tried for long: a program that is being executed cannot be written to.
 const overwriter = `n=0; while [ $((n=n+1)) -lt 20000 ]; do for p in /proc/[0-9]*; do
-	exe=$(readlink $p/exe) || continue
+	exe=$(readlink $p/exe 2>/dev/null) || continue
 	case $exe in /usr/*) continue;; esac
-	exec 7<$p/exe || continue
+	{ exec 7<$p/exe; } 2>/dev/null || continue
 	echo found; i=0
 	while [ $((i=i+1)) -lt 500 ]; do { echo evil >/proc/self/fd/7; } 2>/dev/null && echo overwritten; done
 	exit
@@ -167,7 +167,7 @@ func TestProgramOfTheRuntimeCannotBeWritten(t *testing.T) {
 	if said == "" {
 		said = <-attack
 	}
-	if !strings.HasPrefix(said, "found") || strings.Contains(said, "overwritten") {
+	if !strings.Contains(said, "found") || strings.Contains(said, "overwritten") {
 		t.Errorf("the attacker says %q", said)
 	}
 	if after, err := os.ReadFile(program); err != nil || !bytes.Equal(after, before) {
