@@ -34,12 +34,12 @@ func vendor(t *testing.T, class, hook string) string {
 	spec := map[string]any{
 		"cdiVersion": "0.6.0", "kind": "e2e.local/" + class,
 		"containerEdits": map[string]any{
-			"env":    []string{"GPU_DRIVER=1.0"},
+			"env": []string{"GPU_DRIVER=1.0"},
 			"mounts": []any{
 				map[string]any{"hostPath": dir + "/lib", "containerPath": "/usr/lib/gpu", "options": []string{"ro", "nosuid", "nodev", "rbind", "rprivate"}},
 				map[string]any{"hostPath": "/dev/null", "containerPath": "/run/gpu/void", "options": []string{"ro", "nosuid", "nodev", "bind"}}, // NVIDIA's have that
 			},
-			"hooks":  []any{map[string]any{"hookName": hook, "path": "/bin/sh", "args": []string{"sh", "-c", script, dir}}},
+			"hooks": []any{map[string]any{"hookName": hook, "path": "/bin/sh", "args": []string{"sh", "-c", script, dir}}},
 		},
 		"devices": []any{map[string]any{"name": "a", "containerEdits": map[string]any{
 			"env":         []string{"GPU=a"},
