@@ -15,7 +15,7 @@ import (
 // subscribe returns a stream that hears all from now on.
 func (k *kubelet) subscribe() runtimeapi.RuntimeService_GetContainerEventsClient {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(k.t.Context(), 2*time.Minute)
 	k.t.Cleanup(cancel)
 	stream, err := k.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err == nil {
