@@ -159,7 +159,7 @@ func (s *Service) prepare(ctx context.Context, id string, p Pod, c *cri.Containe
 	if err != nil {
 		return fail(err)
 	}
-	img, err := usableImage(ctx, s.d.Images, p, c.GetImage())
+	img, err := s.usableImage(ctx, p, c)
 	if err != nil {
 		return fail(err)
 	}
@@ -219,8 +219,12 @@ func (s *Service) command(ctx context.Context, handler string, checkpoints bool)
 }
 
 // usableImage returns a container's image, which its pod may use.
-func usableImage(ctx context.Context, images Images, p Pod, i *cri.ImageSpec) (image.Image, error) {
-	img, err := images.Get(i.GetImage())
+func (s *Service) usableImage(ctx context.Context, p Pod, c *cri.ContainerConfig) (image.Image, error) {
+	i := c.GetImage()
+	if _, ok := s.d.Handlers[i.GetRuntimeHandler()]; !ok {
+		return image.Image{}, fmt.Errorf("runtime handler %q of image %s is not configured: %w", i.GetRuntimeHandler(), i.GetImage(), errs.NotFound)
+	}
+	img, err := s.d.Images.Get(i.GetImage())
 	if err == nil {
 		err = img.Runnable()
 	}
@@ -229,7 +233,7 @@ func usableImage(ctx context.Context, images Images, p Pod, i *cri.ImageSpec) (i
 	}
 	asked := cmp.Or(i.GetUserSpecifiedImage(), i.GetImage())
 	return img, stage.Run(ctx, "signature policy", func(ctx context.Context) error {
-		return images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace())
+		return s.d.Images.Admit(ctx, img, asked, p.Config.GetMetadata().GetNamespace())
 	})
 }
 

@@ -150,7 +150,7 @@ func TestAnImageStaysUntilNoHandlerNeedsIt(t *testing.T) {
 			t.Fatalf("%q: %v, %v", handler, i.Handlers, err)
 		}
 	}
-	for _, handler := range []string{"runc", ""} {
+	for _, handler := range []string{"runc", "", "youki", "runc"} { // the last two have no part in it
 		if err := s.Release(t.Context(), ref, handler); err != nil {
 			t.Fatal(err)
 		}

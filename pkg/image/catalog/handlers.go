@@ -25,14 +25,17 @@ func (c *Catalog) Claim(id digest.Digest, handler string) error {
 }
 
 // Disclaim takes a runtime handler away from an image, and reports whether others need
-// it.
+// it. One that has no part in it takes nothing away, but "", of whom knows of no
+// handlers, takes all where it is not among them.
 func (c *Catalog) Disclaim(id digest.Digest, handler string) (needed bool, err error) {
-	_, needed, err = c.Change(id, func(r *Record) bool {
+	_, _, err = c.Change(id, func(r *Record) bool {
 		all := union(r.Handlers, nil)
 		n := slices.Index(all, handler)
 		if n < 0 || len(all) == 1 {
+			needed = n < 0 && handler != ""
 			return false
 		}
+		needed = true
 		r.Handlers = slices.Delete(all, n, n+1)
 		return true
 	})

@@ -86,7 +86,7 @@ var containerRows = map[string]row{
 		several("container", containerIDs, setExecuted),
 		bad("no command", codes.InvalidArgument, func(r *cri.ExecSyncRequest) { r.Cmd = nil }),
 		bad("a command with zero in it", codes.InvalidArgument, func(r *cri.ExecSyncRequest) { r.Cmd = []string{"/bin/echo", "a\x00b"} }),
-		bad("a command that is not there", codes.NotFound, func(r *cri.ExecSyncRequest) { r.Cmd = []string{"/nothing"} }),
+		bad("a command that is not there", codes.InvalidArgument, func(r *cri.ExecSyncRequest) { r.Cmd = []string{"/nothing"} }),
 		bad("an empty command", codes.InvalidArgument, func(r *cri.ExecSyncRequest) { r.Cmd = []string{""} }),
 		bad("a directory as command", codes.InvalidArgument, func(r *cri.ExecSyncRequest) { r.Cmd = []string{"/bin"} }),
 		bad("one that is over", codes.DeadlineExceeded, func(r *cri.ExecSyncRequest) { r.Cmd, r.Timeout = []string{"sleep", "100"}, 1 }),

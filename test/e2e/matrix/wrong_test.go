@@ -31,6 +31,7 @@ var wrongContainers = []wrong{
 	badContainer("no name", func(c *cri.ContainerConfig) { c.Metadata.Name = "" }),
 	badContainer("no image", func(c *cri.ContainerConfig) { c.Image = nil }),
 	badContainerAs("an unknown image", codes.NotFound, func(c *cri.ContainerConfig) { c.Image.Image = "matrix.local/nothing:1" }),
+	badContainerAs("an image of an unknown handler", codes.NotFound, func(c *cri.ContainerConfig) { c.Image.RuntimeHandler = "youki" }),
 	badContainer("a path as image", func(c *cri.ContainerConfig) { c.Image.Image = "../../etc" }),
 	badContainer("a log that leaves its directory", func(c *cri.ContainerConfig) { c.LogPath = "../../c.log" }),
 	badContainer("an absolute log", func(c *cri.ContainerConfig) { c.LogPath = "/tmp/c.log" }),
