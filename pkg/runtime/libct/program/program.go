@@ -13,10 +13,12 @@ import (
 	"slices"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/errs"
+	"github.com/berth-run/berth/pkg/internal/procfd"
 )
 
 // Blame adds a kind to the error of a process that has not begun, where it has none
@@ -101,7 +103,13 @@ func (r rootFS) inPath(name string, env []string) error {
 
 // executable looks at a path as a process confined to the root would.
 func (r rootFS) executable(path string) error {
-	if slices.ContainsFunc(r.mounts, func(m specs.Mount) bool { return below(path, m.Destination) }) {
+	root := procfd.Path(r.dir)
+	end, err := securejoin.SecureJoin(root, path) // where its links lead
+	if err != nil {
+		end = path
+	}
+	end = strings.TrimPrefix(end, root)
+	if slices.ContainsFunc(r.mounts, func(m specs.Mount) bool { return below(path, m.Destination) || below(end, m.Destination) }) {
 		return nil
 	}
 	fd, err := unix.Openat2(r.dir, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})

@@ -26,7 +26,7 @@ func tree(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for name, to := range map[string]string{"bin/run": "/usr/bin/run", "bin/out": "/../../../../../../../bin/sh", "bin/loop": "loop", "bin/gone": "/bin/none"} {
+	for name, to := range map[string]string{"bin/run": "/usr/bin/run", "bin/out": "/../../../../../../../bin/sh", "bin/loop": "loop", "bin/gone": "/bin/none", "lib": "mnt/lib"} {
 		if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +41,7 @@ func TestCheckTellsAProgramThatIsMissingFromOneThatCannotBeExecuted(t *testing.T
 		"none": errs.NoProgram, "/bin/none": errs.NoProgram, "./none": errs.NoProgram, "/bin/gone": errs.NoProgram,
 		"plain": errs.NoProgram, "/bin/plain": errs.NoExecutable, "/bin": errs.NoExecutable, "./": errs.NoExecutable,
 		"/bin/plain/x": errs.NoExecutable, "/bin/loop": errs.NoExecutable, "/bin/out": errs.NoProgram,
-		"/mnt/none": "", "/mnt": "", "/mntx": errs.NoProgram,
+		"/mnt/none": "", "/mnt": "", "/lib/none": "", "/mntx": errs.NoProgram,
 	} {
 		p := &specs.Process{Args: []string{name}, Cwd: "/srv", Env: []string{"PATH=/none", "PATH=:/usr/bin:/bin:relative"}}
 		if got := errs.Of(Check(root, []specs.Mount{{Destination: "/mnt"}}, p)); got != want {

@@ -11,8 +11,7 @@ import (
 	"github.com/berth-run/berth/pkg/errs"
 )
 
-// Asks tells whether a profile leaves system calls to an agent. A stand-in does
-// where the profile that it stands for does.
+// Asks tells whether a profile leaves system calls to an agent.
 func Asks(profile *configs.Seccomp) bool {
 	return profile != nil && slices.ContainsFunc(profile.Syscalls, func(c *configs.Syscall) bool { return c.Action == configs.Notify })
 }

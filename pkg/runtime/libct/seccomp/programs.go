@@ -151,11 +151,14 @@ func (s *Programs) Given(config *configs.Config) (*os.File, error) {
 // libcontainer has to see which calls are its.
 func (s *Programs) StandIn(config *configs.Config) (*os.File, error) {
 	profile := config.Seccomp
-	if profile == nil || slices.ContainsFunc(profile.Syscalls, func(c *configs.Syscall) bool { return c.Action == configs.Notify }) {
+	if profile == nil {
 		return nil, nil
 	}
 	if err := checkAgent(profile); err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w: %w", err, errs.Invalid)
+	}
+	if Asks(profile) {
+		return nil, nil
 	}
 	program, name, err := s.of(profile)
 	if err != nil {
@@ -163,12 +166,6 @@ func (s *Programs) StandIn(config *configs.Config) (*os.File, error) {
 	}
 	enosys := uint(unix.ENOSYS) // with it, libcontainer adds no stub: the program has one
 	config.Seccomp = &configs.Seccomp{DefaultAction: configs.Errno, DefaultErrnoRet: &enosys, Flags: profile.Flags}
-	if Asks(profile) {
-		// libcontainer asks the kernel for a listener, and sends it to the agent, where
-		// it sees a call that is the agent's.
-		config.Seccomp.Syscalls = []*configs.Syscall{{Name: "getpid", Action: configs.Notify}}
-		config.Seccomp.ListenerPath, config.Seccomp.ListenerMetadata = profile.ListenerPath, profile.ListenerMetadata
-	}
 	config.Labels = append(config.Labels, label+name)
 	return program.file()
 }
