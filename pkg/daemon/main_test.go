@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 // slowRuntime has a berth-runtime take a while to answer.
 const slowRuntime = "BERTH_TEST_SLOW_RUNTIME"
 
-// serveRuntime answers as a berth-runtime without containers, until it is
-// killed.
+// serveRuntime answers as a berth-runtime without containers, until it is killed or
+// the tests have ended: one that they did not wait for is not known to them.
 func serveRuntime(args []string) error {
 	flags := flag.NewFlagSet("berth-runtime", flag.ContinueOnError)
 	state, driver := flags.String("state", "", ""), flags.String("cgroup-driver", "", "")
@@ -41,6 +41,14 @@ func serveRuntime(args []string) error {
 	if err != nil {
 		return err
 	}
+	go func() {
+		tests := os.Getppid()
+		for range time.Tick(100 * time.Millisecond) {
+			if os.Getppid() != tests {
+				os.Exit(0)
+			}
+		}
+	}()
 	return rpc.NewServer(func(ctx context.Context, c *rpc.Call) (any, error) {
 		switch c.Verb {
 		case runtime.VerbVersion:
