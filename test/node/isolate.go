@@ -1,11 +1,13 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +24,9 @@ const (
 	// one is. There they run as Berth does: systemd, which speaks of cgroups and
 	// processes as the machine has them, is in reach.
 	machineVariable = "BERTH_TEST_MACHINE"
+
+	// cgroupPrefix begins the names of the tests' cgroups; the pid of outside follows.
+	cgroupPrefix = "berth-test-"
 
 	stageVariable  = "BERTH_TEST_STAGE"
 	cgroupVariable = "BERTH_TEST_CGROUP"
@@ -60,12 +65,16 @@ func outside() (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	cgroup := fmt.Sprintf("/berth-test-%d", os.Getpid())
+	sweepCgroups()
+	cgroup := fmt.Sprintf("/%s%d", cgroupPrefix, os.Getpid())
 	if err := makeCgroups(cgroup); err != nil {
 		return 1, err
 	}
 	defer removeCgroups(cgroup)
-	c := exec.Command(self, os.Args[1:]...)
+	// Who is told to end takes all inside along, and the cgroup.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	c := exec.CommandContext(ctx, self, os.Args[1:]...)
 	c.Env = append(os.Environ(), stageVariable+"="+stageInit, cgroupVariable+"="+cgroup)
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{
@@ -256,6 +265,20 @@ func joinCgroups(name string) error {
 		}
 	}
 	return nil
+}
+
+// sweepCgroups removes those of tests that were killed, and could not.
+func sweepCgroups() {
+	mounts, _ := cgroupMounts() // without them nothing can be made, either
+	for _, m := range mounts {
+		entries, _ := os.ReadDir(m.path)
+		for _, e := range entries {
+			pid, ours := strings.CutPrefix(e.Name(), cgroupPrefix)
+			if _, err := os.Stat("/proc/" + pid); ours && errors.Is(err, fs.ErrNotExist) {
+				removeCgroups(e.Name())
+			}
+		}
+	}
 }
 
 // removeCgroups removes them, and what is below. Their processes have ended
