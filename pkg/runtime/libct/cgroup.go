@@ -1,8 +1,6 @@
 package libct
 
 import (
-	"os"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-run/berth/pkg/internal/pidfd"
@@ -37,7 +35,7 @@ func (c *container) killAll() error {
 // host cannot.
 func (c *container) hold() bool {
 	file, frozen, _ := c.paths.Freezer()
-	return file != "" && os.WriteFile(file, []byte(frozen), 0) == nil
+	return file != "" && cgroup.Write(file, frozen) == nil
 }
 
 // thaw resumes a frozen container.

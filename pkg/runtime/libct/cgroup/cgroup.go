@@ -56,9 +56,9 @@ func (p Paths) Thaw() error {
 		return nil
 	}
 	if err == nil {
-		err = os.WriteFile(file, []byte(thawed), 0)
+		err = Write(file, thawed)
 	}
-	if errors.Is(err, unix.ENODEV) { // removed meanwhile
+	if Gone(err) { // removed meanwhile
 		return nil
 	}
 	return err
