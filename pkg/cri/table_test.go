@@ -19,7 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/test/testutil"
 )
 
 var update = flag.Bool("update", false, "write README.md anew")
@@ -32,7 +33,7 @@ func TestTheTableSaysWhereEachFieldGoes(t *testing.T) {
 	out.WriteString("# What becomes of each call and each field\n\nMade of `fields.txt` and the code by `go test ./pkg/cri -update`; the test of the same name holds it.\n")
 	out.WriteString("\n| RPC | where | |\n|---|---|---|\n")
 	var answered []protoreflect.MessageDescriptor
-	for _, m := range methods() {
+	for _, m := range testutil.RPCs() {
 		place, what := tree.serves(t, string(m.Name()))
 		fmt.Fprintf(&out, "| %s | %s | %s |\n", m.Name(), place, what)
 		answered = append(answered, m.Input())
@@ -71,18 +72,6 @@ func compare(t *testing.T, path, want string) {
 	if d := cmp.Diff(string(got), want); d != "" {
 		t.Errorf("%s is not what -update makes (-is +should be):\n%s", path, d)
 	}
-}
-
-// methods are those of both services, in CRI's order.
-func methods() []protoreflect.MethodDescriptor {
-	var all []protoreflect.MethodDescriptor
-	services := (&runtimeapi.VersionRequest{}).ProtoReflect().Descriptor().ParentFile().Services()
-	for i := range services.Len() {
-		for m := range services.Get(i).Methods().Len() {
-			all = append(all, services.Get(i).Methods().Get(m))
-		}
-	}
-	return all
 }
 
 // line is one of fields.txt.
@@ -280,7 +269,7 @@ func (p parsed) serves(t *testing.T, rpc string) (place, what string) {
 
 func TestTheTableKnowsAllRPCs(t *testing.T) {
 	var all []string
-	for _, m := range methods() {
+	for _, m := range testutil.RPCs() {
 		all = append(all, string(m.Name()))
 	}
 	if len(all) != 43 {
@@ -292,7 +281,7 @@ func TestTheTableKnowsAllRPCs(t *testing.T) {
 // what answers Unimplemented. Without anything behind them our methods panic, or
 // have nothing to say.
 func TestNothingIsUnimplemented(t *testing.T) {
-	for _, m := range methods() {
+	for _, m := range testutil.RPCs() {
 		service := reflect.ValueOf(runtimeService{})
 		if m.Parent().Name() == "ImageService" {
 			service = reflect.ValueOf(imageService{})

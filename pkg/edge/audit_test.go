@@ -50,19 +50,8 @@ func TestChangesAreLoggedWithWhoMadeThem(t *testing.T) {
 	o := new(observed)
 	server := NewServer(o)
 	cri.RegisterRuntimeServiceServer(server, cri.UnimplementedRuntimeServiceServer{})
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(l) }()
-	t.Cleanup(server.Stop)
-	conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	client := cri.NewRuntimeServiceClient(conn)
-	_, err = client.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: "p1", Config: &cri.ContainerConfig{
+	client := cri.NewRuntimeServiceClient(serve(t, server))
+	_, err := client.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: "p1", Config: &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: "web"}, Image: &cri.ImageSpec{Image: "app:1"}, Envs: []*cri.KeyValue{{Key: "PASSWORD", Value: []byte("secret")}},
 	}})
 	if status.Code(err) != codes.Unimplemented {
@@ -85,4 +74,21 @@ func TestChangesAreLoggedWithWhoMadeThem(t *testing.T) {
 	if o.method != cri.RuntimeService_ListContainers_FullMethodName || o.ended != "Unimplemented" {
 		t.Errorf("observed %+v", o)
 	}
+}
+
+// serve has a server listen, and returns a connection to it.
+func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }

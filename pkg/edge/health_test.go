@@ -3,8 +3,6 @@ package edge
 import (
 	"context"
 	"errors"
-	"net"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	health "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -27,18 +24,7 @@ func TestHealthIsAnsweredInGRPCsOwnWords(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(l) }()
-	t.Cleanup(server.Stop)
-	conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	client := health.NewHealthClient(conn)
+	client := health.NewHealthClient(serve(t, server))
 	for _, want := range []health.HealthCheckResponse_ServingStatus{health.HealthCheckResponse_SERVING, health.HealthCheckResponse_NOT_SERVING} {
 		ill.Store(want == health.HealthCheckResponse_NOT_SERVING)
 		if r, err := client.Check(t.Context(), &health.HealthCheckRequest{}); err != nil || r.Status != want {

@@ -143,19 +143,27 @@ func wantUnpaused(t *testing.T, all ...*ctr) {
 	})
 }
 
-func TestThePodsContainersAreCheckpointedAtOnceAndGoOn(t *testing.T) {
-	needCRIU(t)
-	p := runPod(t, own)
+// throughACheckpoint lets a pod with two containers that count be checkpointed,
+// stopped and restored: how far they had come, the checkpoint, and who they are again.
+func throughACheckpoint(t *testing.T, p *pod) (before []int, dir string, again []*ctr) {
+	t.Helper()
 	configs := []*cri.ContainerConfig{counting(), counting()}
 	all := []*ctr{p.start(configs[0]), p.start(configs[1])}
 	for _, c := range all {
 		countsFrom(c, 3)
 	}
-	before := []int{count(all[0]), count(all[1])}
-	dir := p.checkpoint(t, all...)
+	before = []int{count(all[0]), count(all[1])}
+	dir = p.checkpoint(t, all...)
 	wantUnpaused(t, all...)
 	p.stop()
-	_, again := p.restore(t, dir, configs...)
+	_, again = p.restore(t, dir, configs...)
+	return before, dir, again
+}
+
+func TestThePodsContainersAreCheckpointedAtOnceAndGoOn(t *testing.T) {
+	needCRIU(t)
+	p := runPod(t, own)
+	before, dir, again := throughACheckpoint(t, p)
 	if err := os.RemoveAll(dir); err != nil { // it is not needed any more
 		t.Fatal(err)
 	}
@@ -278,16 +286,7 @@ func TestContainersThatShareProcessesAreCheckpointed(t *testing.T) {
 	p := runPod(t, own, func(c *cri.PodSandboxConfig) {
 		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 	})
-	configs := []*cri.ContainerConfig{counting(), counting()}
-	all := []*ctr{p.start(configs[0]), p.start(configs[1])}
-	for _, c := range all {
-		countsFrom(c, 3)
-	}
-	before := []int{count(all[0]), count(all[1])}
-	dir := p.checkpoint(t, all...)
-	wantUnpaused(t, all...)
-	p.stop()
-	_, again := p.restore(t, dir, configs...)
+	before, _, again := throughACheckpoint(t, p)
 	for n, c := range again {
 		c.start()
 		countsFrom(c, before[n])

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/test/testutil"
 )
 
 func (c *ctr) execSync(ctx context.Context, timeout int64, cmd ...string) (*cri.ExecSyncResponse, error) {
@@ -124,24 +126,9 @@ func TestOutputThatIsTooLongIsCutToWhatKubeletTakes(t *testing.T) {
 // peaks tells the most memory that a process has from now on beyond what it has now.
 func peaks(t *testing.T, pid int) (grown func() int64) {
 	t.Helper()
-	// Forgets the peak so far: proc_pid_clear_refs(5).
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
-		t.Fatal(err)
-	}
-	read := func() (kib int64) {
-		t.Helper()
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(string(data), "\nVmHWM:")
-		if _, err := fmt.Sscan(rest, &kib); err != nil {
-			t.Fatal(err)
-		}
-		return kib << 10
-	}
-	before := read()
-	return func() int64 { return read() - before }
+	testutil.ForgetPeak(t, pid)
+	before := testutil.PeakMemory(t, pid)
+	return func() int64 { return testutil.PeakMemory(t, pid) - before }
 }
 
 func TestLongOutputTakesLittleMemory(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/berth-run/berth/test/images"
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // Containers of one image are made at once (CVE-2021-21334).
@@ -131,26 +132,6 @@ func TestNothingOfOursHasAnAbstractSocket(t *testing.T) {
 	}
 }
 
-// peak returns how much memory a process has had at once, in bytes, since forget.
-func peak(t *testing.T, pid int) int64 {
-	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(data), "VmHWM:")
-	kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
-}
-
-func forget(t *testing.T, pid int) {
-	t.Helper()
-	write(t, fmt.Sprintf("/proc/%d/clear_refs", pid), "5")
-}
-
 // What a probe writes was kept whole, whatever CRI lets it answer
 // (CVE-2022-1708, CVE-2022-31030).
 func TestAnExecThatWritesMuchTakesLittleMemory(t *testing.T) {
@@ -161,8 +142,8 @@ func TestAnExecThatWritesMuchTakesLittleMemory(t *testing.T) {
 	}
 	before := map[int]int64{}
 	for _, pid := range []int{berth.DaemonPID(), v.WorkerPID} {
-		forget(t, pid)
-		before[pid] = peak(t, pid)
+		testutil.ForgetPeak(t, pid)
+		before[pid] = testutil.PeakMemory(t, pid)
 	}
 	const much = "head -c 700000000 /dev/zero & head -c 700000000 /dev/zero >&2; wait"
 	request := &cri.ExecSyncRequest{ContainerId: c.id, Cmd: []string{"/bin/sh", "-c", much}, Timeout: 100}
@@ -170,7 +151,7 @@ func TestAnExecThatWritesMuchTakesLittleMemory(t *testing.T) {
 		t.Errorf("%v, exit code %d", err, r.GetExitCode())
 	}
 	for pid, was := range before {
-		now := peak(t, pid)
+		now := testutil.PeakMemory(t, pid)
 		t.Logf("process %d: %d → %d MiB", pid, was>>20, now>>20)
 		if now > was+400<<20 { // copies of 32 MiB of output, garbage among them
 			t.Errorf("process %d: %d → %d MiB", pid, was>>20, now>>20)

@@ -2,31 +2,15 @@ package supervisor
 
 import (
 	"bytes"
-	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-run/berth/pkg/rpc"
 	"github.com/berth-run/berth/pkg/runtime"
+	"github.com/berth-run/berth/test/testutil"
 )
-
-// peak is the most memory that a process has had, in KiB.
-func peak(t *testing.T, pid int) (kib int) {
-	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(data), "\nVmHWM:")
-	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib
-}
 
 func TestLongOutputPassesThroughTheWorker(t *testing.T) {
 	s := serve(t)
@@ -41,10 +25,10 @@ func TestLongOutputPassesThroughTheWorker(t *testing.T) {
 		return r
 	}
 	exec("true")
-	before := peak(t, worker)
+	before := testutil.PeakMemory(t, worker)
 	r := exec("seq 3000000 | head -c 20000000 & seq 4000000 9000000 | head -c 20000000 >&2; wait; exit 5")
-	if grown := peak(t, worker) - before; grown > 8<<10 {
-		t.Errorf("the worker has grown by %d KiB", grown)
+	if grown := testutil.PeakMemory(t, worker) - before; grown > 8<<20 {
+		t.Errorf("the worker has grown by %d KiB", grown>>10)
 	}
 	for first, got := range map[int64][]byte{1: r.Stdout, 4000000: r.Stderr} {
 		var want []byte

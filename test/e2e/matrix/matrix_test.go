@@ -14,7 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-run/berth/test/testutil"
 )
 
 // row is what is particular to one RPC.
@@ -52,20 +53,9 @@ func bad[R proto.Message](what string, code codes.Code, change func(R)) wrong {
 	return wrong{what, code, func(_ *testing.T, m proto.Message) { change(m.(R)) }}
 }
 
-func methods() []protoreflect.MethodDescriptor {
-	var all []protoreflect.MethodDescriptor
-	services := (&cri.VersionRequest{}).ProtoReflect().Descriptor().ParentFile().Services()
-	for s := range services.Len() {
-		for m := range services.Get(s).Methods().Len() {
-			all = append(all, services.Get(s).Methods().Get(m))
-		}
-	}
-	return all
-}
-
 func TestEachRPCHasARowWithAllCases(t *testing.T) {
 	left := rows()
-	for _, m := range methods() {
+	for _, m := range testutil.RPCs() {
 		r, ok := left[string(m.Name())]
 		delete(left, string(m.Name()))
 		if !ok {
@@ -90,7 +80,7 @@ func TestEachRPCHasARowWithAllCases(t *testing.T) {
 func each(t *testing.T, k kind, parallel bool, f func(t *testing.T, m protoreflect.MethodDescriptor, r row)) {
 	t.Helper()
 	all := rows()
-	for _, m := range methods() {
+	for _, m := range testutil.RPCs() {
 		r := all[string(m.Name())]
 		if r.without[k] != "" {
 			continue
@@ -116,7 +106,7 @@ func expect(t *testing.T, what string, err error, want codes.Code) bool {
 func TestCallsMayBeRepeatedAtOnceAndGivenUp(t *testing.T) {
 	t.Run("once", func(t *testing.T) { // what is kept, such as connections, is there before anything is counted
 		all := rows()
-		for _, m := range methods() {
+		for _, m := range testutil.RPCs() {
 			if m.Name() == "PullImage" || m.Name() == "ListPodSandboxMetrics" {
 				all[string(m.Name())].atOnce(t, m)
 			}
