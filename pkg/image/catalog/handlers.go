@@ -17,16 +17,19 @@ func union(a, b []string) []string {
 // Claim notes that an image is here for a runtime handler, too.
 func (c *Catalog) Claim(id digest.Digest, handler string) error {
 	_, _, err := c.Change(id, func(r *Record) bool {
-		is := slices.Contains(union(r.Handlers, nil), handler)
-		r.Handlers = union(r.Handlers, []string{handler})
-		return !is
+		all := union(r.Handlers, nil)
+		if slices.Contains(all, handler) {
+			return false
+		}
+		r.Handlers = union(all, []string{handler})
+		return true
 	})
 	return err
 }
 
 // Disclaim takes a runtime handler away from an image, and reports whether others need
-// it. One that has no part in it takes nothing away, but "", of whom knows of no
-// handlers, takes all where it is not among them.
+// it. One that has no part in it takes nothing away, but "", which is of those who know
+// of no handlers, takes all where it is not among them.
 func (c *Catalog) Disclaim(id digest.Digest, handler string) (needed bool, err error) {
 	_, _, err = c.Change(id, func(r *Record) bool {
 		all := union(r.Handlers, nil)
